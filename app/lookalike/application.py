@@ -1,0 +1,176 @@
+"""The WSGI application: a request is a look-up in the open release."""
+
+import logging
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import orjson
+
+from lookalike.errors import (
+    BadRequest,
+    HttpError,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    Unavailable,
+)
+from lookalike.query import Query, parse_query
+from lookalike.release import Category, Release
+from lookalike.source import ReleaseSource
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("GET", "HEAD")
+_NO_STORE = ("Cache-Control", "no-store")
+_JSON = ("Content-Type", "application/json")
+
+
+class Answer(NamedTuple):
+    """A response before it is sent: status line, headers but those of the body, body."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+HEALTHY = Answer("200 OK", [_NO_STORE, _JSON], b'{"status":"ok"}')
+OPENAPI = Answer(
+    "200 OK",
+    [("Cache-Control", "no-cache"), _JSON],
+    files("lookalike").joinpath("openapi.json").read_bytes(),
+)
+
+
+class Application:
+    """Answers from `source`'s release; `max_limit` bounds `limit`, `max_age_s` is for proxies."""
+
+    def __init__(self, source: ReleaseSource, max_limit: int, max_age_s: int) -> None:
+        self._source = source
+        self._max_limit = max_limit
+        # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
+        # go on with what it has. nginx and RFC 5861 read both extensions.
+        caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
+        self._cache_control = ("Cache-Control", caching)
+        self._routes: dict[str, Callable[[WSGIEnvironment], Answer]] = {
+            "/nns": self._nns,
+            "/healthz": lambda _: HEALTHY,
+            "/readyz": self._readyz,
+            "/release": self._release,
+            "/openapi.json": lambda _: OPENAPI,
+        }
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer one request (PEP 3333) with Content-Length and at most one body chunk."""
+        answer = self._answer(environ)
+        # A 304 has no body and so neither type nor length.
+        if answer.status.startswith("304"):
+            start_response(answer.status, answer.headers)
+            return []
+        length = ("Content-Length", str(len(answer.body)))
+        start_response(answer.status, [*answer.headers, length])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    def _answer(self, environ: "WSGIEnvironment") -> Answer:
+        try:
+            route = self._routes.get(environ.get("PATH_INFO", ""))
+            if route is None:
+                raise NotFound
+            if environ["REQUEST_METHOD"] not in METHODS:
+                raise MethodNotAllowed(", ".join(METHODS))
+            return route(environ)
+        except HttpError as error:
+            return _error(error, [_NO_STORE])
+        except Exception:  # a defect costs one answer, never a traceback in a shop's page
+            logger.exception("defect while answering %s", environ.get("QUERY_STRING"))
+            return _error(Unavailable("the log has the reason"), [_NO_STORE])
+
+    def _nns(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release  # once: the whole answer comes from this one
+        if release is None:
+            raise NotReady("no release is open")
+        manifest = release.manifest
+        etag = f'"{manifest.release}"'
+        headers = [("ETag", etag), self._cache_control]
+        try:
+            query = parse_query(
+                environ.get("QUERY_STRING", ""),
+                self._max_limit,
+                manifest.category_id_type,
+                manifest.product_id_type,
+            )
+            category, item = _find(release, query)
+        except (BadRequest, NotFound) as error:
+            return _error(error, headers)
+        condition = environ.get("HTTP_IF_NONE_MATCH")
+        if condition and (etag in condition or condition.strip() == "*"):
+            return Answer("304 Not Modified", headers, b"")
+        return Answer("200 OK", [*headers, _JSON], _neighbours(category, item, query))
+
+    def _readyz(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady(self._source.problem)
+        body = orjson.dumps({"status": "ready", "release": release.manifest.release})
+        return Answer("200 OK", [_NO_STORE, _JSON], body)
+
+    def _release(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady(self._source.problem)
+        body = orjson.dumps(_description(release) | {"problem": self._source.problem})
+        return Answer("200 OK", [_NO_STORE, _JSON], body)
+
+
+def _error(error: HttpError, headers: list[tuple[str, str]]) -> Answer:
+    allow = [("Allow", error.allow)] if isinstance(error, MethodNotAllowed) else []
+    return Answer(error.status, [*headers, *allow, _JSON], error.body())
+
+
+def _find(release: Release, query: Query) -> tuple[Category, int]:
+    category = release.categories.get(query.category_id)
+    item = category.item_of(query.product_id) if category else None
+    if category is None or item is None:
+        raise NotFound
+    return category, item
+
+
+def _neighbours(category: Category, item: int, query: Query) -> bytes:
+    """The body of a 200: the product itself unless left out, then its neighbours, nearest first."""
+    items, distances = category.nearest(item, query.limit - (not query.exclude_self))
+    product_ids = category.ids(items)
+    if not query.exclude_self:
+        product_ids.insert(0, query.product_id)
+    if not query.distances:
+        return orjson.dumps(product_ids)
+    if not query.exclude_self:
+        distances = np.concatenate([np.zeros(1, np.float32), distances])
+    answer = {"product_ids": product_ids, "distances": distances}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _description(release: Release) -> dict[str, object]:
+    manifest = release.manifest
+    return {
+        "release": manifest.release,
+        "model": manifest.model,
+        "n_dims": manifest.n_dims,
+        "n_items": manifest.n_items,
+        "categories": [
+            {
+                "category_id": entry.category_id,
+                "n_items": entry.n_items,
+                "k": entry.k,
+                "n_trees": entry.n_trees,
+                "search_k": entry.search_k,
+                "recall": entry.recall,
+            }
+            for entry in manifest.categories
+        ],
+    }

@@ -1,0 +1,166 @@
+"""The command ``lookalike``: serve a release root and manage the releases in it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lookalike import __version__
+from lookalike.release import Manifest, ReleaseError
+from lookalike.root import ReleaseRoot, RootError
+from lookalike.server import ServerMissing, serve
+from lookalike.settings import ROOT
+
+DONE, FAILED, WRONG_CALL = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status: 0, 1 (the work failed) or 2 (the call was wrong)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.root is None:
+        parser.error(f"give --root ROOT or set {ROOT.name}")
+    try:
+        options.run(options)
+    except (ReleaseError, RootError, ServerMissing) as error:
+        print(f"lookalike: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        print(f"lookalike: {error.filename or options.root}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lookalike", description="Serve related products, and manage the releases served."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        root = os.environ.get(ROOT.name)
+        added.add_argument(
+            "--root",
+            type=Path,
+            default=Path(root) if root else None,
+            help=f"the release root (default: ${ROOT.name})",
+        )
+        added.set_defaults(run=run)
+        return added
+
+    added = command(
+        "serve",
+        _serve,
+        "Serve on the embedded WSGI server, where there is no NGINX Unit.",
+        "lookalike serve --root /var/lib/lookalike --port 8080",
+    )
+    added.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    added.add_argument("--port", type=_port, default=8080, help="port to listen on (%(default)s)")
+    added.add_argument(
+        "--workers", type=_workers, default=os.cpu_count() or 1, help="processes (%(default)s)"
+    )
+
+    added = command(
+        "check",
+        _check,
+        "Compare every byte of a release with its manifest.",
+        "lookalike check --root /var/lib/lookalike",
+    )
+    added.add_argument("release", nargs="?", help="the release (default: the current one)")
+
+    added = command(
+        "switch",
+        _switch,
+        "Check a release, then make it the current one.",
+        "lookalike switch --root /var/lib/lookalike 20260102T030405.678Z-0123456789ab",
+    )
+    added.add_argument("release", help="the release, as `lookalike releases` lists it")
+
+    command(
+        "rollback",
+        _rollback,
+        "Check the release before the current one, then make it the current one.",
+        "lookalike rollback --root /var/lib/lookalike",
+    )
+    command(
+        "releases",
+        _releases,
+        "List the releases, oldest first, and mark the current one.",
+        "lookalike releases --root /var/lib/lookalike",
+    )
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> None:
+    serve(options.root, options.host, options.port, options.workers)
+
+
+def _check(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root)
+    name = options.release or root.current()
+    if name is None:
+        raise RootError(f"no release in {options.root} yet; `lookalike-build index` makes one")
+    for entry in root.check(name):
+        print(f"category {entry.category_id}: {entry.n_items} products, sound", flush=True)
+    print(f"release {name} is sound")
+
+
+def _switch(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root)
+    root.folder(options.release)
+    with root.lock():
+        root.switch(options.release)
+    print(f"current is now {options.release}")
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root)
+    with root.lock():
+        name = root.previous()
+        root.switch(name)
+    print(f"current is now {name}")
+
+
+def _releases(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root)
+    current = root.current()
+    if not root.names():
+        raise RootError(f"no release in {options.root} yet; `lookalike-build index` makes one")
+    for name in root.names():
+        mark = "*" if name == current else " "
+        try:
+            print(f"{mark} {name}  {_summary(root.manifest(name))}")
+        except ReleaseError as error:
+            print(f"{mark} {name}  {error}")
+
+
+def _summary(manifest: Manifest) -> str:
+    return (
+        f"{manifest.n_items} products in {len(manifest.categories)} categories, "
+        f"model {manifest.model.name}"
+    )
+
+
+def _port(text: str) -> int:
+    return _whole(text, 1, 65535)
+
+
+def _workers(text: str) -> int:
+    return _whole(text, 1, 1024)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if text.isascii() and text.isdigit() and least <= int(text) <= most:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'must be a whole number from {least} to {most}, not "{text}"')

@@ -1,0 +1,60 @@
+"""What the app answers when it cannot answer: one small class an outcome, rendered in one place."""
+
+import orjson
+
+
+class HttpError(Exception):
+    """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`."""
+
+    status: str
+    error: str
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.error)
+        self.detail = detail
+
+    def body(self) -> bytes:
+        """The JSON object that says what was wrong."""
+        answer = {"error": self.error}
+        if self.detail is not None:
+            answer["detail"] = self.detail
+        return orjson.dumps(answer)
+
+
+class BadRequest(HttpError):  # noqa: N818
+    """The request is malformed; `detail` names the parameter, the value and what it may be."""
+
+    status = "400 Bad Request"
+    error = "bad_request"
+
+
+class NotFound(HttpError):  # noqa: N818
+    """No such path, category or product."""
+
+    status = "404 Not Found"
+    error = "not_found"
+
+
+class MethodNotAllowed(HttpError):  # noqa: N818
+    """The path exists, the method does not; `allow` lists those that do."""
+
+    status = "405 Method Not Allowed"
+    error = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"use {allow}")
+        self.allow = allow
+
+
+class NotReady(HttpError):  # noqa: N818
+    """No release is open."""
+
+    status = "503 Service Unavailable"
+    error = "not_ready"
+
+
+class Unavailable(HttpError):  # noqa: N818
+    """A defect of the app or of a file under it; the log has it."""
+
+    status = "503 Service Unavailable"
+    error = "unavailable"

@@ -1,0 +1,107 @@
+"""The query of ``GET /nns``: the text after the question mark, checked and typed."""
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from lookalike.errors import BadRequest
+from lookalike.release import MAX_INTEGER_ID, Id, IdType, id_problem
+
+DEFAULT_LIMIT = 10
+"""How many product ids an answer has when `limit` is not given, as in Miyake et al. (2017)."""
+
+_PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances")
+_KNOWN = ", ".join(_PARAMETERS)
+_BROKEN_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BOOLEANS = {"true": True, "false": False}
+
+
+class Query(NamedTuple):
+    """What a request asks for. `limit` counts every product id in the answer."""
+
+    category_id: Id
+    product_id: Id
+    limit: int
+    exclude_self: bool
+    distances: bool
+
+
+def parse_query(
+    text: str, max_limit: int, category_id_type: IdType, product_id_type: IdType
+) -> Query:
+    """Parse a WSGI query string; BadRequest names the first parameter that is unfit."""
+    values = _split(text)
+    return Query(
+        _id(values, "category_id", category_id_type),
+        _id(values, "product_id", product_id_type),
+        _limit(values.get("limit"), max_limit),
+        _boolean(values, "exclude_self"),
+        _boolean(values, "distances"),
+    )
+
+
+def _split(text: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in text.split("&") if text else ():
+        name_text, equals, value = part.partition("=")
+        name = _unquote(name_text, "a parameter's name")
+        if name not in _PARAMETERS:
+            raise BadRequest(f"unknown parameter {_quoted(name)}; known are {_KNOWN}")
+        if not equals:
+            raise BadRequest(f"{name} has no value; write {name}=…")
+        if name in values:
+            raise BadRequest(f"{name} is given more than once")
+        values[name] = _unquote(value, name)
+    return values
+
+
+def _unquote(text: str, what: str) -> str:
+    raw = text.encode("latin-1")  # WSGI hands bytes over as latin-1 text
+    if _BROKEN_PERCENT.search(raw):
+        raise BadRequest(f'{what} has a "%" that two hexadecimal digits do not follow')
+    try:
+        return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{what} is not UTF-8") from None
+
+
+def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
+    text = values.get(name)
+    if text is None:
+        raise BadRequest(f"{name} is missing")
+    if id_type == "string":
+        if problem := id_problem(text):
+            raise BadRequest(f"{name} {problem}")
+        return text
+    number = _whole(text, 19)
+    if number is None or number > MAX_INTEGER_ID:
+        raise BadRequest(
+            f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_quoted(text)}"
+        )
+    return number
+
+
+def _limit(text: str | None, max_limit: int) -> int:
+    if text is None:
+        return min(DEFAULT_LIMIT, max_limit)
+    number = _whole(text, 9)
+    if number is None or not 1 <= number <= max_limit:
+        raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {_quoted(text)}")
+    return number
+
+
+def _whole(text: str, max_digits: int) -> int | None:
+    """`text` as a number if it is ASCII digits only; int() would take '1_0', ' 1' and '١' too."""
+    fit = text.isascii() and text.isdigit() and len(text) <= max_digits
+    return int(text) if fit else None
+
+
+def _boolean(values: dict[str, str], name: str) -> bool:
+    text = values.get(name, "false")
+    if text not in _BOOLEANS:
+        raise BadRequest(f"{name} must be true or false, not {_quoted(text)}")
+    return _BOOLEANS[text]
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if len(text) <= 40 else f'"{text[:40]}…"'

@@ -1,0 +1,62 @@
+"""Settings: environment variables, described in one table that the README's list is held to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SettingError(Exception):
+    """A setting that cannot be used; the text names it, its value and what it may be."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable. `least` and `most` bound a whole number; None for text."""
+
+    name: str
+    default: str | None
+    help: str
+    least: int | None = None
+    most: int | None = None
+
+
+ROOT = Setting("LOOKALIKE_ROOT", None, "The release root: the folder that `index --root` wrote.")
+MAX_LIMIT = Setting(
+    "LOOKALIKE_MAX_LIMIT", "1000", "The largest `limit` that a request may ask for.", 1, 100_000
+)
+MAX_AGE_S = Setting(
+    "LOOKALIKE_MAX_AGE_S",
+    "10",
+    "Seconds that a proxy may keep an answer before it asks again whether it still holds.",
+    0,
+    31_536_000,
+)
+
+SETTINGS = (ROOT, MAX_LIMIT, MAX_AGE_S)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of `SETTINGS`."""
+
+    root: Path
+    max_limit: int
+    max_age_s: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """Take the settings from `environ`; SettingError names the first that is unfit."""
+        root = environ.get(ROOT.name, "")
+        if not root:
+            raise SettingError(f"{ROOT.name} is not set; {ROOT.help}")
+        return cls(Path(root), _whole(environ, MAX_LIMIT), _whole(environ, MAX_AGE_S))
+
+
+def _whole(environ: Mapping[str, str], setting: Setting) -> int:
+    text = environ.get(setting.name) or setting.default or ""
+    least, most = setting.least or 0, setting.most or 0
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise SettingError(
+        f'{setting.name} must be a whole number from {least} to {most}, not "{text:.40}"'
+    )

@@ -1,0 +1,94 @@
+"""Where the app takes its release from: it follows the root's `current`, off the request path."""
+
+import logging
+import threading
+import time
+
+from lookalike.release import MANIFEST, Release, ReleaseError
+from lookalike.root import CURRENT, ReleaseRoot, RootError
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.25
+"""How often `current` is looked at: news is to be served within a second."""
+RETRY_S = 10.0
+"""How often a refused release is tried again; someone may be mending it."""
+
+
+class ReleaseSource:
+    """Holds the release to serve: the last `current` that passed its checks.
+
+    Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
+    a request sees one release; `problem`, why the present `current` is not served, or None.
+    """
+
+    def __init__(self, root: ReleaseRoot) -> None:
+        self.release: Release | None = None
+        self.problem: str | None = None
+        self._root = root
+        self._seen: tuple[object, ...] | None = None
+        self._retry_at = 0.0
+
+    def start(self) -> None:
+        """Look once, so that a process answers from its first request on; then keep looking."""
+        self.look()
+        threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
+
+    def look(self) -> None:
+        """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log."""
+        seen = self._identity()
+        waiting = self.problem is None or time.monotonic() < self._retry_at
+        if seen == self._seen and waiting:
+            return
+        self._seen = seen
+        try:
+            self._take_up()
+        except (ReleaseError, RootError, OSError) as error:
+            self._refuse(str(error))
+        except Exception as error:  # a defect must not end the thread that could take up the mend
+            logger.exception("defect while opening a release")
+            self._refuse(f"{type(error).__name__}: {error}")
+
+    def _follow(self) -> None:
+        while True:
+            time.sleep(POLL_S)
+            self.look()
+
+    def _identity(self) -> tuple[object, ...]:
+        """What changes when `current` does, at the price of two system calls."""
+        link = self._root.path / CURRENT
+        try:
+            status = (link / MANIFEST).stat()
+            return (link.readlink(), status.st_ino, status.st_mtime_ns)
+        except OSError as error:
+            return (error.errno,)
+
+    def _take_up(self) -> None:
+        name = self._root.current()
+        if name is None:
+            raise RootError(
+                f"no release in {self._root.path} yet; `lookalike-build index` makes one"
+            )
+        started = time.monotonic()
+        release = self._root.open(name)
+        self.release, self.problem = release, None
+        manifest = release.manifest
+        logger.info(
+            "serving release %s: %d products in %d categories, opened in %.2f s",
+            *(name, manifest.n_items, len(manifest.categories), time.monotonic() - started),
+        )
+
+    def _refuse(self, reason: str) -> None:
+        self._retry_at = time.monotonic() + RETRY_S
+        if reason != self.problem:
+            served = self.release.manifest.release if self.release else "nothing"
+            logger.error("refused the current release: %s; still serving %s", reason, served)
+        self.problem = reason
+
+
+class NoSource(ReleaseSource):
+    """Stands in where there is no root to follow: never ready, for the reason given."""
+
+    def __init__(self, problem: str) -> None:
+        self.release = None
+        self.problem = problem

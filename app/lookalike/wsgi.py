@@ -1,0 +1,49 @@
+"""What NGINX Unit and the embedded server load: `application`, set up from the environment.
+
+Nothing here raises: an app that fails at import can take every listener of a Unit down with it
+(github.com/nginx/unit issue 367). What is wrong is answered as 503 and logged.
+"""
+
+import logging
+import os
+import resource
+import sys
+from contextlib import suppress
+
+from lookalike.application import Application
+from lookalike.root import ReleaseRoot
+from lookalike.settings import SettingError, Settings
+from lookalike.source import NoSource, ReleaseSource
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("lookalike")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("lookalike[%(process)d] %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every category holds four files open, and two releases are open during a change."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def make_application() -> Application:
+    """The application for the settings in the environment; never ready if they are unfit."""
+    try:
+        settings = Settings.read(os.environ)
+    except SettingError as error:
+        logging.getLogger("lookalike").error("%s", error)
+        return Application(NoSource(str(error)), max_limit=1, max_age_s=0)
+    source = ReleaseSource(ReleaseRoot(settings.root))
+    source.start()
+    return Application(source, settings.max_limit, settings.max_age_s)
+
+
+_log_to_stderr()
+_raise_descriptor_limit()
+application = make_application()

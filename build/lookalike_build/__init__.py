@@ -1,0 +1,1 @@
+"""Lookalike's builder: product photos to features, features to releases."""

@@ -1,0 +1,207 @@
+"""The command ``lookalike-build``: photos to features, features to a release."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lookalike import __version__
+from lookalike.release import ReleaseError
+from lookalike.root import ReleaseRoot, RootError
+from lookalike_build.catalogue import CatalogueError, read_catalogue
+from lookalike_build.extract import BATCH, Outcome, Product, extract
+from lookalike_build.features import REJECTED, FeatureError, FeatureStore
+from lookalike_build.index import IndexSettings, index
+from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, WeightsError
+from lookalike_build.progress import progress
+
+DONE, FAILED, WRONG_CALL = 0, 1, 2
+_MAX_SHOWN = 10
+
+
+class TooManyRejected(Exception):  # noqa: N818
+    """More of the photos were rejected than `--max-rejected` allows."""
+
+
+_FAILURES = (
+    CatalogueError,
+    FeatureError,
+    ReleaseError,
+    RootError,
+    TooManyRejected,
+    WeightsError,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status: 0, 1 (the work failed) or 2 (the call was wrong)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except _FAILURES as error:
+        print(f"lookalike-build: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"lookalike-build: {where}{error.strerror or error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("lookalike-build: interrupted", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lookalike-build",
+        description="Turn product photos into a release of related products.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_extract(commands)
+    _add_index(commands)
+    return parser
+
+
+def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Take the features of every photo of a catalogue into a feature store."
+    added = commands.add_parser(
+        "extract",
+        help=text,
+        description=text,
+        epilog="example: lookalike-build extract catalogue.csv --features features/",
+    )
+    added.add_argument(
+        "catalogue",
+        type=_file,
+        metavar="CATALOGUE",
+        help="CSV or Parquet file with product_id, category_id and image (a path, relative to it)",
+    )
+    added.add_argument(
+        "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
+    )
+    added.add_argument(
+        "--weights",
+        default=IMAGENET,
+        help=f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
+        "Keras weights file of InceptionV3; default: %(default)s",
+    )
+    added.add_argument(
+        "--max-rejected",
+        type=_percentage,
+        default=5.0,
+        metavar="PERCENT",
+        help="exit with status 1 where more of the photos are rejected (%(default)s)",
+    )
+    added.set_defaults(run=_extract)
+
+
+def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Make a release of a feature store, check it and make it the current one."
+    defaults = IndexSettings()
+    added = commands.add_parser(
+        "index",
+        help=text,
+        description=text,
+        epilog="example: lookalike-build index --features features/ --root /var/lib/lookalike",
+    )
+    added.add_argument(
+        "--features", type=Path, required=True, metavar="DIR", help="the feature store to read"
+    )
+    added.add_argument("--root", type=Path, required=True, help="the release root to publish in")
+    added.add_argument(
+        "--trees", type=_positive, default=defaults.n_trees, help="trees of Annoy (%(default)s)"
+    )
+    added.add_argument(
+        "--neighbours",
+        type=_positive,
+        default=defaults.neighbours,
+        metavar="K",
+        help="exact neighbours kept of each product (%(default)s)",
+    )
+    added.add_argument(
+        "--seed", type=_positive, default=defaults.seed, help="seed of Annoy's trees (%(default)s)"
+    )
+    added.add_argument(
+        "--keep",
+        type=_positive,
+        default=5,
+        metavar="N",
+        help="releases to keep; older ones are removed, the current one never (%(default)s)",
+    )
+    added.set_defaults(run=_index)
+
+
+def _extract(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    catalogue = read_catalogue(options.catalogue)
+    network = Network(options.weights, BATCH)
+    shown = 0
+
+    def reject(product: Product, reason: str) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= _MAX_SHOWN:
+            print(f"rejected product {product.product_id}: {reason}", file=sys.stderr)
+
+    with progress("extract", catalogue.rows.num_rows) as done:
+        outcome = extract(catalogue, network, N_DIMS, options.features, done, reject)
+    seconds = time.monotonic() - started
+    print(
+        f"{outcome.n_products} products = {outcome.n_extracted} extracted + "
+        f"{outcome.n_rejected} rejected, in {seconds:.1f} s, model {network.model.name}"
+    )
+    _judge(outcome, options)
+
+
+def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
+    report = options.features / REJECTED
+    if 100 * outcome.rejected_share > options.max_rejected:
+        raise TooManyRejected(
+            f"{100 * outcome.rejected_share:.1f} % of the photos were rejected, more than "
+            f"--max-rejected {options.max_rejected:g}; {report} names them"
+        )
+    if outcome.n_rejected:
+        print(f"the rejected are named in {report}")
+
+
+def _index(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    store = FeatureStore.open(options.features)
+    root = ReleaseRoot(options.root)
+    settings = IndexSettings(options.trees, options.neighbours, options.seed)
+    with progress("index", sum(store.categories.values())) as done:
+        name, new = index(store, root, settings, done)
+    for entry in root.manifest(name).categories:
+        recall = "" if entry.recall is None else f", Annoy's recall {entry.recall:.3f}"
+        print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
+    with root.lock():
+        removed = root.prune(options.keep)
+    if removed:
+        print(f"removed {len(removed)} old releases")
+    what = "published and made current" if new else "unchanged: it holds this already"
+    print(f"release {name} {what}, in {time.monotonic() - started:.1f} s")
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return path
+
+
+def _percentage(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f'must be a percentage from 0 to 100, not "{text}"')
+    return value
+
+
+def _positive(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'must be a whole number, 1 or more, not "{text}"')

@@ -1,0 +1,146 @@
+"""The release being written: files in the root's staging folder until they are published.
+
+Every file is on the disk (fsync) and described from what was read back before the folder gets a
+release's name. A file that is the same as the current release's becomes a hard link to it: a
+server's warm pages stay warm and the disk holds it once.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from lookalike.release import (
+    DISTANCES,
+    FILES,
+    INDEX,
+    MANIFEST,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    CategoryEntry,
+    Distances,
+    FileEntry,
+    Id,
+    IdType,
+    Items,
+    Manifest,
+    Model,
+    ReleaseError,
+    category_folder,
+)
+from lookalike.root import ReleaseRoot, RootError, sync_folder
+
+
+class Staging:
+    """Writes one release under `root`, whose lock the caller holds."""
+
+    def __init__(self, root: ReleaseRoot) -> None:
+        root.clear_staging()
+        self._root = root
+        self._entries: list[CategoryEntry] = []
+        self._current = _current(root)
+
+    def add_category(
+        self,
+        category_id: Id,
+        product_ids: npt.NDArray[np.int64] | list[str],
+        table: tuple[Items, Distances],
+        index: tuple[AnnoyIndex, int, int],
+        recall: tuple[float | None, int],
+    ) -> CategoryEntry:
+        """Write one category: ascending product ids, the exact table, the Annoy index.
+
+        `index` is built, with its n_trees and the search_k to ask it with; `recall` is what was
+        measured so, and over how many items.
+        """
+        folder = self._root.staging / category_folder(category_id)
+        folder.mkdir()
+        neighbours, distances = table
+        _write_array(folder / PRODUCT_IDS, _id_array(product_ids))
+        _write_array(folder / NEIGHBOURS, neighbours.astype("<u4"))
+        _write_array(folder / DISTANCES, distances.astype("<f4"))
+        annoy, n_trees, search_k = index
+        annoy.save(str(folder / INDEX))
+        _sync(folder / INDEX)
+        entry = CategoryEntry(
+            category_id=category_id,
+            n_items=len(product_ids),
+            k=neighbours.shape[1],
+            n_trees=n_trees,
+            search_k=search_k,
+            recall=recall[0],
+            recall_sample=recall[1],
+            files={file: FileEntry.of(folder / file) for file in FILES},
+        )
+        self._share(folder, entry)
+        sync_folder(folder)
+        self._entries.append(entry)
+        return entry
+
+    def publish(
+        self, model: Model, n_dims: int, id_types: tuple[IdType, IdType]
+    ) -> tuple[str, bool]:
+        """Name the release, check it and make it current; its name and whether it is new.
+
+        `id_types` are those of the category and the product ids. Where the current release holds
+        the same content it stays current, so that no cache in front loses its answers.
+        """
+        draft = Manifest("draft", model, n_dims, *id_types, categories=tuple(self._entries))
+        if self._current and self._current.content_digest() == draft.content_digest():
+            return self._current.release, False
+        name = self._root.new_name(draft.content_digest())
+        manifest = Manifest(name, model, n_dims, *id_types, categories=tuple(self._entries))
+        path = self._root.staging / MANIFEST
+        path.write_text(manifest.to_json(), encoding="utf-8")
+        _sync(path)
+        self._root.publish(name)
+        return name, True
+
+    def _share(self, folder: Path, entry: CategoryEntry) -> None:
+        if self._current is None:
+            return
+        same_id = [old for old in self._current.categories if old.category_id == entry.category_id]
+        published = self._root.folder(self._current.release) / folder.name
+        for file in FILES:
+            if same_id and same_id[0].files[file] == entry.files[file]:
+                _replace_by_link(folder / file, published / file)
+
+
+def _current(root: ReleaseRoot) -> Manifest | None:
+    """The current release's manifest; None where there is none or it is unfit."""
+    with suppress(RootError, ReleaseError):
+        name = root.current()
+        return root.manifest(name) if name else None
+    return None
+
+
+def _id_array(product_ids: npt.NDArray[np.int64] | list[str]) -> npt.NDArray[np.generic]:
+    if isinstance(product_ids, list):
+        return np.array([product_id.encode() for product_id in product_ids], dtype=np.bytes_)
+    return product_ids.astype("<i8")
+
+
+def _write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0))
+    _sync(path)
+
+
+def _replace_by_link(path: Path, published: Path) -> None:
+    link = path.with_name(f".{path.name}")
+    # Another device, or a file system without hard links: then the copy stays.
+    with suppress(OSError):
+        os.link(published, link)
+        link.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's bytes survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
