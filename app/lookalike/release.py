@@ -450,9 +450,7 @@ def _load_index(path: Path, entry: CategoryEntry, n_dims: int) -> AnnoyIndex:
         index.load(str(path))
     except OSError as error:
         raise ReleaseError(name, _why(error)) from error
-    # Where one leaf holds all items Annoy takes the roots' copies, at the end of the file, for roots.
-    fits_leaf = entry.n_items <= n_dims + 2
-    n_roots = 2 * entry.n_trees - 1 if fits_leaf else entry.n_trees
+    n_roots = _n_roots(entry, n_dims)
     for what, found, expected in (
         ("items", index.get_n_items(), entry.n_items),
         ("roots", index.get_n_trees(), n_roots),
@@ -460,6 +458,17 @@ def _load_index(path: Path, entry: CategoryEntry, n_dims: int) -> AnnoyIndex:
         if found != expected:
             raise ReleaseError(name, f"has {found} {what}, the manifest says {expected}")
     return index
+
+
+def _n_roots(entry: CategoryEntry, n_dims: int) -> int:
+    """How many trees Annoy reports after a load: it counts from the end what looks like a root.
+
+    A file ends with the trees' roots and a copy of each. Where one leaf holds all items nothing
+    stands between the two, and a lone item looks like a root itself.
+    """
+    if entry.n_items == 1:
+        return 2 * entry.n_trees + 1
+    return 2 * entry.n_trees - 1 if entry.n_items <= n_dims + 2 else entry.n_trees
 
 
 def _check_nodes(path: Path, name: str, entry: CategoryEntry, n_dims: int) -> None:

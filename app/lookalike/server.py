@@ -25,6 +25,8 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         port=port,
         interface=Interfaces.WSGI,
         workers=workers,
+        blocking_threads=1,  # a request never waits for anything
+        websockets=False,
         respawn_failed_workers=True,
         log_access=False,
     ).serve()

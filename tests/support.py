@@ -1,0 +1,134 @@
+"""What several tests need: small feature stores, releases made of them, and the app called directly."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lookalike.application import Application
+from lookalike.release import Id, Model
+from lookalike.root import ReleaseRoot
+from lookalike.source import ReleaseSource
+from lookalike_build.features import FeatureStore, FeatureWriter
+from lookalike_build.index import IndexSettings, index
+
+MODEL = Model("test", "sha256:0")
+N_DIMS = 16
+
+Features = npt.NDArray[np.float32]
+Catalogue = Mapping[Id, tuple[list[Any], Features]]
+
+
+def random_features(n: int, seed: int, n_dims: int = N_DIMS) -> Features:
+    """Features (n, n_dims) as the pooling layer gives them: none below zero."""
+    return np.abs(np.random.default_rng(seed).normal(size=(n, n_dims))).astype(np.float32)
+
+
+def integer_catalogue() -> Catalogue:
+    """Categories 1 (60 products, 100 to 159), 2 (7, smaller than the default limit), 3 (one) and
+    40 (300, more than its table holds at the default k of 100)."""
+    return {
+        1: (list(range(100, 160)), random_features(60, 1)),
+        2: ([5, 3, 900, 12, 7, 2**53 + 1, 0], random_features(7, 2)),
+        3: ([77], random_features(1, 3)),
+        40: (list(range(5000, 8000, 10)), random_features(300, 4)),
+    }
+
+
+def string_catalogue() -> Catalogue:
+    """Categories and products with ids that are text, some awkward in a URL or a file name."""
+    shoes = ["A-1", "b 2", "ü/3", "100", "007", "a&b=c", "%41", "../x", "日本", "+", "z" * 64]
+    return {
+        "shoes": (shoes, random_features(len(shoes), 5)),
+        "../hats & caps": (["only", "two"], random_features(2, 6)),
+    }
+
+
+def write_store(folder: Path, catalogue: Catalogue, model: Model = MODEL) -> FeatureStore:
+    """A complete feature store of the catalogue."""
+    category_ids = list(catalogue)
+    types = (_arrow_type(catalogue[category_ids[0]][0][0]), _arrow_type(category_ids[0]))
+    n_dims = catalogue[category_ids[0]][1].shape[1]
+    with FeatureWriter(folder, model, n_dims, types) as writer:
+        for category_id, (product_ids, features) in catalogue.items():
+            writer.write(category_id, product_ids, ["0" * 64] * len(product_ids), features)
+        writer.finish()
+    return FeatureStore.open(folder)
+
+
+def publish(root: Path, catalogue: Catalogue, features: Path, **settings: int) -> ReleaseRoot:
+    """Publish a release of the catalogue under `root`, through a store in `features`."""
+    release_root = ReleaseRoot(root)
+    index(write_store(features, catalogue), release_root, IndexSettings(**settings))
+    return release_root
+
+
+def brute_force(
+    features: Features, item: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """All other items from the nearest on, and their angular distances, straight from the formula."""
+    unit = features.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1)[:, None]
+    distances = np.linalg.norm(unit - unit[item], axis=1)
+    order = np.argsort(distances, kind="stable")
+    order = order[order != item]
+    return order, distances[order]
+
+
+def _arrow_type(value: Id) -> pa.DataType:
+    return pa.int64() if isinstance(value, int) else pa.string()
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer of the app: status line, headers, body."""
+
+    status: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """Calls the WSGI app under wsgiref's validator, which holds both sides to PEP 3333."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = validator(application)
+
+    def get(self, target: str, method: str = "GET", **headers: str) -> Response:
+        """Ask for a path with its query; headers as WSGI names them, such as HTTP_IF_NONE_MATCH."""
+        path, _, query = target.partition("?")
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "SCRIPT_NAME": "",
+            "QUERY_STRING": query,
+            "wsgi.input": io.BytesIO(),
+            **headers,
+        }
+        setup_testing_defaults(environ)
+        answered: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, given: list[tuple[str, str]], _: Any = None) -> Any:
+            answered.append((status, given))
+
+        chunks = self._application(environ, start_response)
+        body = list(chunks)
+        chunks.close()
+        assert len(body) <= 1
+        ((status, given),) = answered
+        assert len(dict(given)) == len(given)
+        return Response(status, dict(given), b"".join(body))
+
+
+def client_of(root: ReleaseRoot, max_limit: int = 1000) -> Client:
+    """A client of the app serving `root`, with no thread behind it."""
+    source = ReleaseSource(root)
+    source.look()
+    return Client(Application(source, max_limit, max_age_s=10))
