@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -120,7 +120,7 @@ class Client:
 
         chunks = self._application(environ, start_response)
         body = list(chunks)
-        chunks.close()
+        cast(Any, chunks).close()
         assert len(body) <= 1
         ((status, given),) = answered
         assert len(dict(given)) == len(given)

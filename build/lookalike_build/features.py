@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.release import Id, IdType, Model, category_folder
@@ -237,9 +238,9 @@ class FeatureStore:
         refuse([value != category_id for value in categories], f"is not of category {category_id}")
         refuse([value != model for value in models], f"is of another model than {model}")
         column = batch.column("features")
-        widths = [len(row) if row is not None else 0 for row in column]
+        widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         refuse(
-            [width != self.n_dims for width in widths],
+            widths != self.n_dims,
             f"has another number of features than {self.n_dims}",
         )
         values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)

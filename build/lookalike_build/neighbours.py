@@ -25,7 +25,7 @@ _BLOCK_BYTES = 64 * 2**20
 _UNIT_ROUNDOFF = 2.0**-24
 
 Matrix32 = npt.NDArray[np.float32]
-Vector64 = npt.NDArray[np.float64]
+Matrix64 = npt.NDArray[np.float64]
 
 
 def exact_neighbours(
@@ -42,8 +42,9 @@ def exact_neighbours(
     if k == 0:
         done(n)
         return items, distances
-    needed, copied = _without_surplus_copies(features, k)
-    search = _Search(features, needed, k)
+    directions = _Directions(features)
+    needed, copied = _without_surplus_copies(directions, k)
+    search = _Search(directions, needed, k)
     for rows, found in search.blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row], distances[row] = nearest, distance
@@ -60,42 +61,60 @@ def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
     return float(np.isin(exact, found).mean())
 
 
+class _Directions:
+    """Features scaled to length 1, in float64, on demand: all at once would take twice the memory.
+
+    The same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
+    """
+
+    def __init__(self, features: Matrix32) -> None:
+        self.shape = features.shape
+        self._features = features
+        self._lengths = np.empty(len(features))
+        for rows in _chunks(np.arange(len(features))):
+            wide = features[rows].astype(np.float64)
+            self._lengths[rows] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+
+    def of(self, items: npt.NDArray[np.intp]) -> Matrix64:
+        """The directions of `items`, (n, n_dims)."""
+        return self._features[items] / self._lengths[items, None]
+
+
 def _without_surplus_copies(
-    features: Matrix32, k: int
+    directions: _Directions, k: int
 ) -> tuple[npt.NDArray[np.intp], list[tuple[int, Items]]]:
     """The items to compare, and those whose k nearest are copies of themselves, with these.
 
-    Of equal features, such as thousands of products with one placeholder photo, only the k + 1
+    Of equal directions, such as thousands of products with one placeholder photo, only the k + 1
     with the lowest items can be in any list; to compare them all would take forever.
     """
     copies: dict[bytes, list[int]] = {}
-    for item, feature in enumerate(features):
-        copies.setdefault(hashlib.blake2b(feature.tobytes(), digest_size=16).digest(), []).append(
-            item
-        )
+    everything = np.arange(directions.shape[0])
+    for rows in _chunks(everything):
+        for item, direction in zip(rows.tolist(), directions.of(rows), strict=True):
+            key = hashlib.blake2b(direction.tobytes(), digest_size=16).digest()
+            copies.setdefault(key, []).append(item)
     surplus = [
         (item, np.array(twins[:k], np.uint32))
         for twins in copies.values()
         for item in twins[k + 1 :]
     ]
-    needed = np.delete(np.arange(len(features)), [item for item, _ in surplus])
-    return needed, surplus
+    return np.delete(everything, [item for item, _ in surplus]), surplus
 
 
 class _Search:
     """Finds the k nearest among the items `needed`, for each of them."""
 
-    def __init__(self, features: Matrix32, needed: npt.NDArray[np.intp], k: int) -> None:
-        self._features = features
+    def __init__(self, directions: _Directions, needed: npt.NDArray[np.intp], k: int) -> None:
+        self._directions = directions
         self._needed = needed
         self._k = k
-        self._norms = _norms(features)
         self._centred = self._centre()
         self._half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
         lengths = np.sqrt(2 * self._half)
         # |fl(x·y) - x·y| <= n_dims u |x||y| for any order of summation (Higham 2002, section 3.1);
         # the second term is for the rounding of the centred features and of the halves.
-        n_dims = features.shape[1]
+        n_dims = directions.shape[1]
         longest = lengths.max()
         self._error = _UNIT_ROUNDOFF * longest * (n_dims * lengths + 16 * longest)
 
@@ -118,20 +137,15 @@ class _Search:
                 yield rows, ranked.result()
 
     def _centre(self) -> Matrix32:
-        """The needed features, scaled to length 1, less their mean: float32, rounded once."""
-        total = np.zeros(self._features.shape[1])
-        for rows in _chunks(self._needed):
-            total += self._unit(rows).sum(axis=0)
-        mean = total / len(self._needed)
-        centred = np.empty((len(self._needed), self._features.shape[1]), np.float32)
-        start = 0
-        for rows in _chunks(self._needed):
-            centred[start : start + len(rows)] = self._unit(rows) - mean
-            start += len(rows)
+        """The needed directions less their mean: float32, rounded once."""
+        n, n_dims = len(self._needed), self._directions.shape[1]
+        mean = np.zeros(n_dims)
+        for places in _chunks(np.arange(n)):
+            mean += self._directions.of(self._needed[places]).sum(axis=0) / n
+        centred = np.empty((n, n_dims), np.float32)
+        for places in _chunks(np.arange(n)):
+            centred[places] = self._directions.of(self._needed[places]) - mean
         return centred
-
-    def _unit(self, rows: npt.NDArray[np.intp]) -> Vector64:
-        return self._features[rows] / self._norms[rows, None]
 
     def _rank_all(
         self, places: npt.NDArray[np.intp], scores: Matrix32
@@ -147,16 +161,11 @@ class _Search:
 
     def _rank(self, place: int, candidates: npt.NDArray[np.intp]) -> tuple[Items, Distances]:
         items = self._needed[candidates]
-        away = self._unit(items)
-        away -= self._unit(self._needed[place : place + 1])
+        away = self._directions.of(items)
+        away -= self._directions.of(self._needed[place : place + 1])
         distances = np.sqrt(np.einsum("ij,ij->i", away, away)).astype(np.float32)
         nearest = np.argsort(distances, kind="stable")[: self._k]
         return items[nearest].astype(np.uint32), distances[nearest]
-
-
-def _norms(features: Matrix32) -> Vector64:
-    norms: Vector64 = np.sqrt(np.einsum("ij,ij->i", features, features, dtype=np.float64))
-    return norms
 
 
 def _chunks(rows: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:

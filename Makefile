@@ -1,0 +1,35 @@
+# demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
+
+PYTHON ?= python3
+PORT ?= 8080
+BIN := .venv/bin
+
+.PHONY: demo test lint venv
+
+demo: venv
+	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
+
+test: venv
+	@$(BIN)/python -m pytest
+
+lint: venv
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: sudo apt install python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); give another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "venv is missing: sudo apt install python3-venv"; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+	  { echo "annoy is compiled at install, and a C++ compiler is missing: sudo apt install g++"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+	  { echo "annoy is compiled at install, and Python's headers are missing: sudo apt install python3-dev"; exit 1; }
+	@echo "installing into .venv (TensorFlow is large: this takes a few minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,178 @@
+"""The demo behind ``make demo``: drawn products through the whole pipeline, then served."""
+
+import argparse
+import csv
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookalike.release import Category, Id, Release
+from lookalike.root import ReleaseRoot
+from lookalike.server import serve
+from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
+
+_HOST = "127.0.0.1"
+_SHOWN = 6
+_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a drawn product is: its category's name and its family's."""
+
+    category: str
+    family: str
+
+
+def main() -> int:
+    """Draw, extract, index, show and serve; what is there from an earlier run is kept."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".demo"))
+    parser.add_argument("--unit-config", type=Path, default=Path("unit-config.json"))
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args()
+    if not _is_free(options.port):
+        print(f"port {options.port} is taken; choose another: make demo PORT=…", file=sys.stderr)
+        return 1
+    root = ReleaseRoot(options.folder / "root")
+    if root.current() is None and (failed := _build(options.folder, root)):
+        return failed
+    current = root.current()
+    if current is None:
+        return 1
+    families = _families(options.folder / "catalogue.csv")
+    category_id, product_id = _show(root.open(current), families)
+    url = f"http://{_HOST}:{options.port}/nns?category_id={category_id}&product_id={product_id}"
+    print(f"\ntry:   curl '{url}&limit=12'\nstop:  Ctrl-C\n", flush=True)
+    _serve(options, root)
+    return 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except (OSError, OverflowError):
+            return False
+        return True
+
+
+def _build(folder: Path, root: ReleaseRoot) -> int:
+    """Make the first release with the same commands a shop would type; an exit status."""
+    # Only here: a second run, which has its release, starts without TensorFlow.
+    from lookalike_build.cli import main as command
+    from lookalike_build.drawing import draw_catalogue
+    from lookalike_build.extract import BATCH
+    from lookalike_build.network import IMAGENET, UNTRAINED, Network, WeightsError
+
+    print(f"drawing a catalogue in {folder} …", flush=True)
+    catalogue = draw_catalogue(folder)
+    features = str(folder / "features")
+    extract = ["extract", str(catalogue), "--features", features, "--weights"]
+    try:
+        Network(IMAGENET, BATCH)  # downloads the weights, once
+        weights = IMAGENET
+    except WeightsError:
+        weights = UNTRAINED
+        print("The ImageNet weights cannot be had here: the network is untrained.", flush=True)
+    return command([*extract, weights]) or command(
+        ["index", "--features", features, "--root", str(root.path)]
+    )
+
+
+def _families(catalogue: Path) -> dict[Id, Family]:
+    with catalogue.open(newline="") as file:
+        return {
+            int(row["product_id"]): Family(row["category"], row["family"])
+            for row in csv.DictReader(file)
+        }
+
+
+def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
+    """Print some answers and how many neighbours are of the family asked for; one to try."""
+    print(f"\nrelated products (✓ the same family), of model {release.manifest.model.name}:\n")
+    for category_id, category in release.categories.items():
+        item = category.entry.n_items // 3
+        product_id, *neighbours = _answer(category, item)
+        own = families[product_id]
+        print(f"  {own.category} {product_id}, {own.family}:")
+        marks = [
+            f"{other} ✓" if families[other] == own else f"{other} ({families[other].family})"
+            for other in neighbours[:_SHOWN]
+        ]
+        print(f"      {'   '.join(marks)}")
+        example = (category_id, product_id)
+    alike = [
+        families[other] == families[product_id]
+        for category in release.categories.values()
+        for item in range(category.entry.n_items)
+        for product_id, *neighbours in [_answer(category, item)]
+        for other in neighbours
+    ]
+    share = 100 * sum(alike) / len(alike)
+    print(f"\n{share:.1f} % of all neighbours (limit {_LIMIT}) are of the same family.")
+    return example
+
+
+def _answer(category: Category, item: int) -> list[Id]:
+    items, _ = category.nearest(item, _LIMIT - 1)
+    return [int(category.product_ids[item]), *category.ids(items)]
+
+
+def _serve(options: argparse.Namespace, root: ReleaseRoot) -> None:
+    unitd = find_unitd()
+    if unitd is not None:
+        try:
+            _serve_on_unit(unitd, options, root)
+            return
+        except UnitError as error:
+            print(f"not on NGINX Unit: {error}", file=sys.stderr)
+    else:
+        print("NGINX Unit is not installed; serving on the embedded server.", flush=True)
+    serve(root.path.resolve(), _HOST, options.port, workers=2)
+
+
+def _serve_on_unit(unitd: str, options: argparse.Namespace, root: ReleaseRoot) -> None:
+    config = configuration(
+        options.unit_config,
+        listen=f"{_HOST}:{options.port}",
+        home=Path(sys.prefix),
+        root=root.path.resolve(),
+    )
+    # A short name: a control socket's path has room for a hundred bytes or so.
+    with (
+        tempfile.TemporaryDirectory(prefix="lookalike-") as folder,
+        _sigterm_as_interrupt(),
+        PrivateUnit(unitd, Path(folder)) as unit,
+    ):
+        unit.check_python()
+        unit.configure(config)
+        print("Serving on NGINX Unit.", flush=True)
+        try:
+            unit.process.wait()
+        except KeyboardInterrupt:
+            print()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let `kill` stop the demo as Ctrl-C does, so that Unit is stopped with it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

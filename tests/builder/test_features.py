@@ -1,0 +1,138 @@
+"""The feature store: what is written is read back, and what is unfit is refused by product."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lookalike_build.features import STORE, FeatureError, FeatureStore, FeatureWriter
+from support import MODEL, integer_catalogue, random_features, string_catalogue, write_store
+
+
+@pytest.mark.parametrize("catalogue", [integer_catalogue(), string_catalogue()])
+def test_a_store_is_read_back_sorted_by_product_id(tmp_path: Path, catalogue: dict) -> None:  # type: ignore[type-arg]
+    store = write_store(tmp_path, catalogue)
+    assert store.model == MODEL
+    assert store.categories == {key: len(ids) for key, (ids, _) in catalogue.items()}
+    for category_id, (product_ids, features) in catalogue.items():
+        category = store.read(category_id)
+        order = sorted(range(len(product_ids)), key=lambda row: _bytes_order(product_ids[row]))
+        assert list(category.product_ids) == [product_ids[row] for row in order]
+        np.testing.assert_array_equal(category.features, features[order])
+
+
+def _bytes_order(product_id: int | str) -> int | bytes:
+    return product_id.encode() if isinstance(product_id, str) else product_id
+
+
+def test_the_file_records_digest_and_model(tmp_path: Path) -> None:
+    write_store(tmp_path, {1: ([4], random_features(1, 0))})
+    (row,) = pq.read_table(tmp_path / "1.parquet").to_pylist()
+    assert (row["photo_sha256"], row["model"]) == ("0" * 64, "test sha256:0")
+
+
+def test_a_store_that_was_not_finished_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, integer_catalogue())
+    with pytest.raises(KeyboardInterrupt), FeatureWriter(tmp_path, MODEL, 16, (pa.int64(),) * 2):
+        raise KeyboardInterrupt
+    with pytest.raises(FeatureError, match=r"no complete feature store .*run `lookalike-build"):
+        FeatureStore.open(tmp_path)
+
+
+def test_categories_of_an_earlier_run_go(tmp_path: Path) -> None:
+    write_store(tmp_path, integer_catalogue())
+    write_store(tmp_path, {2: integer_catalogue()[2]})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.parquet", STORE]
+
+
+def replace_column(folder: Path, name: str, values: pa.Array) -> FeatureStore:
+    table = pq.read_table(folder / "1.parquet")
+    place = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(place, name, values), folder / "1.parquet")
+    return FeatureStore.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([np.nan, 1, 1], "has a NaN or infinite feature"),
+        ([np.inf, 1, 1], "has a NaN or infinite feature"),
+        ([None, 1, 1], "has a NaN or infinite feature"),
+        ([0, 0, 0], "has features that are all zero"),
+        ([1e30, 1, 1], "has a length that float32 cannot square"),
+        ([1e-30, 0, 0], "has a length that float32 cannot square"),
+        ([1, 1], "has another number of features than 3"),
+        ([1, 1, 1, 1], "has another number of features than 3"),
+        (None, "has another number of features than 3"),
+    ],
+)
+def test_unfit_features_are_refused_and_the_product_named(
+    tmp_path: Path, row: list[float] | None, reason: str
+) -> None:
+    write_store(tmp_path, {1: ([30, 20, 10], random_features(3, 0, n_dims=3))})
+    rows = [[1.0, 2.0, 3.0], row, [3.0, 2.0, 1.0]]
+    store = replace_column(tmp_path, "features", pa.array(rows, pa.list_(pa.float32())))
+    with pytest.raises(FeatureError, match=f"1.parquet: product 20 {reason}"):
+        store.read(1)
+
+
+def test_two_models_in_one_store_are_refused_and_the_product_named(tmp_path: Path) -> None:
+    write_store(tmp_path, {1: ([1, 2, 3], random_features(3, 0))})
+    models = pa.array(["test sha256:0", "test sha256:0", "other sha256:1"])
+    with pytest.raises(FeatureError, match="product 3 is of another model than test sha256:0"):
+        replace_column(tmp_path, "model", models).read(1)
+
+
+def test_a_product_twice_or_of_another_category_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, {1: ([1, 2, 3], random_features(3, 0))})
+    with pytest.raises(FeatureError, match="product 2 is not of category 1"):
+        replace_column(tmp_path, "category_id", pa.array([1, 2, 1])).read(1)
+    with pytest.raises(FeatureError, match="product 2 is there more than once"):
+        replace_column(tmp_path, "product_id", pa.array([2, 1, 2])).read(1)
+
+
+def test_a_file_that_is_missing_short_or_damaged_is_refused(tmp_path: Path) -> None:
+    store = write_store(tmp_path, {1: ([1, 2, 3], random_features(3, 0))})
+    path = tmp_path / "1.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 2), path)
+    with pytest.raises(FeatureError, match=r"has 2 products, store\.json says 3"):
+        store.read(1)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FeatureError, match="cannot be read"):
+        store.read(1)
+    path.unlink()
+    with pytest.raises(FeatureError, match="is missing"):
+        store.read(1)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 9}', '{"format": 1, "model": 3}'])
+def test_an_unfit_store_json_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / STORE).write_text(text)
+    with pytest.raises(FeatureError, match=r"store\.json"):
+        FeatureStore.open(tmp_path)
+
+
+def test_features_of_other_makers_are_read(tmp_path: Path) -> None:
+    """The format is open: float64 lists of any width and no more columns than these will do."""
+    columns = {
+        "product_id": ["b", "a"],
+        "category_id": ["c", "c"],
+        "model": ["clip v1", "clip v1"],
+        "features": [[1.0, 2.0], [3.0, 4.0]],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    document = {
+        "format": 1,
+        "model": {"name": "clip", "digest": "v1"},
+        "n_dims": 2,
+        "category_id_type": "string",
+        "product_id_type": "string",
+        "categories": [{"category_id": "c", "n_products": 2}],
+    }
+    (tmp_path / STORE).write_text(json.dumps(document))
+    category = FeatureStore.open(tmp_path).read("c")
+    assert category.product_ids == ["a", "b"]
+    assert category.features.tolist() == [[3, 4], [1, 2]]

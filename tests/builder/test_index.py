@@ -1,0 +1,138 @@
+"""Indexing: what a release holds, that it is reproducible, and what is refused."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lookalike.release import MANIFEST, Manifest, node_dtype
+from lookalike.root import ReleaseRoot, RootError
+from lookalike_build.features import FeatureError
+from lookalike_build.index import IndexSettings, index
+from support import integer_catalogue, publish, random_features, string_catalogue, write_store
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def current(root: ReleaseRoot) -> Path:
+    name = root.current()
+    assert name is not None
+    return root.folder(name)
+
+
+def test_the_same_features_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        publish(tmp_path / name, integer_catalogue(), tmp_path / f"features-{name}")
+    one, other = (current(ReleaseRoot(tmp_path / name)) for name in ("a", "b"))
+    assert digests(one) == digests(other)
+    assert Manifest.read(one).content_digest() == Manifest.read(other).content_digest()
+
+
+def test_another_seed_gives_another_index_and_the_same_table(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        publish(tmp_path / str(seed), integer_catalogue(), tmp_path / "features", seed=seed)
+    one, other = (digests(current(ReleaseRoot(tmp_path / seed))) for seed in ("1", "2"))
+    changed = {file for file in one if one[file] != other[file]}
+    assert changed == {"1/index.ann", "40/index.ann"}
+
+
+def test_what_the_manifest_says(integer_root: ReleaseRoot) -> None:
+    manifest = Manifest.read(current(integer_root))
+    assert (manifest.n_dims, manifest.n_items) == (16, 368)
+    assert (manifest.category_id_type, manifest.product_id_type) == ("integer", "integer")
+    entries = {entry.category_id: entry for entry in manifest.categories}
+    assert [(entry.n_items, entry.k) for entry in entries.values()] == [
+        (60, 59),
+        (7, 6),
+        (1, 0),
+        (300, 100),
+    ]
+    assert all(entry.n_trees == 10 for entry in entries.values())
+    assert (entries[3].recall, entries[3].recall_sample) == (None, 0)
+    assert entries[2].recall == 1.0
+    assert (entries[40].recall_sample, entries[40].search_k) == (200, 1010)
+    assert 0.5 < (entries[40].recall or 0) < 1
+
+
+def test_the_settings_are_used(tmp_path: Path) -> None:
+    root = publish(tmp_path / "r", integer_catalogue(), tmp_path / "f", n_trees=3, neighbours=5)
+    category = root.open(current(root).name).categories[40]
+    assert category.neighbours.shape == (300, 5)
+    assert (category.index.get_n_trees(), category.entry.search_k) == (3, 18)
+
+
+def test_the_index_file_is_the_vector_store(integer_root: ReleaseRoot) -> None:
+    folder = current(integer_root)
+    nodes = np.memmap(folder / "40" / "index.ann", node_dtype(16), mode="r")
+    np.testing.assert_array_equal(nodes["vector"][:300], integer_catalogue()[40][1])
+
+
+def test_indexing_what_is_current_already_changes_nothing(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    before = root.current()
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings()) == (before, False)
+    assert root.names() == [before]
+
+
+def test_unchanged_categories_are_hard_links(root: ReleaseRoot, tmp_path: Path) -> None:
+    before = current(root)
+    changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
+    publish(root.path, changed, tmp_path / "features")
+    for category in ("1", "3", "40"):
+        for path in (current(root) / category).iterdir():
+            assert path.samefile(before / category / path.name)
+    assert not (current(root) / "2" / "index.ann").samefile(before / "2" / "index.ann")
+
+
+def test_ids_of_two_types_publish_to_one_root(root: ReleaseRoot, tmp_path: Path) -> None:
+    publish(root.path, string_catalogue(), tmp_path / "strings")
+    assert sorted(root.open(current(root).name).categories) == ["../hats & caps", "shoes"]
+    assert sorted(path.name for path in current(root).iterdir() if path.is_dir()) == [
+        "%2E%2E%2Fhats%20%26%20caps",
+        "shoes",
+    ]
+
+
+def test_unfit_features_leave_the_current_release(root: ReleaseRoot, tmp_path: Path) -> None:
+    before = root.current()
+    features = random_features(3, 0)
+    features[1] = np.nan
+    store = write_store(tmp_path / "bad", {1: ([1, 2, 3], features)})
+    with pytest.raises(FeatureError, match="product 2"):
+        index(store, root, IndexSettings())
+    assert root.current() == before
+    publish(root.path, {1: ([1], random_features(1, 0))}, tmp_path / "good")
+    assert root.current() != before
+
+
+def test_one_writer_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "features", integer_catalogue())
+    with root.lock(), pytest.raises(RootError, match="another writer is at work"):
+        index(store, root, IndexSettings())
+
+
+def test_old_releases_are_pruned_but_never_the_current_one(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    for seed in (2, 3, 4, 5):
+        publish(root.path, {1: ([1, 2], random_features(2, seed))}, tmp_path / "features")
+    names = root.names()
+    root.switch(names[1])
+    assert root.prune(keep=2) == [names[0], names[2]]
+    assert root.names() == [names[1], *names[3:]]
+    assert sorted(path.name for path in root.releases.iterdir() if path.name[0] == ".") == []
+
+
+def test_a_new_release_sorts_last_even_if_the_clock_was_set_back(root: ReleaseRoot) -> None:
+    future = "29991231T235959.999Z-000000000000"
+    current(root).rename(root.releases / future)
+    assert root.new_name("a" * 64) == f"30000101T000000.000Z-{'a' * 12}"
