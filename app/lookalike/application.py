@@ -9,7 +9,6 @@ import numpy as np
 import orjson
 
 from lookalike.errors import (
-    BadRequest,
     HttpError,
     MethodNotAllowed,
     NotFound,
@@ -106,7 +105,7 @@ class Application:
                 manifest.product_id_type,
             )
             category, item = _find(release, query)
-        except (BadRequest, NotFound) as error:
+        except NotFound as error:
             return _error(error, headers)
         condition = environ.get("HTTP_IF_NONE_MATCH")
         if condition and (etag in condition or condition.strip() == "*"):

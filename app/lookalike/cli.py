@@ -147,8 +147,8 @@ def _releases(options: argparse.Namespace) -> None:
 
 def _summary(manifest: Manifest) -> str:
     return (
-        f"{manifest.n_items} products in {len(manifest.categories)} categories, "
-        f"model {manifest.model.name}"
+        f"products: {manifest.n_items}, categories: {len(manifest.categories)}, "
+        f"model: {manifest.model.name}"
     )
 
 

@@ -42,7 +42,7 @@ class MethodNotAllowed(HttpError):  # noqa: N818
     error = "method_not_allowed"
 
     def __init__(self, allow: str) -> None:
-        super().__init__(f"use {allow}")
+        super().__init__(f"use {allow.replace(', ', ' or ')}")
         self.allow = allow
 
 

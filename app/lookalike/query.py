@@ -45,6 +45,8 @@ def _split(text: str) -> dict[str, str]:
     for part in text.split("&") if text else ():
         name_text, equals, value = part.partition("=")
         name = _unquote(name_text, "a parameter's name")
+        if not name:
+            raise BadRequest('a parameter has no name; remove the extra "&" or "="')
         if name not in _PARAMETERS:
             raise BadRequest(f"unknown parameter {_quoted(name)}; known are {_KNOWN}")
         if not equals:
@@ -58,11 +60,11 @@ def _split(text: str) -> dict[str, str]:
 def _unquote(text: str, what: str) -> str:
     raw = text.encode("latin-1")  # WSGI hands bytes over as latin-1 text
     if _BROKEN_PERCENT.search(raw):
-        raise BadRequest(f'{what} has a "%" that two hexadecimal digits do not follow')
+        raise BadRequest(f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"')
     try:
         return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
-        raise BadRequest(f"{what} is not UTF-8") from None
+        raise BadRequest(f"{what} is not UTF-8; percent-encode its UTF-8 bytes") from None
 
 
 def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
@@ -92,8 +94,9 @@ def _limit(text: str | None, max_limit: int) -> int:
 
 def _whole(text: str, max_digits: int) -> int | None:
     """`text` as a number if it is ASCII digits only; int() would take '1_0', ' 1' and '١' too."""
-    fit = text.isascii() and text.isdigit() and len(text) <= max_digits
-    return int(text) if fit else None
+    digits = text.lstrip("0")
+    fit = text.isascii() and text.isdigit() and len(digits) <= max_digits
+    return int(digits or "0") if fit else None
 
 
 def _boolean(values: dict[str, str], name: str) -> bool:

@@ -61,7 +61,7 @@ Items = npt.NDArray[np.uint32]
 Distances = npt.NDArray[np.float32]
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class ReleaseError(Exception):

@@ -74,7 +74,7 @@ class ReleaseSource:
         self.release, self.problem = release, None
         manifest = release.manifest
         logger.info(
-            "serving release %s: %d products in %d categories, opened in %.2f s",
+            "serving release %s (products: %d, categories: %d), opened in %.2f s",
             *(name, manifest.n_items, len(manifest.categories), time.monotonic() - started),
         )
 

@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -88,8 +89,8 @@ class PrivateUnit:
         self.stop()
 
     def stop(self) -> None:
-        """Stop Unit and all its processes."""
-        self.process.terminate()
+        """Stop Unit and all its processes, in order: SIGTERM would cut them off from each other."""
+        self.process.send_signal(signal.SIGQUIT)
         try:
             self.process.wait(_START_S)
         except subprocess.TimeoutExpired:

@@ -179,7 +179,7 @@ def _index(options: argparse.Namespace) -> None:
     with root.lock():
         removed = root.prune(options.keep)
     if removed:
-        print(f"removed {len(removed)} old releases")
+        print(f"old releases removed: {', '.join(removed)}")
     what = "published and made current" if new else "unchanged: it holds this already"
     print(f"release {name} {what}, in {time.monotonic() - started:.1f} s")
 
@@ -205,3 +205,7 @@ def _positive(text: str) -> int:
     if text.isascii() and text.isdigit() and 1 <= int(text) < 2**31:
         return int(text)
     raise argparse.ArgumentTypeError(f'must be a whole number, 1 or more, not "{text}"')
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -26,8 +26,8 @@ class MeanColour:
 
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.batches.append(len(photos))
-        means = photos.mean(axis=(1, 2), dtype=np.float32)
-        return np.concatenate([means, np.ones((len(photos), 1), np.float32)], axis=1)
+        means = photos.mean(axis=(1, 2))
+        return np.concatenate([means, np.ones((len(photos), 1))], axis=1).astype(np.float32)
 
 
 def write_catalogue(folder: Path, rows: list[tuple[object, object, str]]) -> Path:
@@ -72,8 +72,9 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("no photo")
     good = paint(tmp_path, "good.png", (9, 9, 9))
-    (tmp_path / "cut.png").write_bytes((tmp_path / good).read_bytes()[:-20])
-    images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.png", str(tmp_path / good), "."]
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
+    images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.jpg", str(tmp_path / good), "."]
     outcome, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
     assert (outcome.n_products, outcome.n_extracted, outcome.n_rejected) == (7, 2, 5)
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
@@ -100,7 +101,7 @@ class Blind(MeanColour):
     """A network that gives nothing for photos that are black, and NaN for white ones."""
 
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        features = photos.mean(axis=(1, 2), dtype=np.float32)
+        features = photos.mean(axis=(1, 2)).astype(np.float32)
         features[features[:, 0] == 255] = np.nan
         return features
 

@@ -1,0 +1,68 @@
+"""Settings are one table, the README's list is that table, and a wrong one never raises at import."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lookalike.settings import SETTINGS, SettingError, Settings
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_readme_lists_the_settings_as_they_are() -> None:
+    rows = re.findall(r"^\| `(LOOKALIKE_\w+)` \|(.*)\|(.*)\|$", README, re.MULTILINE)
+    listed = [(name, default.strip(), text.strip()) for name, default, text in rows]
+    assert listed == [(setting.name, setting.default or "", setting.help) for setting in SETTINGS]
+
+
+def test_defaults() -> None:
+    assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == Settings(Path("/r"), 1000, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LOOKALIKE_ROOT", "", "LOOKALIKE_ROOT is not set"),
+        ("LOOKALIKE_MAX_LIMIT", "0", 'from 1 to 100000, not "0"'),
+        ("LOOKALIKE_MAX_LIMIT", "100001", 'from 1 to 100000, not "100001"'),
+        ("LOOKALIKE_MAX_LIMIT", "ten", 'from 1 to 100000, not "ten"'),
+        ("LOOKALIKE_MAX_AGE_S", "-1", 'from 0 to 31536000, not "-1"'),
+        ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
+    ],
+)
+def test_an_unfit_setting_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(said)):
+        Settings.read({"LOOKALIKE_ROOT": "/r", name: value})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, "LOOKALIKE_ROOT is not set"),
+        ({"LOOKALIKE_ROOT": "/nowhere"}, "no release in /nowhere yet"),
+        ({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_MAX_LIMIT": "x"}, "LOOKALIKE_MAX_LIMIT must be"),
+        ({"LOOKALIKE_ROOT": "a\nb"}, "no release in a"),
+    ],
+)
+def test_the_module_unit_loads_never_raises(environ: dict[str, str], said: str) -> None:
+    program = """
+import json
+from lookalike.wsgi import application
+for path in ("/readyz", "/nns", "/healthz"):
+    environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET", "QUERY_STRING": ""}
+    print(b"".join(application(environ, lambda status, headers: print(status))).decode())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
+    )
+    ready, problem, nns, _, alive, _ = run.stdout.splitlines()
+    assert (ready, nns, alive) == (
+        "503 Service Unavailable",
+        "503 Service Unavailable",
+        "200 OK",
+    )
+    assert said in problem.replace("\\n", "\n")
+    assert said.split("\n")[0] in run.stderr

@@ -1,0 +1,85 @@
+"""The app follows `current`: within a second, off the request path, whole releases only."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from lookalike.application import Application
+from lookalike.root import ReleaseRoot
+from lookalike.source import ReleaseSource
+from support import Client, client_of, integer_catalogue, publish, random_features
+
+
+def test_ready_and_release_tell_what_is_served(integer_root: ReleaseRoot) -> None:
+    client = client_of(integer_root)
+    name = integer_root.current()
+    assert json.loads(client.get("/readyz").body) == {"status": "ready", "release": name}
+    release = json.loads(client.get("/release").body)
+    assert (release["release"], release["n_items"], release["problem"]) == (name, 368, None)
+    assert release["model"] == {"name": "test", "digest": "sha256:0"}
+    assert [category["category_id"] for category in release["categories"]] == [1, 2, 3, 40]
+
+
+def test_no_release_is_503_until_there_is_one(tmp_path: Path) -> None:
+    source = ReleaseSource(ReleaseRoot(tmp_path / "root"))
+    client = Client(Application(source, 1000, 10))
+    source.look()
+    assert client.get("/healthz").status == "200 OK"
+    for path in ("/readyz", "/release", "/nns?category_id=1&product_id=100"):
+        assert client.get(path).status == "503 Service Unavailable"
+        assert json.loads(client.get(path).body)["error"] == "not_ready"
+    publish(tmp_path / "root", integer_catalogue(), tmp_path / "features")
+    source.look()
+    assert client.get("/readyz").status == "200 OK"
+
+
+def test_a_new_release_is_served_within_a_second_of_being_current(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    source = ReleaseSource(root)
+    source.start()
+    client = Client(Application(source, 1000, 10))
+    assert client.get("/nns?category_id=9&product_id=1").status == "404 Not Found"
+    publish(root.path, {9: ([1, 2], random_features(2, 0))}, tmp_path / "features")
+    until = time.monotonic() + 1
+    while client.get("/nns?category_id=9&product_id=1").body != b"[1,2]":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    root.switch(root.names()[0])
+    time.sleep(1)
+    assert client.get("/readyz").body.count(root.names()[0].encode()) == 1
+
+
+def test_an_answer_comes_from_the_release_its_etag_names(root: ReleaseRoot, tmp_path: Path) -> None:
+    source = ReleaseSource(root)
+    client = Client(Application(source, 1000, 10))
+    source.look()
+    target = "/nns?category_id=1&product_id=100"
+    old = client.get(target)
+    publish(root.path, {1: ([100, 1], random_features(2, 0))}, tmp_path / "features")
+    assert client.get(target) == old
+    source.look()
+    new = client.get(target)
+    assert new.body == b"[100,1]"
+    assert new.headers["ETag"] == f'"{root.current()}"'
+    again = client.get(target, HTTP_IF_NONE_MATCH=old.headers["ETag"])
+    assert again.status == "200 OK"
+
+
+def test_a_defect_costs_one_answer_and_is_logged(
+    integer_root: ReleaseRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        problem = None
+
+        @property
+        def release(self) -> object:
+            raise RuntimeError("out of luck")
+
+    client = Client(Application(Broken(), 1000, 10))  # type: ignore[arg-type]
+    answer = client.get("/nns?category_id=1&product_id=100")
+    assert answer.status == "503 Service Unavailable"
+    assert answer.body == b'{"error":"unavailable","detail":"the log has the reason"}'
+    assert "out of luck" in caplog.text

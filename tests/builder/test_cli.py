@@ -1,0 +1,101 @@
+"""The command lookalike-build: exit status, and one line that says what to do."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lookalike.root import ReleaseRoot
+from lookalike_build.cli import main
+from lookalike_build.drawing import draw_catalogue
+from support import integer_catalogue, write_store
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: COMMAND"),
+        (["extract", "missing.csv", "--features", "f"], "no such file: missing.csv"),
+        (["extract", __file__], "required: --features"),
+        (["extract", __file__, "--features", "f", "--max-rejected", "101"], "from 0 to 100"),
+        (["index", "--features", "f"], "required: --root"),
+        (["index", "--features", "f", "--root", "r", "--trees", "0"], "whole number, 1 or more"),
+        (["index", "--features", "f", "--root", "r", "--keep", "x"], "whole number, 1 or more"),
+        (["guess"], "invalid choice: 'guess'"),
+    ],
+)
+def test_a_wrong_call_is_status_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["extract", "index"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"example: lookalike-build {command}" in capsys.readouterr().out
+
+
+def test_failed_work_is_status_1_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["index", "--features", str(tmp_path), "--root", str(tmp_path / "r")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("lookalike-build: ")
+    assert "run `lookalike-build extract`" in said
+    assert said.count("\n") == 1
+    catalogue = tmp_path / "catalogue.csv"
+    catalogue.write_text("product_id,category_id,image\n1,1\n")
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
+    assert "catalogue.csv: line 2: has 2 fields" in capsys.readouterr().err
+    assert not (tmp_path / "f").exists()
+
+
+def test_index_publishes_says_so_and_keeps_as_many_as_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "f", integer_catalogue())
+    arguments = ["index", "--features", str(tmp_path / "f"), "--root", str(tmp_path / "r")]
+    for seed in ("1", "2", "3"):
+        assert main([*arguments, "--seed", seed, "--keep", "2"]) == 0
+    said = capsys.readouterr()
+    assert "category 40: 300 products, k 100, Annoy's recall 0." in said.out
+    assert "old releases removed: 2" in said.out
+    assert "index: 368 of 368 products" in said.err
+    assert len(ReleaseRoot(tmp_path / "r").names()) == 2
+    assert main([*arguments, "--seed", "3"]) == 0
+    assert "unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.tensorflow
+def test_photos_to_release_with_the_real_network(tmp_path: Path) -> None:
+    catalogue = draw_catalogue(tmp_path, products_per_family=1)
+    with catalogue.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    broken = tmp_path / rows[0]["image"]
+    broken.write_bytes(broken.read_bytes()[:100])
+
+    def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        program = [sys.executable, "-m", "lookalike_build.cli", *map(str, arguments)]
+        return subprocess.run(program, capture_output=True, text=True, check=False)
+
+    extract = ["extract", catalogue, "--features", tmp_path / "f", "--weights", "untrained"]
+    refused = command(*extract, "--max-rejected", "1")
+    assert refused.returncode == 1
+    assert "2.1 % of the photos were rejected, more than --max-rejected 1" in refused.stderr
+    done = command(*extract)
+    assert done.returncode == 0, done.stderr
+    assert "48 products = 47 extracted + 1 rejected" in done.stdout
+    assert f"rejected product {rows[0]['product_id']}: " in done.stderr
+    indexed = command("index", "--features", tmp_path / "f", "--root", tmp_path / "r")
+    assert indexed.returncode == 0, indexed.stderr
+    root = ReleaseRoot(tmp_path / "r")
+    name = root.current()
+    assert name is not None
+    assert root.manifest(name).n_items == 47

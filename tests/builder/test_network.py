@@ -1,0 +1,98 @@
+"""The network: the real Inception-v3, with weights from where they are asked for."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, WeightsError
+from lookalike_build.photo import SIDE
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    # TensorFlow and Keras use what NumPy and h5py deprecate.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Network:
+    return Network(UNTRAINED, batch=4)
+
+
+@pytest.fixture(scope="module")
+def photos() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+
+
+def test_features_are_the_pooling_layers(untrained: Network, photos: np.ndarray) -> None:
+    """By Keras's own way: its preprocessing, its predict, the global average pooling."""
+    import keras
+
+    features = untrained.features(photos)
+    assert features.shape == (3, N_DIMS)
+    assert features.dtype == np.float32
+    keras.utils.set_random_seed(0)
+    model = keras.applications.InceptionV3(include_top=False, weights=None, pooling="avg")
+    prepared = keras.applications.inception_v3.preprocess_input(photos.astype(np.float32))
+    np.testing.assert_allclose(features, model.predict(prepared, verbose=0), rtol=1e-3, atol=1e-6)
+
+
+def test_a_photo_has_the_same_features_in_any_company(
+    untrained: Network, photos: np.ndarray
+) -> None:
+    together = untrained.features(photos)
+    for photo, feature in zip(photos, together, strict=True):
+        np.testing.assert_allclose(untrained.features(photo[None])[0], feature, rtol=1e-4)
+
+
+def test_the_same_weights_are_the_same_model_and_others_another(
+    untrained: Network, tmp_path: Path
+) -> None:
+    path = tmp_path / "saved.weights.h5"
+    untrained._keras_model.save_weights(path)
+    assert Network(UNTRAINED, batch=1).model == untrained.model
+    from_file = Network(str(path), batch=1)
+    assert from_file.model.digest == untrained.model.digest
+    assert from_file.model.name == "inception_v3/pool_3/stretch-299-bilinear-1"
+    from_file._keras_model.layers[1].set_weights([np.zeros((3, 3, 3, 32), np.float32)])
+    from_file._keras_model.save_weights(path)
+    assert Network(str(path), batch=1).model.digest != untrained.model.digest
+
+
+def test_weights_saved_with_the_classes_are_taken_too(tmp_path: Path, photos: np.ndarray) -> None:
+    import keras
+
+    whole = keras.applications.InceptionV3(weights=None)
+    path = tmp_path / "whole.weights.h5"
+    whole.save_weights(path)
+    features = Network(str(path), batch=3).features(photos)
+    pooled = keras.Model(whole.input, whole.get_layer("avg_pool").output)
+    prepared = keras.applications.inception_v3.preprocess_input(photos.astype(np.float32))
+    np.testing.assert_allclose(features, pooled.predict(prepared, verbose=0), rtol=1e-3, atol=1e-6)
+
+
+def test_weights_that_are_not_there_or_not_the_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no weights file missing\.h5; give a Keras"):
+        Network("missing.h5", batch=1)
+    other = tmp_path / "other.weights.h5"
+    other.write_bytes(b"not HDF5")
+    with pytest.raises(WeightsError, match=r"does not hold the weights"):
+        Network(str(other), batch=1)
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"could not be downloaded .* --weights untrained"):
+        Network(IMAGENET, batch=1)

@@ -1,0 +1,136 @@
+"""What a user of the HTTP interface sees, on a real server: right answers, through all that happens."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from lookalike.root import ReleaseRoot
+from servers import Serve, Server
+from support import brute_force, integer_catalogue, publish, random_features
+
+TARGET = "/nns?category_id=1&product_id=100"
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve, integer_root: ReleaseRoot) -> Iterator[Server]:
+    with serve(integer_root) as running:
+        yield running
+
+
+def test_every_answer_is_the_brute_force_ranking(server: Server) -> None:
+    connection = HTTPConnection(*server.address)
+    for category_id, (product_ids, features) in integer_catalogue().items():
+        for item, product_id in enumerate(product_ids):
+            order, _ = brute_force(features, item)
+            target = f"/nns?category_id={category_id}&product_id={product_id}&limit=101"
+            connection.request("GET", target)
+            answer = json.loads(connection.getresponse().read())
+            assert answer == [product_id, *(product_ids[other] for other in order[:100])]
+    connection.close()
+
+
+def test_one_connection_serves_get_head_304_and_errors_in_turn(
+    server: Server, integer_root: ReleaseRoot
+) -> None:
+    """A body where none may be, or a wrong length, would spoil the next answer."""
+    connection = HTTPConnection(*server.address)
+    etag = f'"{integer_root.current()}"'
+    for _ in range(3):
+        for method, target, headers, status in (
+            ("GET", TARGET, {}, 200),
+            ("HEAD", TARGET, {}, 200),
+            ("GET", TARGET, {"If-None-Match": etag}, 304),
+            ("HEAD", TARGET, {"If-None-Match": etag}, 304),
+            ("GET", "/nns", {}, 400),
+            ("POST", TARGET, {}, 405),
+            ("HEAD", "/nothing", {}, 404),
+            ("GET", "/openapi.json", {}, 200),
+        ):
+            connection.request(method, target, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == status
+            if method == "HEAD" or status == 304:
+                assert body == b""
+            else:
+                assert answer.getheader("Content-Length") == str(len(body))
+            if target == TARGET and status != 405:
+                assert answer.getheader("ETag") == etag
+    connection.close()
+
+
+def test_a_body_is_ignored_where_none_is_wanted(server: Server) -> None:
+    connection = HTTPConnection(*server.address)
+    for _ in range(2):
+        connection.request("GET", TARGET, body=b"x" * 1000)
+        assert connection.getresponse().read().startswith(b"[100,")
+    connection.close()
+
+
+def test_two_processes_serve(server: Server) -> None:
+    assert len(server.workers()) == 2
+
+
+def test_a_killed_process_is_followed_by_right_answers(
+    serve: Serve, integer_root: ReleaseRoot
+) -> None:
+    with serve(integer_root) as server:
+        _, _, right = server.get(TARGET)
+        for _ in range(3):
+            server.kill(min(server.workers()))
+            until = time.monotonic() + 10
+            answered = 0
+            while answered < 50 or len(server.workers()) < 2:
+                assert time.monotonic() < until
+                answered = answered + 1 if _answer(server) == right else 0
+
+
+def _answer(server: Server) -> bytes | None:
+    """The body of a 200; None where the killed process took the connection with it."""
+    try:
+        status, _, body = server.get(TARGET)
+    except (OSError, HTTPException):
+        return None
+    assert status in (200, 503)
+    return body if status == 200 else None
+
+
+def test_a_new_release_is_taken_up_within_a_second_and_a_damaged_one_never(
+    serve: Serve, root: ReleaseRoot, tmp_path: Path
+) -> None:
+    with serve(root) as server:
+        old = root.current()
+        publish(root.path, {1: ([100, 1], random_features(2, 0))}, tmp_path / "features")
+        published = time.monotonic()
+        new = root.current()
+        while server.log.read_text().count(f"serving release {new}") < 2:
+            assert time.monotonic() < published + 1
+        assert {server.get(TARGET)[2] for _ in range(20)} == {b"[100,1]"}
+        _publish_damaged(root)
+        time.sleep(1)
+        answers = [server.get(TARGET) for _ in range(20)]
+        assert {(status, body) for status, _, body in answers} == {(200, b"[100,1]")}
+        assert {headers["etag"] for _, headers, _ in answers} == {f'"{new}"'}
+        problem = json.loads(server.get("/release")[2])["problem"]
+        assert problem.startswith("1/neighbours.npy: ")
+        assert "refused the current release: 1/neighbours.npy" in server.log.read_text()
+        root.make_current(str(old))
+        time.sleep(1)
+        assert server.get("/readyz")[2].count(str(old).encode()) == 1
+
+
+def _publish_damaged(root: ReleaseRoot) -> None:
+    """Make a copy of the current release current, with one file of it cut short."""
+    name = f"{root.current()}-damaged"
+    folder = root.releases / name
+    shutil.copytree(root.folder(str(root.current())), folder)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(root.current()), name))
+    table = folder / "1" / "neighbours.npy"
+    table.write_bytes(table.read_bytes()[:-4])
+    root.make_current(name)

@@ -1,0 +1,153 @@
+"""Real servers of a release root, started as a user would, for the tests that speak HTTP."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from bad_requests import Address
+from lookalike.root import ReleaseRoot
+from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
+
+SHIPPED = Path(__file__).parents[1] / "unit-config.json"
+READY_S = 30.0
+STOP_S = 10.0
+
+
+@dataclass
+class Server:
+    """A running server: where it listens, its log, and the processes that tests killed."""
+
+    address: Address
+    log: Path
+    killed: list[int] = field(default_factory=list)
+
+    def get(self, target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers with lower-case names and body of a GET on a connection of its own."""
+        connection = HTTPConnection(*self.address, timeout=5)
+        try:
+            connection.request("GET", target, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def workers(self) -> set[int]:
+        """The app's living processes: those that logged an opened release."""
+        logged = re.findall(r"lookalike\[(\d+)\] INFO serving", self.log.read_text())
+        return {pid for pid in map(int, logged) if _runs(pid)}
+
+    def kill(self, pid: int) -> None:
+        """End a worker as the kernel would."""
+        self.killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
+
+
+Serve = Callable[[ReleaseRoot], AbstractContextManager[Server]]
+
+
+@contextmanager
+def embedded(root: ReleaseRoot) -> Iterator[Server]:
+    """`lookalike serve` with two workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(("127.0.0.1", free_port()), Path(folder) / "log")
+        command = [sys.executable, "-m", "lookalike", "serve", "--root", str(root.path)]
+        command += ["--port", str(server.address[1]), "--workers", "2"]
+        with server.log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_until(lambda: _is_ready(server))
+            yield server
+            assert process.poll() is None, server.log.read_text()
+        except BaseException:
+            print(server.log.read_text())
+            raise
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        assert "Traceback" not in server.log.read_text(), server.log.read_text()
+
+
+@contextmanager
+def unit(root: ReleaseRoot) -> Iterator[Server]:
+    """NGINX Unit with the shipped configuration, only its address and paths replaced."""
+    unitd = find_unitd()
+    if unitd is None:
+        pytest.skip("NGINX Unit is not installed: no unitd on PATH")
+    with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as private:
+        try:
+            private.check_python()
+        except UnitError as error:
+            pytest.skip(str(error))
+        server = Server(("127.0.0.1", free_port()), private.log)
+        listen = "{}:{}".format(*server.address)
+        try:
+            private.configure(configuration(SHIPPED, listen, Path(sys.prefix), root.path))
+            _wait_until(lambda: _is_ready(server))
+            yield server
+            # Applications first: all at once, Unit's processes cut each other off and say so.
+            private.configure({})
+            _wait_until(lambda: not server.workers())
+            private.stop()
+        except BaseException:
+            print(server.log.read_text())
+            raise
+        _check_unit_log(server)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _check_unit_log(server: Server) -> None:
+    """Nothing at [alert] but the deaths that tests caused, and no traceback."""
+    text = server.log.read_text()
+    alerts = [line for line in text.splitlines() if "[alert]" in line]
+    unexpected = [
+        line
+        for line in alerts
+        if not any(f"process {pid} exited on signal 9" in line for pid in server.killed)
+    ]
+    assert not unexpected, text
+    assert "Traceback" not in text, text
+
+
+def _wait_until(held: Callable[[], bool]) -> None:
+    until = time.monotonic() + READY_S
+    while not held():
+        assert time.monotonic() < until, f"not within {READY_S} s"
+        time.sleep(0.05)
+
+
+def _is_ready(server: Server) -> bool:
+    try:
+        return server.get("/readyz")[0] == 200
+    except (OSError, HTTPException):
+        return False
+
+
+def _runs(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
