@@ -27,7 +27,9 @@ class MeanColour:
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.batches.append(len(photos))
         means = photos.mean(axis=(1, 2))
-        return np.concatenate([means, np.ones((len(photos), 1))], axis=1).astype(np.float32)
+        features = np.ones((len(photos), 4), np.float32)
+        features[:, :3] = means
+        return features
 
 
 def write_catalogue(folder: Path, rows: list[tuple[object, object, str]]) -> Path:
@@ -101,7 +103,7 @@ class Blind(MeanColour):
     """A network that gives nothing for photos that are black, and NaN for white ones."""
 
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        features = photos.mean(axis=(1, 2)).astype(np.float32)
+        features: npt.NDArray[np.float32] = photos.mean(axis=(1, 2)).astype(np.float32)
         features[features[:, 0] == 255] = np.nan
         return features
 
