@@ -1,0 +1,89 @@
+"""openapi.json, the README and the app say the same of the HTTP interface."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import lookalike.errors
+from lookalike.errors import HttpError
+from lookalike.root import ReleaseRoot
+from support import Response, client_of
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+PATHS = ("/nns", "/healthz", "/readyz", "/release", "/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def described(integer_root: ReleaseRoot) -> dict[str, Any]:
+    """The description as the app gives it."""
+    return dict(json.loads(client_of(integer_root).get("/openapi.json").body))
+
+
+def check(described: dict[str, Any], path: str, answer: Response) -> None:
+    status = described["paths"][path]["get"]["responses"][answer.status[:3]]
+    schema = status["content"]["application/json"]["schema"]
+    whole = {**schema, "components": described["components"]}
+    Draft202012Validator(whole).validate(json.loads(answer.body))
+    assert set(status.get("headers", {})) <= set(answer.headers)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/nns?category_id=1&product_id=100",
+        "/nns?category_id=3&product_id=77&exclude_self=true",
+        "/nns?category_id=40&product_id=5000&limit=300&distances=true",
+        *PATHS[1:],
+    ],
+)
+def test_answers_are_as_described(
+    described: dict[str, Any], integer_root: ReleaseRoot, target: str
+) -> None:
+    answer = client_of(integer_root).get(target)
+    assert answer.status == "200 OK"
+    check(described, target.partition("?")[0], answer)
+
+
+@pytest.mark.parametrize("target", ["/nns?category_id=shoes&product_id=A-1&limit=20", "/release"])
+def test_answers_with_string_ids_are_as_described(
+    described: dict[str, Any], string_root: ReleaseRoot, target: str
+) -> None:
+    check(described, target.partition("?")[0], client_of(string_root).get(target))
+
+
+@pytest.mark.parametrize("path", ["/nns", "/readyz", "/release"])
+def test_answers_without_a_release_are_as_described(
+    described: dict[str, Any], tmp_path: Path, path: str
+) -> None:
+    answer = client_of(ReleaseRoot(tmp_path)).get(path)
+    assert answer.status == "503 Service Unavailable"
+    check(described, path, answer)
+
+
+def test_every_path_is_described(described: dict[str, Any], integer_root: ReleaseRoot) -> None:
+    assert set(described["paths"]) == set(PATHS)
+    for path in PATHS:
+        assert client_of(integer_root).get(path).status[:3] != "404"
+        assert f"`{path}`" in README or path == "/nns"
+
+
+def test_the_same_parameters_are_described_listed_and_taken(
+    described: dict[str, Any], integer_root: ReleaseRoot
+) -> None:
+    parameters = described["paths"]["/nns"]["get"]["parameters"]
+    names = [each["name"] for each in parameters if each["in"] == "query"]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", README, re.MULTILINE)
+    refused = json.loads(client_of(integer_root).get("/nns?x=1").body)["detail"]
+    assert names == listed == refused.partition("known are ")[2].split(", ")
+
+
+def test_every_error_is_described_and_listed(described: dict[str, Any]) -> None:
+    kinds = [kind for kind in vars(lookalike.errors).values() if isinstance(kind, type)]
+    errors = {kind.error for kind in kinds if issubclass(kind, HttpError) and kind is not HttpError}
+    assert set(described["components"]["schemas"]["Error"]["properties"]["error"]["enum"]) == errors
+    for error in errors:
+        assert f'"error":"{error}"' in README
