@@ -1,0 +1,171 @@
+"""The photo: a product's picture file, as a browser would show it, at the network's size.
+
+All functions keep no state but a cache of colour transforms and may be called from many threads.
+Importing this module sets Pillow's limits, and silences its warnings, for the whole process.
+"""
+
+import io
+import stat
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+
+# Width and height of the network's input.
+SIDE = 299
+
+# Names what `decode_photo` does, and is recorded with the features made of its pixels. Features
+# of different recipes must never meet in one index, so any change that moves pixels (size, filter,
+# crop, background, colours) takes a new name.
+PREPROCESSING = "stretch-299-bilinear-1"
+
+MAX_PHOTO_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+
+# Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+# By default a longer text or colour profile, unpacked, rejects the PNG: a picture generator's
+# prompt, say. What all texts of a file take together stays at Pillow's limit, 64 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
+
+# Pillow warns of faults that do not matter here (odd EXIF, a cut second frame); what does is in
+# PhotoError. Once for the process, as `warnings.catch_warnings` is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")
+
+_MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PhotoError(Exception):
+    """A photo is rejected; `reason` says why in one short line and names no path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_photo(path: Path) -> bytes:
+    """Return the bytes of the photo file at `path`, at most `MAX_PHOTO_BYTES`.
+
+    Raises PhotoError where there is no such file, it may not be read, is too large, or is no
+    regular file: a pipe or a device is never opened.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PhotoError("not a regular file")
+        if status.st_size > MAX_PHOTO_BYTES:
+            raise PhotoError(f"{status.st_size} bytes, more than {MAX_PHOTO_BYTES}")
+        return path.read_bytes()
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name, for example
+        raise PhotoError("no such file") from error
+    except OSError as error:
+        raise PhotoError((error.strerror or type(error).__name__).lower()) from error
+
+
+def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
+    """Return the photo in `data` as uint8 (299, 299, 3): sRGB, 0 to 255.
+
+    JPEG, PNG, WebP or GIF; the first frame of an animation. As in a browser, the picture is turned
+    as EXIF says, its ICC profile is honoured unless it is broken, and what is transparent is white.
+    The whole picture is stretched to the square, as the paper's graph does, by a bilinear filter
+    that spans all the pixels it stands for.
+
+    Raises PhotoError where it is another format, has more than `MAX_PIXELS`, is truncated or cannot
+    be decoded, and nothing else.
+    """
+    if not data:
+        raise PhotoError("file is empty")
+    try:
+        return _decode(data)
+    except UnidentifiedImageError as error:
+        is_known = data.startswith(_MAGICS)
+        reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"
+        raise PhotoError(reason) from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"more than {MAX_PIXELS} pixels") from error
+    except Exception as error:  # on garbage, Pillow raises nearly any class
+        raise PhotoError(f"broken: {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _decode(data: bytes) -> npt.NDArray[np.uint8]:
+    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    # JPEG only: decode at 1/2, 1/4 or 1/8, which costs a fraction and keeps two pixels for each
+    # one that is needed. `box` leaves out what rounding up added at the right and the bottom.
+    drafted = picture.draft(None, (2 * SIDE, 2 * SIDE))
+    box = drafted[1] if drafted else None
+    square = _over_white(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+    # Colours and turn come last, where they cost least: a square is the same stretched or turned
+    # first.
+    square = _to_srgb(square, picture.info.get("icc_profile"))
+    return np.array(_turn(square, picture.info.get("exif", b"")), dtype=np.uint8)
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """Decode, and return L, RGB or CMYK of the same size with nothing transparent.
+
+    Before it is resized, so that colours hidden under transparency bleed into nothing.
+    """
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("LA" if picture.mode in ("1", "L", "LA") else "RGBA")
+        canvas = Image.new(layer.mode.removesuffix("A"), picture.size, "white")
+        canvas.paste(layer, mask=layer)
+        return canvas
+    plain = {"1": "L", "P": "RGB"}.get(picture.mode)
+    return picture.convert(plain) if plain else picture
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    transform = _srgb_transform(profile) if profile else None
+    if transform and picture.mode == "L" and transform.input_mode == "RGB":
+        picture = picture.convert("RGB")
+    if transform and transform.input_mode == picture.mode:
+        return transform.apply(picture)
+    return picture.convert("RGB")
+
+
+# A shop's photos share a few profiles, and a transform takes longer to make than to apply. One
+# transform may be applied by many threads: Little CMS only reads it.
+@lru_cache(maxsize=16)
+def _srgb_transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform to sRGB, or None where the profile is broken or for no photo."""
+    try:
+        source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        mode = _MODE_OF_SPACE.get(source.profile.xcolor_space)
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, target, mode, "RGB") if mode else None
+    except (ImageCms.PyCMSError, UnicodeError):  # UnicodeError: the space's name is no ASCII
+        return None
+
+
+def _turn(picture: Image.Image, exif: bytes) -> Image.Image:
+    tags = Image.Exif()  # not `getexif`, which turns by XMP too; browsers do not
+    try:
+        tags.load(exif)
+        turn = _TURNS.get(tags.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF is no EXIF
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
