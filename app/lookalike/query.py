@@ -60,7 +60,9 @@ def _split(text: str) -> dict[str, str]:
 def _unquote(text: str, what: str) -> str:
     raw = text.encode("latin-1")  # WSGI hands bytes over as latin-1 text
     if _BROKEN_PERCENT.search(raw):
-        raise BadRequest(f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"')
+        raise BadRequest(
+            f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"'
+        )
     try:
         return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
