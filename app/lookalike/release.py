@@ -52,6 +52,7 @@ FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, INDEX)
 MAX_INTEGER_ID: Final = 2**63 - 1
 MAX_STRING_ID_BYTES: Final = 64
 MAX_DIMS: Final = 65_536
+MAX_ANNOY: Final = 2**31 - 1
 ENDS_BYTES: Final = 4096
 """How much of each end of a file its ``ends_sha256`` covers."""
 
@@ -186,6 +187,7 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Read and check ``manifest.json`` of the release in `folder`; ReleaseError if unfit."""
         try:
+            _regular_size(folder / MANIFEST, MANIFEST)
             document = json.loads((folder / MANIFEST).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise ReleaseError(MANIFEST, _why(error)) from error
@@ -218,7 +220,7 @@ class _ManifestReader:
         self.expect(len(folders) == len(categories), "a category is listed twice")
         return Manifest(
             release=release,
-            model=Model(self.field(model, "name", str), self.field(model, "digest", str)),
+            model=Model(self.text(model, "name"), self.text(model, "digest")),
             n_dims=n_dims,
             category_id_type=self.id_type(root, "category_id_type"),
             product_id_type=self.id_type(root, "product_id_type"),
@@ -232,21 +234,25 @@ class _ManifestReader:
         n_items, k = self.whole(entry, "n_items", 1), self.whole(entry, "k", 0)
         fit = 0 < k < n_items or k == n_items - 1
         self.expect(fit, f"category {category_id}: k is {k} of {n_items} items")
-        recall = entry.get("recall") if isinstance(entry, dict) else None
-        if recall is not None:
-            self.expect(isinstance(recall, int | float), f"category {category_id}: recall")
         files = self.field(entry, "files", dict)
         self.expect(set(files) == set(FILES), f"category {category_id}: files are not {FILES}")
         return CategoryEntry(
             category_id=category_id,
             n_items=n_items,
             k=k,
-            n_trees=self.whole(entry, "n_trees", 1),
-            search_k=self.whole(entry, "search_k", 1),
-            recall=recall,
+            n_trees=self.whole(entry, "n_trees", 1, MAX_ANNOY),
+            search_k=self.whole(entry, "search_k", 1, MAX_ANNOY),
+            recall=self.recall(entry),
             recall_sample=self.whole(entry, "recall_sample", 0),
             files={name: self.file(files[name]) for name in FILES},
         )
+
+    def recall(self, entry: object) -> float | None:
+        if isinstance(entry, dict) and entry.get("recall", "missing") is None:
+            return None
+        value: float = self.field(entry, "recall", float)
+        self.expect(0 <= value <= 1, f"recall is {value}, expected 0 to 1")
+        return value
 
     def file(self, entry: object) -> FileEntry:
         return FileEntry(
@@ -261,9 +267,15 @@ class _ManifestReader:
         self.expect(fit, f"{name} is {value!r:.60}, expected {kind.__name__}")
         return value
 
-    def whole(self, parent: object, name: str, least: int) -> int:
+    def whole(self, parent: object, name: str, least: int, most: int | None = None) -> int:
         value: int = self.field(parent, name, int)
         self.expect(value >= least, f"{name} is {value}, expected at least {least}")
+        self.expect(most is None or value <= most, f"{name} is {value}, expected at most {most}")
+        return value
+
+    def text(self, parent: object, name: str) -> str:
+        value: str = self.field(parent, name, str)
+        self.expect(value.isprintable(), f"{name} is {value!r:.60}, expected printable text")
         return value
 
     def id_type(self, parent: object, name: str) -> IdType:
@@ -348,6 +360,10 @@ class Category:
             raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
         if not np.all(ids[1:] > ids[:-1]):
             raise ReleaseError(file, "product ids are not in ascending order, each once")
+        try:
+            b"\n".join(ids.tolist() if kind == "S" else []).decode()
+        except UnicodeDecodeError as error:
+            raise ReleaseError(file, "holds a product id that is not UTF-8") from error
 
     def _check_neighbours(self, file: str) -> None:
         # This reads the whole table, which also brings its pages into memory before it serves.
@@ -409,16 +425,21 @@ def ends_sha256_of(path: Path) -> str:
 
 def _check_ends(path: Path, file: str, entry: FileEntry) -> None:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ReleaseError(file, "is not a regular file")
-        if status.st_size != entry.n_bytes:
-            reason = f"has {status.st_size} bytes, the manifest says {entry.n_bytes}"
-            raise ReleaseError(file, reason)
+        size = _regular_size(path, file)
+        if size != entry.n_bytes:
+            raise ReleaseError(file, f"has {size} bytes, the manifest says {entry.n_bytes}")
         if ends_sha256_of(path) != entry.ends_sha256:
             raise ReleaseError(file, "is not the file the manifest describes (its ends differ)")
     except OSError as error:
         raise ReleaseError(file, _why(error)) from error
+
+
+def _regular_size(path: Path, file: str) -> int:
+    """The size of a regular file, found without opening it: a pipe would block for good."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ReleaseError(file, "is not a regular file")
+    return status.st_size
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:
@@ -431,7 +452,9 @@ def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> 
             found_shape, fortran, found = np.lib.format.read_array_header_1_0(file)
             offset = file.tell()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
+    except ReleaseError:
+        raise
+    except Exception as error:  # numpy lets tokenize's errors and others out of an unfit header
         raise ReleaseError(name, _why(error)) from error
     wrong_type = found.hasobject if dtype is None else found != np.dtype(dtype)
     if found_shape != shape or fortran or wrong_type:
@@ -482,8 +505,10 @@ def _check_nodes(path: Path, name: str, entry: CategoryEntry, n_dims: int) -> No
         for item in (0, entry.n_items - 1):
             file.seek(item * dtype.itemsize)
             node = np.frombuffer(file.read(dtype.itemsize), dtype)[0]
-            norm = float(np.dot(node["vector"], node["vector"]))
-            if node["n_descendants"] != 1 or not math.isclose(node["norm"], norm, rel_tol=1e-3):
+            with np.errstate(all="ignore"):
+                norm = float(np.dot(node["vector"], node["vector"]))
+            is_norm = math.isfinite(norm) and math.isclose(node["norm"], norm, rel_tol=1e-3)
+            if node["n_descendants"] != 1 or not is_norm:
                 reason = f"item {item} is no vector of {n_dims} dimensions, metric {METRIC}"
                 raise ReleaseError(name, reason)
 

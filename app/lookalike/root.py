@@ -11,6 +11,7 @@ was left.
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ STAGING = ".staging"
 _NEXT = ".current"
 _LOCK = ".lock"
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
+_DIGEST = 12
+_GIVEN_NAME = re.compile(rf"[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{3}}Z-([0-9a-f]{{{_DIGEST}}})")
 
 
 class RootError(Exception):
@@ -51,7 +54,7 @@ class ReleaseRoot:
     def names(self) -> list[str]:
         """The names of all releases, oldest first."""
         try:
-            folders = [entry.name for entry in os.scandir(self.releases) if entry.is_dir()]
+            folders = [path.name for path in self.releases.iterdir() if path.is_dir()]
         except FileNotFoundError:
             return []
         return sorted(name for name in folders if is_release_name(name))
@@ -64,7 +67,7 @@ class ReleaseRoot:
             return None
         except OSError as error:
             raise RootError(f"{self.path / CURRENT} is not a symbolic link to a release") from error
-        if target.parent.name != RELEASES or not is_release_name(target.name):
+        if (self.path / target).parent != self.releases or not is_release_name(target.name):
             raise RootError(f"{self.path / CURRENT} points to {target}, not to a release")
         return target.name
 
@@ -82,6 +85,11 @@ class ReleaseRoot:
         if manifest.release != name:
             reason = f"is of release {manifest.release}, in the folder of {name}"
             raise ReleaseError(MANIFEST, reason)
+        given = _GIVEN_NAME.fullmatch(name)
+        if given and given[1] != manifest.content_digest()[:_DIGEST]:
+            raise ReleaseError(
+                MANIFEST, "is not what the release was named for (its digest differs)"
+            )
         return manifest
 
     def open(self, name: str) -> Release:
@@ -103,12 +111,14 @@ class ReleaseRoot:
                 stamp = datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
                 # A clock set back must not make a new release older than those before it.
                 now = max(now, stamp + timedelta(milliseconds=1))
-        return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{content_digest[:12]}"
+        return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{content_digest[:_DIGEST]}"
 
     def create(self) -> None:
         """Make the folders of an empty root where there are none; RootError if that fails."""
         try:
             self.releases.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.path)
+            sync_folder(self.path.absolute().parent)
         except OSError as error:
             raise RootError(f"cannot create {self.releases}: {error.strerror}") from error
 
@@ -129,11 +139,10 @@ class ReleaseRoot:
         finally:
             os.close(descriptor)
 
-    def clear_staging(self) -> None:
-        """Remove what a killed writer left, and make an empty staging folder."""
+    def remove_staging(self) -> None:
+        """Remove the release being written, also what a killed writer left of one."""
         if self.staging.exists():
             shutil.rmtree(self.staging)
-        self.staging.mkdir()
 
     def publish(self, name: str) -> None:
         """Check the staged release, give it its name and make it current."""
@@ -167,11 +176,12 @@ class ReleaseRoot:
 
     def prune(self, keep: int) -> list[str]:
         """Remove all but the `keep` newest releases, never the current one; the names removed."""
-        removed = [name for name in self.names()[:-keep] if name != self.current()]
+        removed = [name for name in self.names()[: -keep or None] if name != self.current()]
         for name in removed:
             # Renamed first, so that a half-removed release is never seen as a release.
             doomed = self.releases / f".removed-{name}"
             self.releases.joinpath(name).rename(doomed)
+        sync_folder(self.releases)
         for doomed in self.releases.glob(".removed-*"):
             shutil.rmtree(doomed)
         return removed

@@ -38,7 +38,8 @@ class Staging:
     """Writes one release under `root`, whose lock the caller holds."""
 
     def __init__(self, root: ReleaseRoot) -> None:
-        root.clear_staging()
+        root.remove_staging()
+        root.staging.mkdir()
         self._root = root
         self._entries: list[CategoryEntry] = []
         self._current = _current(root)
@@ -89,9 +90,17 @@ class Staging:
         the same content it stays current, so that no cache in front loses its answers.
         """
         draft = Manifest("draft", model, n_dims, *id_types, categories=tuple(self._entries))
-        if self._current and self._current.content_digest() == draft.content_digest():
+        digest = draft.content_digest()
+        if self._current and self._current.content_digest() == digest:
+            self._root.remove_staging()
             return self._current.release, False
-        name = self._root.new_name(draft.content_digest())
+        newest = _newest(self._root)
+        if newest and newest.content_digest() == digest:
+            # A writer died between naming this release and making it current.
+            self._root.remove_staging()
+            self._root.switch(newest.release)
+            return newest.release, True
+        name = self._root.new_name(digest)
         manifest = Manifest(name, model, n_dims, *id_types, categories=tuple(self._entries))
         path = self._root.staging / MANIFEST
         path.write_text(manifest.to_json(), encoding="utf-8")
@@ -114,6 +123,14 @@ def _current(root: ReleaseRoot) -> Manifest | None:
     with suppress(RootError, ReleaseError):
         name = root.current()
         return root.manifest(name) if name else None
+    return None
+
+
+def _newest(root: ReleaseRoot) -> Manifest | None:
+    """The newest release's manifest; None where there is none or it is unfit."""
+    with suppress(ReleaseError):
+        names = root.names()
+        return root.manifest(names[-1]) if names else None
     return None
 
 

@@ -136,3 +136,16 @@ def test_a_new_release_sorts_last_even_if_the_clock_was_set_back(root: ReleaseRo
     future = "29991231T235959.999Z-000000000000"
     current(root).rename(root.releases / future)
     assert root.new_name("a" * 64) == f"30000101T000000.000Z-{'a' * 12}"
+
+
+def test_a_release_that_was_named_but_never_current_is_taken_up(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    """Where a writer dies just before `current` is replaced, a rollback must still go back."""
+    old = root.current()
+    publish(root.path, {1: ([1, 2], random_features(2, 1))}, tmp_path / "features")
+    new = root.current()
+    root.make_current(str(old))
+    publish(root.path, {1: ([1, 2], random_features(2, 1))}, tmp_path / "features")
+    assert root.current() == new
+    assert root.previous() == old

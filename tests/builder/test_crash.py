@@ -1,0 +1,382 @@
+"""kill -9 of a writer at every call that changes the root: it stays servable, the next run succeeds.
+
+The driver is this file run as a program, with `kill_shim.c` loaded before libc. It first lets a
+scenario's writer run to its end to learn the calls it makes. Then, for every one of them, it lays the
+root out anew, forks a writer that dies at that call, and forks a process that looks at what is left
+and runs the writer again.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from lookalike.release import Id
+from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot
+from lookalike_build.features import FeatureStore
+from lookalike_build.index import IndexSettings, index
+from support import Catalogue, Client, brute_force, client_of, random_features, write_store
+
+SHIM: Final = Path(__file__).parents[1] / "data" / "kill_shim.c"
+LANES: Final = 2
+TIMEOUT_S: Final = 60
+SETTINGS: Final = IndexSettings(n_trees=2, neighbours=5)
+WRITES: Final = ("write", "pwrite", "writev", "fwrite")
+BYTES: Final = {"write", "fwrite", "fclose", "fsync"}
+NAMES: Final = {"open", "mkdir", "rename", "link", "symlink", "unlink", "rmdir"}
+
+
+def _catalogue(seed: int) -> Catalogue:
+    """Two categories, of 12 and 9 products; the second is the same whatever the seed."""
+    return {
+        1: (list(range(100, 112)), random_features(12, seed, n_dims=4)),
+        2: (list(range(200, 209)), random_features(9, 99, n_dims=4)),
+    }
+
+
+CATALOGUES: Final = {"older": _catalogue(1), "old": _catalogue(2), "new": _catalogue(3)}
+
+# What is done to a root, given the folder of the feature stores.
+Work = Callable[[ReleaseRoot, Path], object]
+
+
+def _publish(catalogue: str, keep: int) -> Work:
+    def work(root: ReleaseRoot, stores: Path) -> None:
+        index(FeatureStore.open(stores / catalogue), root, SETTINGS)
+        with root.lock():
+            root.prune(keep)
+
+    return work
+
+
+def _nothing(root: ReleaseRoot, stores: Path) -> None:
+    pass
+
+
+def _two_releases(root: ReleaseRoot, stores: Path) -> None:
+    for catalogue in ("older", "old"):
+        _publish(catalogue, keep=2)(root, stores)
+
+
+def _what_killed_writers_left(root: ReleaseRoot, stores: Path) -> None:
+    _two_releases(root, stores)
+    oldest = root.releases / root.names()[0]
+    shutil.copytree(oldest, root.staging)
+    shutil.copytree(oldest / "1", root.releases / ".removed-20200101T000000.000Z-0" / "1")
+    (root.path / ".current").symlink_to(Path(RELEASES, oldest.name))
+
+
+def _roll_back(root: ReleaseRoot, stores: Path) -> None:
+    with root.lock():
+        root.switch(root.names()[0])
+
+
+class Scenario(NamedTuple):
+    """How the root is laid out, what the writer does, and whose answers are served before and after.
+
+    `before` is None where no release is current yet.
+    """
+
+    lay_out: Work
+    work: Work
+    before: str | None
+    after: str
+
+
+SCENARIOS: Final = {
+    "first publication": Scenario(_nothing, _publish("new", keep=1), None, "new"),
+    "change": Scenario(_two_releases, _publish("new", keep=1), "old", "new"),
+    "change after kills": Scenario(
+        _what_killed_writers_left, _publish("new", keep=1), "old", "new"
+    ),
+    "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
+    "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
+}
+
+
+class Call(NamedTuple):
+    """A line of the shim's journal; paths are relative to the root, which itself is ``.``."""
+
+    kind: str
+    path: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the driver found: the writer's calls, the kills there were, and what went wrong."""
+
+    calls: list[Call]
+    kills: int
+    failures: list[str]
+
+
+# Tests
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("LD_PRELOAD and /proc are Linux's")
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang) on PATH to build kill_shim.c with")
+    library = tmp_path_factory.mktemp("shim") / "kill_shim.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]
+    subprocess.run([*command, str(library), str(SHIM), "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def reports(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """The driver's report of every scenario, by one driver: its imports take longest."""
+    work = tmp_path_factory.mktemp("crash").resolve()
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(shim),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        # A thread of BLAS would not live on in a fork.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    subprocess.run([sys.executable, __file__, str(work)], env=environment, check=True)
+    return {scenario: _read(work / f"{scenario}.json") for scenario in SCENARIOS}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_writer_killed_at_any_call_leaves_a_sound_root(
+    reports: dict[str, Report], scenario: str
+) -> None:
+    report = reports[scenario]
+    failures = report.failures
+    assert not failures, "\n".join([f"{len(failures)} of {report.kills}, first:", *failures[:3]])
+    assert report.kills == len(report.calls) + sum(call.kind in WRITES for call in report.calls)
+
+
+def test_the_calls_of_every_kind_are_seen(reports: dict[str, Report]) -> None:
+    calls = reports["change after kills"].calls
+    assert {call.kind for call in calls} == BYTES | NAMES
+    assert len(calls) > 80
+    # By whom: a file of Python's, an array of numpy's, Annoy's own.
+    assert Call("write", f"{RELEASES}/{STAGING}/manifest.json", "") in calls
+    assert Call("fwrite", f"{RELEASES}/{STAGING}/1/neighbours.npy", "") in calls
+    assert Call("fwrite", f"{RELEASES}/{STAGING}/1/index.ann", "") in calls
+    assert Call("link", f"{RELEASES}/{STAGING}/2/.index.ann", "") in calls
+    assert Call("rename", ".current", CURRENT) in calls
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_power_cut_at_any_call_finds_on_disk_what_has_a_name(
+    reports: dict[str, Report], scenario: str
+) -> None:
+    """What a kill cannot show, for it leaves the kernel alive: the order of fsyncs and names."""
+    files: set[Path] = set()  # whose bytes may not be on disk yet
+    names: set[Path] = set()  # that may not be on disk yet, or may still be
+    for kind, name, to in reports[scenario].calls:
+        path = Path(name)
+        if kind == "fsync":
+            files.discard(path)
+            names = {one for one in names if one.parent != path}
+        elif kind in BYTES:
+            files.add(path)
+        else:
+            if kind == "rename":
+                half_made = {one for one in files | names - {path} if one.is_relative_to(path)}
+                assert not half_made, f"{name} is renamed to {to}"
+            if to == CURRENT:
+                assert not {one for one in names if one.parent == Path(RELEASES)}
+            if kind in ("unlink", "rmdir") and ".removed-" in name:
+                assert Path(*path.parts[:2]) not in names, f"{kind} {name}"
+            names |= {path, Path(to)} - {Path()}
+    assert Path(CURRENT) not in names
+
+
+def _read(path: Path) -> Report:
+    document = json.loads(path.read_text())
+    return Report(**document | {"calls": [Call(*call) for call in document["calls"]]})
+
+
+# The driver
+
+
+class Driver:
+    """Sweeps over one scenario in `folder`, with the feature stores in `stores`."""
+
+    def __init__(self, folder: Path, scenario: Scenario, stores: Path) -> None:
+        self._folder = folder
+        self._scenario = scenario
+        self._stores = stores
+        self._laid_out = folder / "laid out"
+        self._shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+        self._shim.journal.restype = ctypes.c_char_p
+        self._calls: list[Call] = []
+
+    def sweep(self) -> Report:
+        """Learn the writer's calls, then kill it at each of them."""
+        self._folder.mkdir()
+        lay_out = self._scenario.lay_out
+        _expect(0, lambda: lay_out(ReleaseRoot(self._laid_out), self._stores))
+        _expect(0, self._learn)
+        journal = json.loads((self._folder / "journal").read_text())
+        self._calls = [Call(*line.split("\t")) for line in journal]
+        kills = [(n, False) for n in range(1, len(self._calls) + 1)]
+        kills += [(n, True) for n, call in enumerate(self._calls, 1) if call.kind in WRITES]
+        lanes = [
+            (lane, _fork(partial(self._lane, lane, kills[lane::LANES]))) for lane in range(LANES)
+        ]
+        failures: list[str] = []
+        for lane, process in lanes:
+            assert _wait(process) == 0
+            failures += json.loads((self._folder / f"failures {lane}").read_text())
+        return Report(self._calls, len(kills), failures)
+
+    def _learn(self) -> None:
+        root = self._fresh_root("learn")
+        self._write(root, 0, half=False)
+        lines = self._shim.journal().decode().splitlines()
+        within = [line.replace(f"{root.path}/", "").replace(str(root.path), ".") for line in lines]
+        (self._folder / "journal").write_text(json.dumps(within))
+
+    def _lane(self, lane: int, kills: list[tuple[int, bool]]) -> None:
+        failures = []
+        log = self._folder / f"log {lane}"
+        for n, half in kills:
+            root = self._fresh_root(f"root {lane}")
+            try:
+                _expect(-signal.SIGKILL, partial(self._write, root, n, half), log)
+                _expect(0, partial(self._judge, root, n), log)
+            except AssertionError:
+                where = "half-way in" if half else "before"
+                call = " ".join(self._calls[n - 1])
+                failures.append(f"killed {where} call {n}, {call}:\n{log.read_text()}")
+        (self._folder / f"failures {lane}").write_text(json.dumps(failures))
+
+    def _fresh_root(self, name: str) -> ReleaseRoot:
+        path = self._folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        if self._laid_out.exists():
+            shutil.copytree(self._laid_out, path, symlinks=True)
+        return ReleaseRoot(path)
+
+    def _write(self, root: ReleaseRoot, n: int, half: bool) -> None:
+        self._shim.watch(os.fsencode(root.path))
+        self._shim.arm(ctypes.c_long(n), half)
+        self._scenario.work(root, self._stores)
+
+    def _judge(self, root: ReleaseRoot, n: int) -> None:
+        """Hold what a writer killed at call n left, then what the next one makes of it."""
+        switched = any(call.to == CURRENT for call in self._calls[: n - 1])
+        served = _served(root)
+        assert served == (self._scenario.after if switched else self._scenario.before), served
+        self._scenario.work(root, self._stores)
+        served = _served(root)
+        assert served == self._scenario.after, served
+        assert _listing(root.path) == [".lock", CURRENT, RELEASES]
+        assert _listing(root.releases) == root.names()
+
+
+def _listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _served(root: ReleaseRoot) -> str | None:
+    """Whose answers the app gives, once every release in the root has passed the full check."""
+    for release in root.names():
+        deque(root.check(release), maxlen=0)
+    current = root.current()
+    client = client_of(root)
+    if current is None:
+        assert client.get("/readyz").status == "503 Service Unavailable"
+        return None
+    served = json.loads(client.get("/release").body)
+    assert (served["release"], served["problem"]) == (current, None)
+    return _catalogue_of(client)
+
+
+def _catalogue_of(client: Client) -> str:
+    """The one catalogue whose every answer is what the client gets."""
+    (name,) = (
+        name
+        for name, expected in ANSWERS.items()
+        if all(json.loads(client.get(target).body) == answer for target, answer in expected.items())
+    )
+    return name
+
+
+def _answers(catalogue: Catalogue) -> dict[str, list[Id]]:
+    """Every target and its answer: the product, then its k nearest by brute force."""
+    answers = {}
+    for category_id, (product_ids, features) in catalogue.items():
+        for item, product_id in enumerate(product_ids):
+            order, _ = brute_force(features, item)
+            nearest = [product_ids[other] for other in order[: SETTINGS.neighbours]]
+            target = f"/nns?category_id={category_id}&product_id={product_id}"
+            limit = SETTINGS.neighbours + 1
+            answers[f"{target}&limit={limit}"] = [product_id, *nearest]
+    return answers
+
+
+ANSWERS: Final = {name: _answers(catalogue) for name, catalogue in CATALOGUES.items()}
+
+
+def _expect(status: int, work: Callable[[], object], log: Path | None = None) -> None:
+    """Do `work` in a fork, which is to exit with `status`, below zero for a signal."""
+    found = _wait(_fork(work, log, TIMEOUT_S))
+    if found != status and log:
+        with log.open("a") as file:
+            file.write(f"exit status {found}, expected {status}\n")
+    assert found == status
+
+
+def _fork(work: Callable[[], object], log: Path | None = None, timeout_s: int = 0) -> int:
+    """Start `work` in a fork; a traceback goes to the log or, without one, to standard error."""
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        signal.alarm(timeout_s)
+        if log:
+            log.write_text("")
+        work()
+        status = 0
+    except BaseException:
+        with log.open("a") if log else nullcontext(sys.stderr) as file:
+            traceback.print_exc(file=file)
+    finally:
+        os._exit(status)
+
+
+def _wait(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _drive(work: Path) -> None:
+    logging.disable()
+    stores = work / "stores"
+    for name, catalogue in CATALOGUES.items():
+        _expect(0, partial(write_store, stores / name, catalogue))
+    for name, scenario in SCENARIOS.items():
+        report = Driver(work / name, scenario, stores).sweep()
+        (work / f"{name}.json").write_text(json.dumps(asdict(report)))
+    # Forks are sound only of a process with one thread of Python's, and quick only of a light one.
+    assert threading.active_count() == 1
+    assert "tensorflow" not in sys.modules
+
+
+if __name__ == "__main__":
+    _drive(Path(sys.argv[1]))
