@@ -42,7 +42,7 @@ class Staging:
         root.staging.mkdir()
         self._root = root
         self._entries: list[CategoryEntry] = []
-        self._current = _current(root)
+        self._current = _manifest(root, root.current())
 
     def add_category(
         self,
@@ -94,7 +94,7 @@ class Staging:
         if self._current and self._current.content_digest() == digest:
             self._root.remove_staging()
             return self._current.release, False
-        newest = _newest(self._root)
+        newest = _manifest(self._root, next(reversed(self._root.names()), None))
         if newest and newest.content_digest() == digest:
             # A writer died between naming this release and making it current.
             self._root.remove_staging()
@@ -118,19 +118,10 @@ class Staging:
                 _replace_by_link(folder / file, published / file)
 
 
-def _current(root: ReleaseRoot) -> Manifest | None:
-    """The current release's manifest; None where there is none or it is unfit."""
-    with suppress(RootError, ReleaseError):
-        name = root.current()
+def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
+    """The manifest of a release; None where there is none or it is unfit."""
+    with suppress(ReleaseError, RootError):
         return root.manifest(name) if name else None
-    return None
-
-
-def _newest(root: ReleaseRoot) -> Manifest | None:
-    """The newest release's manifest; None where there is none or it is unfit."""
-    with suppress(ReleaseError):
-        names = root.names()
-        return root.manifest(names[-1]) if names else None
     return None
 
 
