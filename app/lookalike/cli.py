@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lookalike import __version__
+from lookalike.arguments import port, whole_number
 from lookalike.release import Manifest, ReleaseError
 from lookalike.root import ReleaseRoot, RootError
-from lookalike.server import ServerMissing, serve
+from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT
 
 DONE, FAILED, WRONG_CALL = 0, 1, 2
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"give --root ROOT or set {ROOT.name}")
     try:
         options.run(options)
-    except (ReleaseError, RootError, ServerMissing) as error:
+    except (ReleaseError, RootError, ServerError) as error:
         print(f"lookalike: {error}", file=sys.stderr)
         return FAILED
     except OSError as error:
@@ -66,9 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         "lookalike serve --root /var/lib/lookalike --port 8080",
     )
     added.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    added.add_argument("--port", type=_port, default=8080, help="port to listen on (%(default)s)")
+    added.add_argument("--port", type=port, default=8080, help="port to listen on (%(default)s)")
     added.add_argument(
-        "--workers", type=_workers, default=os.cpu_count() or 1, help="processes (%(default)s)"
+        "--workers",
+        type=whole_number(1, 1024),
+        default=os.cpu_count() or 1,
+        help="processes (%(default)s)",
     )
 
     added = command(
@@ -150,17 +154,3 @@ def _summary(manifest: Manifest) -> str:
         f"products: {manifest.n_items}, categories: {len(manifest.categories)}, "
         f"model: {manifest.model.name}"
     )
-
-
-def _port(text: str) -> int:
-    return _whole(text, 1, 65535)
-
-
-def _workers(text: str) -> int:
-    return _whole(text, 1, 1024)
-
-
-def _whole(text: str, least: int, most: int) -> int:
-    if text.isascii() and text.isdigit() and least <= int(text) <= most:
-        return int(text)
-    raise argparse.ArgumentTypeError(f'must be a whole number from {least} to {most}, not "{text}"')

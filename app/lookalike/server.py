@@ -1,13 +1,14 @@
 """The embedded WSGI server, for where there is no NGINX Unit: the same callable under granian."""
 
 import os
+import socket
 from pathlib import Path
 
 from lookalike.settings import ROOT
 
 
-class ServerMissing(Exception):  # noqa: N818
-    """granian is not installed; the text says how to get it."""
+class ServerError(Exception):
+    """The embedded server cannot run; the text says why and what to do."""
 
 
 def serve(root: Path, host: str, port: int, workers: int) -> None:
@@ -16,7 +17,8 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         from granian import Granian
         from granian.constants import Interfaces
     except ImportError:
-        raise ServerMissing("granian is missing; run: pip install 'lookalike[serve]'") from None
+        raise ServerError("granian is missing; run: pip install 'lookalike[serve]'") from None
+    check_address(host, port)
     # The workers import lookalike.wsgi, which reads its settings from the environment.
     os.environ[ROOT.name] = str(root)
     Granian(
@@ -30,3 +32,15 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         respawn_failed_workers=True,
         log_access=False,
     ).serve()
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ServerError where nothing can listen on host:port, which granian would panic at."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ServerError(f"cannot listen on {host}:{port}: {reason}; choose another") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lookalike import __version__
+from lookalike.arguments import whole_number
 from lookalike.release import ReleaseError
 from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.catalogue import CatalogueError, read_catalogue
@@ -43,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lookalike-build: {error}", file=sys.stderr)
         return FAILED
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"lookalike-build: {where}{error.strerror or error}", file=sys.stderr)
+        # NumPy and Annoy do not name the file that a full disk cut short.
+        where = error.filename or getattr(options, "root", options.features)
+        print(f"lookalike-build: {where}: {error.strerror or error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("lookalike-build: interrupted", file=sys.stderr)
@@ -111,21 +113,27 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     added.add_argument("--root", type=Path, required=True, help="the release root to publish in")
     added.add_argument(
-        "--trees", type=_positive, default=defaults.n_trees, help="trees of Annoy (%(default)s)"
+        "--trees",
+        type=whole_number(1),
+        default=defaults.n_trees,
+        help="trees of Annoy (%(default)s)",
     )
     added.add_argument(
         "--neighbours",
-        type=_positive,
+        type=whole_number(1),
         default=defaults.neighbours,
         metavar="K",
         help="exact neighbours kept of each product (%(default)s)",
     )
     added.add_argument(
-        "--seed", type=_positive, default=defaults.seed, help="seed of Annoy's trees (%(default)s)"
+        "--seed",
+        type=whole_number(1),
+        default=defaults.seed,
+        help="seed of Annoy's trees (%(default)s)",
     )
     added.add_argument(
         "--keep",
-        type=_positive,
+        type=whole_number(1),
         default=5,
         metavar="N",
         help="releases to keep; older ones are removed, the current one never (%(default)s)",
@@ -199,12 +207,6 @@ def _percentage(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f'must be a percentage from 0 to 100, not "{text}"')
     return value
-
-
-def _positive(text: str) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f'must be a whole number, 1 or more, not "{text}"')
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lookalike.arguments import port
 from lookalike.release import Category, Id, Release
 from lookalike.root import ReleaseRoot
-from lookalike.server import serve
+from lookalike.server import ServerError, check_address, serve
 from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
 
 _HOST = "127.0.0.1"
@@ -34,10 +34,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".demo"))
     parser.add_argument("--unit-config", type=Path, default=Path("unit-config.json"))
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=port, default=8080)
     options = parser.parse_args()
-    if not _is_free(options.port):
-        print(f"port {options.port} is taken; choose another: make demo PORT=…", file=sys.stderr)
+    try:
+        check_address(_HOST, options.port)
+    except ServerError as error:
+        print(f"make demo PORT=…: {error}", file=sys.stderr)
         return 1
     root = ReleaseRoot(options.folder / "root")
     if root.current() is None and (failed := _build(options.folder, root)):
@@ -51,16 +53,6 @@ def main() -> int:
     print(f"\ntry:   curl '{url}&limit=12'\nstop:  Ctrl-C\n", flush=True)
     _serve(options, root)
     return 0
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except (OSError, OverflowError):
-            return False
-        return True
 
 
 def _build(folder: Path, root: ReleaseRoot) -> int:

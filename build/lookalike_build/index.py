@@ -39,9 +39,12 @@ def index(
     root.create()
     with root.lock():
         staging = Staging(root)
-        for category_id in store.categories:
-            _index_category(staging, store.read(category_id), settings, done)
-        return staging.publish(store.model, store.n_dims, store.id_types)
+        try:
+            for category_id in store.categories:
+                _index_category(staging, store.read(category_id), settings, done)
+            return staging.publish(store.model, store.n_dims, store.id_types)
+        finally:
+            root.remove_staging()  # what was not published, a full disk's worth perhaps
 
 
 def _index_category(

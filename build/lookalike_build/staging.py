@@ -92,12 +92,10 @@ class Staging:
         draft = Manifest("draft", model, n_dims, *id_types, categories=tuple(self._entries))
         digest = draft.content_digest()
         if self._current and self._current.content_digest() == digest:
-            self._root.remove_staging()
             return self._current.release, False
         newest = _manifest(self._root, next(reversed(self._root.names()), None))
         if newest and newest.content_digest() == digest:
             # A writer died between naming this release and making it current.
-            self._root.remove_staging()
             self._root.switch(newest.release)
             return newest.release, True
         name = self._root.new_name(digest)

@@ -1,6 +1,7 @@
 """Indexing: what a release holds, that it is reproducible, and what is refused."""
 
 import hashlib
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,25 @@ def test_unfit_features_leave_the_current_release(root: ReleaseRoot, tmp_path: P
     assert root.current() == before
     publish(root.path, {1: ([1], random_features(1, 0))}, tmp_path / "good")
     assert root.current() != before
+
+
+@pytest.mark.parametrize("largest_bytes", [100, 2000, 6000, 20_000])
+def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
+    root: ReleaseRoot, tmp_path: Path, largest_bytes: int
+) -> None:
+    before = root.current()
+    store = write_store(tmp_path / "features", {8: (list(range(200)), random_features(200, 8))})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, hard))
+    try:
+        with pytest.raises(OSError, match=r"too large|written|write"):
+            index(store, root, IndexSettings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert root.current() == before
+    assert root.names() == [before]
+    assert not root.staging.exists()
+    assert index(store, root, IndexSettings()) == (root.current(), True)
 
 
 def test_one_writer_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:

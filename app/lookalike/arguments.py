@@ -1,0 +1,18 @@
+"""Command-line arguments: numbers that say what they may be when they are not."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+
+def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most:
+            return int(text)
+        raise ArgumentTypeError(f'must be a whole number from {least} to {most}, not "{text:.40}"')
+
+    return parse
+
+
+port = whole_number(1, 65535)
