@@ -21,8 +21,14 @@ from support import integer_catalogue, write_store
         (["extract", __file__], "required: --features"),
         (["extract", __file__, "--features", "f", "--max-rejected", "101"], "from 0 to 100"),
         (["index", "--features", "f"], "required: --root"),
-        (["index", "--features", "f", "--root", "r", "--trees", "0"], "whole number from 1 to 21474"),
-        (["index", "--features", "f", "--root", "r", "--keep", "x"], "whole number from 1 to 21474"),
+        (
+            ["index", "--features", "f", "--root", "r", "--trees", "0"],
+            "whole number from 1 to 21474",
+        ),
+        (
+            ["index", "--features", "f", "--root", "r", "--keep", "x"],
+            "whole number from 1 to 21474",
+        ),
         (["guess"], "invalid choice: 'guess'"),
     ],
 )
