@@ -1,9 +1,10 @@
 """The feature store: a folder with one Parquet file a category and ``store.json``.
 
-    DIR/store.json               model, n_dims, the type of the ids and the product count of each
-                                 category; written last
-    DIR/<category>.parquet       a row a product, in the catalogue's order
-    DIR/rejected.csv             product_id, category_id, image, reason: what could not be extracted
+    DIR/store.json                     model, n_dims, the types of the ids and the product count of
+                                       each category; written last
+    DIR/categories/<category>.parquet  a row a product, in the catalogue's order
+    DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
+                                       extracted
 
 Columns of a category's file: `product_id`, `category_id` (int64 or string), `photo_sha256` (string,
 hexadecimal), `model` (string, ``name digest``) and `features` (fixed_size_list<float32>[n_dims]).
@@ -27,6 +28,7 @@ from lookalike.release import Id, IdType, Model, category_folder
 
 STORE = "store.json"
 REJECTED = "rejected.csv"
+CATEGORIES = "categories"
 FORMAT = 1
 _ROW_GROUP = 1024
 
@@ -68,7 +70,9 @@ class FeatureWriter:
         self._counts: dict[Id, int] = {}
         self._category: Id | None = None
         self._file: pq.ParquetWriter | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        self._waiting: list[pa.Table] = []
+        # A folder that is ours alone: what is stale in it is removed.
+        (folder / CATEGORIES).mkdir(parents=True, exist_ok=True)
         # From here until `finish` the store is not to be indexed.
         (folder / STORE).unlink(missing_ok=True)
 
@@ -94,15 +98,16 @@ class FeatureWriter:
                 pa.array(np.ascontiguousarray(features, np.float32).reshape(-1)), self._n_dims
             ),
         }
-        if self._file is not None:
-            self._file.write_table(pa.table(columns, self._schema), _ROW_GROUP)
+        self._waiting.append(pa.table(columns, self._schema))
         self._counts[category_id] += n
+        if sum(table.num_rows for table in self._waiting) >= _ROW_GROUP:
+            self._write_waiting()
 
     def finish(self) -> None:
         """Complete the store: categories of an earlier run go, ``store.json`` comes last."""
         self._close_file()
         written = {self._path(category_id) for category_id in self._counts}
-        for stale in set(self._folder.glob("*.parquet")) - written:
+        for stale in set((self._folder / CATEGORIES).iterdir()) - written:
             stale.unlink()
         document = {
             "format": FORMAT,
@@ -131,18 +136,25 @@ class FeatureWriter:
             write_statistics=["product_id"],
         )
 
+    def _write_waiting(self) -> None:
+        if self._file is not None and self._waiting:
+            self._file.write_table(pa.concat_tables(self._waiting), _ROW_GROUP)
+        self._waiting = []
+
     def _close_file(self) -> None:
         if self._file is None or self._category is None:
             return
+        self._write_waiting()
         self._file.close()
         self._file = None
         self._temporary(self._category).replace(self._path(self._category))
 
     def _path(self, category_id: Id) -> Path:
-        return self._folder / f"{category_folder(category_id)}.parquet"
+        return _category_path(self._folder, category_id)
 
     def _temporary(self, category_id: Id) -> Path:
-        return self._folder / f".{category_folder(category_id)}.parquet.part"
+        path = self._path(category_id)
+        return path.with_name(f".{path.name}.part")
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,7 @@ class FeatureStore:
 
     def read(self, category_id: Id) -> CategoryFeatures:
         """One category, sorted by product id; FeatureError names the product that is unfit."""
-        path = self.folder / f"{category_folder(category_id)}.parquet"
+        path = _category_path(self.folder, category_id)
         try:
             with pq.ParquetFile(path) as file:
                 return self._read(path, file, category_id)
@@ -253,6 +265,10 @@ class FeatureStore:
         tiny = np.finfo(np.float32).tiny
         refuse(~np.isfinite(squared) | (squared < tiny), "has a length that float32 cannot square")
         return features
+
+
+def _category_path(folder: Path, category_id: Id) -> Path:
+    return folder / CATEGORIES / f"{category_folder(category_id)}.parquet"
 
 
 def model_text(model: Model) -> str:

@@ -8,7 +8,7 @@ from annoy import AnnoyIndex
 
 from lookalike.release import METRIC, Items
 from lookalike.root import ReleaseRoot
-from lookalike_build.features import CategoryFeatures, Features, FeatureStore
+from lookalike_build.features import CategoryFeatures, FeatureError, Features, FeatureStore
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
 from lookalike_build.staging import Staging
 
@@ -36,6 +36,8 @@ def index(
     stays. The same features and settings give the same bytes. `done` hears how many more products
     are finished. Raises FeatureError, ReleaseError or RootError; the current release then stays.
     """
+    if not store.categories:
+        raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
     root.create()
     with root.lock():
         staging = Staging(root)

@@ -66,7 +66,7 @@ def test_every_photo_gets_its_own_features(tmp_path: Path, n: int) -> None:
 
 def test_the_photos_digest_is_recorded(tmp_path: Path) -> None:
     run(tmp_path, [(1, 1, paint(tmp_path, "a.png", (1, 2, 3)))])
-    (row,) = pq.read_table(tmp_path / "features" / "1.parquet").to_pylist()
+    (row,) = pq.read_table(tmp_path / "features" / "categories" / "1.parquet").to_pylist()
     assert row["photo_sha256"] == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
 
 

@@ -30,7 +30,7 @@ def _bytes_order(product_id: int | str) -> int | bytes:
 
 def test_the_file_records_digest_and_model(tmp_path: Path) -> None:
     write_store(tmp_path, {1: ([4], random_features(1, 0))})
-    (row,) = pq.read_table(tmp_path / "1.parquet").to_pylist()
+    (row,) = pq.read_table(tmp_path / "categories" / "1.parquet").to_pylist()
     assert (row["photo_sha256"], row["model"]) == ("0" * 64, "test sha256:0")
 
 
@@ -45,13 +45,34 @@ def test_a_store_that_was_not_finished_is_refused(tmp_path: Path) -> None:
 def test_categories_of_an_earlier_run_go(tmp_path: Path) -> None:
     write_store(tmp_path, integer_catalogue())
     write_store(tmp_path, {2: integer_catalogue()[2]})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.parquet", STORE]
+    assert [path.name for path in (tmp_path / "categories").iterdir()] == ["2.parquet"]
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "2.parquet"
+    other.write_text("not ours")
+    write_store(tmp_path, integer_catalogue())
+    write_store(tmp_path, {7: integer_catalogue()[2]})
+    assert other.read_text() == "not ours"
+
+
+@pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 3000])
+def test_rows_of_many_writes_come_back_in_large_groups(tmp_path: Path, n: int) -> None:
+    features = random_features(n, 0)
+    with FeatureWriter(tmp_path, MODEL, 16, (pa.int64(), pa.int64())) as writer:
+        for start in range(0, n, 32):
+            ids = range(start, min(start + 32, n))
+            writer.write(1, list(ids), ["0" * 64] * len(ids), features[start : start + 32])
+        writer.finish()
+    np.testing.assert_array_equal(FeatureStore.open(tmp_path).read(1).features, features)
+    groups = pq.read_metadata(tmp_path / "categories" / "1.parquet").num_row_groups
+    assert groups == -(-n // 1024)
 
 
 def replace_column(folder: Path, name: str, values: pa.Array) -> FeatureStore:
-    table = pq.read_table(folder / "1.parquet")
+    table = pq.read_table(folder / "categories" / "1.parquet")
     place = table.schema.get_field_index(name)
-    pq.write_table(table.set_column(place, name, values), folder / "1.parquet")
+    pq.write_table(table.set_column(place, name, values), folder / "categories" / "1.parquet")
     return FeatureStore.open(folder)
 
 
@@ -96,7 +117,7 @@ def test_a_product_twice_or_of_another_category_is_refused(tmp_path: Path) -> No
 
 def test_a_file_that_is_missing_short_or_damaged_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path, {1: ([1, 2, 3], random_features(3, 0))})
-    path = tmp_path / "1.parquet"
+    path = tmp_path / "categories" / "1.parquet"
     pq.write_table(pq.read_table(path).slice(0, 2), path)
     with pytest.raises(FeatureError, match=r"has 2 products, store\.json says 3"):
         store.read(1)
@@ -123,7 +144,8 @@ def test_features_of_other_makers_are_read(tmp_path: Path) -> None:
         "model": ["clip v1", "clip v1"],
         "features": [[1.0, 2.0], [3.0, 4.0]],
     }
-    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    (tmp_path / "categories").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "categories" / "c.parquet")
     document = {
         "format": 1,
         "model": {"name": "clip", "digest": "v1"},

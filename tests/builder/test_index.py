@@ -5,13 +5,21 @@ import resource
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lookalike.release import MANIFEST, Manifest, node_dtype
 from lookalike.root import ReleaseRoot, RootError
-from lookalike_build.features import FeatureError
+from lookalike_build.features import FeatureError, FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
-from support import integer_catalogue, publish, random_features, string_catalogue, write_store
+from support import (
+    MODEL,
+    integer_catalogue,
+    publish,
+    random_features,
+    string_catalogue,
+    write_store,
+)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -101,6 +109,15 @@ def test_ids_of_two_types_publish_to_one_root(root: ReleaseRoot, tmp_path: Path)
         "%2E%2E%2Fhats%20%26%20caps",
         "shoes",
     ]
+
+
+def test_a_store_without_products_is_refused(root: ReleaseRoot, tmp_path: Path) -> None:
+    with FeatureWriter(tmp_path / "none", MODEL, 16, (pa.int64(), pa.int64())) as writer:
+        writer.finish()
+    before = root.current()
+    with pytest.raises(FeatureError, match="holds no products"):
+        index(FeatureStore.open(tmp_path / "none"), root, IndexSettings())
+    assert root.current() == before
 
 
 def test_unfit_features_leave_the_current_release(root: ReleaseRoot, tmp_path: Path) -> None:
