@@ -207,7 +207,3 @@ def _percentage(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f'must be a percentage from 0 to 100, not "{text}"')
     return value
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

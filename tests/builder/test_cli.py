@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import lookalike
+import lookalike_build
 from lookalike.root import ReleaseRoot
 from lookalike_build.cli import main
 from lookalike_build.drawing import draw_catalogue
@@ -79,6 +81,23 @@ def test_index_publishes_says_so_and_keeps_as_many_as_asked(
     assert "unchanged" in capsys.readouterr().out
 
 
+def test_without_the_builders_packages_it_says_what_to_install(tmp_path: Path) -> None:
+    for package in (lookalike, lookalike_build):
+        folder = Path(str(package.__file__)).parent
+        (tmp_path / folder.name).symlink_to(folder)
+    run = subprocess.run(
+        [sys.executable, "-S", "-m", "lookalike_build", "index"],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.endswith("is missing; run: pip install 'lookalike[build]'\n")
+    assert run.stderr.count("\n") == 1
+
+
 @pytest.mark.tensorflow
 def test_photos_to_release_with_the_real_network(tmp_path: Path) -> None:
     catalogue = draw_catalogue(tmp_path, products_per_family=1)
@@ -88,7 +107,7 @@ def test_photos_to_release_with_the_real_network(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:100])
 
     def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        program = [sys.executable, "-m", "lookalike_build.cli", *map(str, arguments)]
+        program = [sys.executable, "-m", "lookalike_build", *map(str, arguments)]
         return subprocess.run(program, capture_output=True, text=True, check=False)
 
     extract = ["extract", catalogue, "--features", tmp_path / "f", "--weights", "untrained"]

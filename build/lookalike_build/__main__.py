@@ -1,0 +1,18 @@
+"""The command ``lookalike-build``, also as ``python -m lookalike_build``."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command; say what to install where only the app is installed."""
+    try:
+        from lookalike_build.cli import main as command
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is missing; run: pip install 'lookalike[build]'"
+        print(f"lookalike-build: {message}", file=sys.stderr)
+        return 1
+    return command()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
