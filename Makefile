@@ -1,16 +1,20 @@
-# demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
+# demo: the whole thing on drawn products · test: all tests · bench: requests a second under Unit
+# lint: ruff and mypy · venv: .venv alone
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 
-.PHONY: demo test lint venv
+.PHONY: bench demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
 
 test: venv
 	@$(BIN)/python -m pytest
+
+bench: venv
+	@PYTHONPATH=tests $(BIN)/python tests/load/bench.py
 
 lint: venv
 	@$(BIN)/ruff check
