@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Iterable
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
@@ -28,19 +29,18 @@ logger = logging.getLogger(__name__)
 METHODS = ("GET", "HEAD")
 _NO_STORE = ("Cache-Control", "no-store")
 _JSON = ("Content-Type", "application/json")
+_TEXT = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
 
-class Answer(NamedTuple):
-    """A response before it is sent: status line, headers but those of the body, body."""
+Headers = list[tuple[str, str]]
+# A response before it is sent: status line, headers but Content-Length, body.
+Answer = tuple[str, Headers, bytes]
 
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-
-HEALTHY = Answer("200 OK", [_NO_STORE, _JSON], b'{"status":"ok"}')
-OPENAPI = Answer(
-    "200 OK",
+OK = "200 OK"
+NOT_MODIFIED = "304 Not Modified"
+HEALTHY: Answer = (OK, [_NO_STORE, _JSON], b'{"status":"ok"}')
+OPENAPI: Answer = (
+    OK,
     [("Cache-Control", "no-cache"), _JSON],
     files("lookalike").joinpath("openapi.json").read_bytes(),
 )
@@ -51,16 +51,19 @@ class Application:
 
     def __init__(self, source: ReleaseSource, max_limit: int, max_age_s: int) -> None:
         self._source = source
+        self._metrics = source.metrics
         self._max_limit = max_limit
         # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
         # go on with what it has. nginx and RFC 5861 read both extensions.
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         self._cache_control = ("Cache-Control", caching)
+        self._known_headers: tuple[str, Headers] = ("", [])
         self._routes: dict[str, Callable[[WSGIEnvironment], Answer]] = {
             "/nns": self._nns,
             "/healthz": lambda _: HEALTHY,
             "/readyz": self._readyz,
             "/release": self._release,
+            "/metrics": self._metrics_text,
             "/openapi.json": lambda _: OPENAPI,
         }
 
@@ -68,14 +71,17 @@ class Application:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333) with Content-Length and at most one body chunk."""
+        started = perf_counter_ns()
         answer = self._usual(environ) or self._answer(environ)
+        status, headers, body = answer
+        path = environ.get("PATH_INFO", "")
+        self._metrics.answered(path, status, perf_counter_ns() - started)
         # A 304 has no body and so neither type nor length.
-        if answer.status.startswith("304"):
-            start_response(answer.status, answer.headers)
+        if status is NOT_MODIFIED:
+            start_response(status, headers)
             return []
-        length = ("Content-Length", str(len(answer.body)))
-        start_response(answer.status, [*answer.headers, length])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _usual(self, environ: "WSGIEnvironment") -> Answer | None:
         """The answer to most requests in a third of the time; None for all others."""
@@ -91,9 +97,7 @@ class Application:
             body = release and usual_body(release, query, self._max_limit)
         except Exception:  # the full way meets the same defect, answers and logs it
             return None
-        return (
-            Answer("200 OK", [*self._headers(release), _JSON], body) if release and body else None
-        )
+        return (OK, self._json_headers(release), body) if release and body else None
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
         try:
@@ -114,8 +118,7 @@ class Application:
         if release is None:
             raise NotReady("no release is open")
         manifest = release.manifest
-        headers = self._headers(release)
-        etag = headers[0][1]
+        headers = self._json_headers(release)
         try:
             query = parse_query(
                 environ.get("QUERY_STRING", ""),
@@ -125,34 +128,45 @@ class Application:
             )
             category, item = _find(release, query)
         except NotFound as error:
-            return _error(error, headers)
+            return (error.status, headers, error.body())
+        etag = headers[0][1]
         condition = environ.get("HTTP_IF_NONE_MATCH")
         if condition and (etag in condition or condition.strip() == "*"):
-            return Answer("304 Not Modified", headers, b"")
-        return Answer("200 OK", [*headers, _JSON], _neighbours(category, item, query))
+            return (NOT_MODIFIED, headers[:-1], b"")
+        return (OK, headers, _neighbours(category, item, query))
 
-    def _headers(self, release: Release) -> list[tuple[str, str]]:
-        """The headers that say which release an answer is from and how long it may be kept."""
-        return [("ETag", f'"{release.manifest.release}"'), self._cache_control]
+    def _json_headers(self, release: Release) -> Headers:
+        """The headers of a 200: which release it is from and how long it may be kept."""
+        # By name: a reference to the release would keep a replaced one's files mapped.
+        name, headers = self._known_headers
+        if name != release.manifest.release:
+            name = release.manifest.release
+            headers = [("ETag", f'"{name}"'), self._cache_control, _JSON]
+            self._known_headers = (name, headers)
+        return headers
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem)
         body = orjson.dumps({"status": "ready", "release": release.manifest.release})
-        return Answer("200 OK", [_NO_STORE, _JSON], body)
+        return (OK, [_NO_STORE, _JSON], body)
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem)
         body = orjson.dumps(_description(release) | {"problem": self._source.problem})
-        return Answer("200 OK", [_NO_STORE, _JSON], body)
+        return (OK, [_NO_STORE, _JSON], body)
+
+    def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
+        text = self._metrics.text(self._source.release)
+        return (OK, [_NO_STORE, _TEXT], text.encode())
 
 
-def _error(error: HttpError, headers: list[tuple[str, str]]) -> Answer:
+def _error(error: HttpError, headers: Headers) -> Answer:
     allow = [("Allow", error.allow)] if isinstance(error, MethodNotAllowed) else []
-    return Answer(error.status, [*headers, *allow, _JSON], error.body())
+    return (error.status, [*headers, *allow, _JSON], error.body())
 
 
 def _find(release: Release, query: Query) -> tuple[Category, int]:

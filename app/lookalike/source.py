@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 
+from lookalike.metrics import Metrics
 from lookalike.release import MANIFEST, Release, ReleaseError
 from lookalike.root import CURRENT, ReleaseRoot, RootError
 
@@ -19,10 +20,12 @@ class ReleaseSource:
     """Holds the release to serve: the last `current` that passed its checks.
 
     Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
-    a request sees one release; `problem`, why the present `current` is not served, or None.
+    a request sees one release; `problem`, why the present `current` is not served, or None;
+    `metrics`, where both are counted.
     """
 
-    def __init__(self, root: ReleaseRoot) -> None:
+    def __init__(self, root: ReleaseRoot, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
         self.release: Release | None = None
         self.problem: str | None = None
         self._root = root
@@ -72,6 +75,7 @@ class ReleaseSource:
         started = time.monotonic()
         release = self._root.open(name)
         self.release, self.problem = release, None
+        self.metrics.swapped()
         manifest = release.manifest
         logger.info(
             "serving release %s (products: %d, categories: %d), opened in %.2f s",
@@ -82,6 +86,7 @@ class ReleaseSource:
         self._retry_at = time.monotonic() + RETRY_S
         if reason != self.problem:
             served = self.release.manifest.release if self.release else "nothing"
+            self.metrics.refused()
             logger.error("refused the current release: %s; still serving %s", reason, served)
         self.problem = reason
 
@@ -89,6 +94,7 @@ class ReleaseSource:
 class NoSource(ReleaseSource):
     """Stands in where there is no root to follow: never ready, for the reason given."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, metrics: Metrics) -> None:
+        self.metrics = metrics
         self.release = None
         self.problem = problem

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 
 from lookalike.application import Application
+from lookalike.metrics import Metrics, shared_path
 from lookalike.root import ReleaseRoot
 from lookalike.settings import SettingError, Settings
 from lookalike.source import NoSource, ReleaseSource
@@ -34,12 +35,13 @@ def _raise_descriptor_limit() -> None:
 
 def make_application() -> Application:
     """The application for the settings in the environment; never ready if they are unfit."""
+    metrics = Metrics(shared_path())
     try:
         settings = Settings.read(os.environ)
     except SettingError as error:
         logging.getLogger("lookalike").error("%s", error)
-        return Application(NoSource(str(error)), max_limit=1, max_age_s=0)
-    source = ReleaseSource(ReleaseRoot(settings.root))
+        return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
+    source = ReleaseSource(ReleaseRoot(settings.root), metrics)
     source.start()
     return Application(source, settings.max_limit, settings.max_age_s)
 

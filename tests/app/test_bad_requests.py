@@ -16,7 +16,7 @@ from lookalike.root import ReleaseRoot
 from support import Client, Response, client_of
 
 BAD_REQUESTS = all_bad_requests()
-DESCRIPTION: dict[str, Any] = json.loads(OPENAPI.body)
+DESCRIPTION: dict[str, Any] = json.loads(OPENAPI[2])
 ERROR = Draft202012Validator(
     {"$ref": "#/components/schemas/Error", "components": DESCRIPTION["components"]}
 )

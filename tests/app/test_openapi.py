@@ -14,7 +14,7 @@ from lookalike.root import ReleaseRoot
 from support import Response, client_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-PATHS = ("/nns", "/healthz", "/readyz", "/release", "/openapi.json")
+PATHS = ("/nns", "/healthz", "/readyz", "/release", "/metrics", "/openapi.json")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,11 @@ def described(integer_root: ReleaseRoot) -> dict[str, Any]:
 
 def check(described: dict[str, Any], path: str, answer: Response) -> None:
     status = described["paths"][path]["get"]["responses"][answer.status[:3]]
-    schema = status["content"]["application/json"]["schema"]
+    ((kind, content),) = status["content"].items()
+    assert answer.headers["Content-Type"].partition(";")[0] == kind
+    if kind == "text/plain":
+        return
+    schema = content["schema"]
     whole = {**schema, "components": described["components"]}
     Draft202012Validator(whole).validate(json.loads(answer.body))
     assert set(status.get("headers", {})) <= set(answer.headers)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.application import Application
+from lookalike.metrics import Metrics
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from support import Client, client_of, integer_catalogue, publish, random_features
@@ -73,6 +74,7 @@ def test_a_defect_costs_one_answer_and_is_logged(
 ) -> None:
     class Broken:
         problem = None
+        metrics = Metrics()
 
         @property
         def release(self) -> object:
