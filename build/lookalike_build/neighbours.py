@@ -4,16 +4,20 @@ The metric is Annoy's angular distance, ``sqrt(2 (1 - cos))``, which is the Eucl
 two features scaled to length 1. Neighbours stand by (distance in float32, item): distances that
 float32 cannot tell apart are ties, and the lower item goes first, so a table has one right value.
 
-Two passes make it both fast and exact. One float32 matrix product finds candidates: everything that
+Two passes make it both fast and exact. A float32 matrix product finds candidates: everything that
 the product's worst rounding error leaves possible among the k nearest. Float64 then ranks the few
 that are left. The product is of features with the category's mean taken off, which changes no
 distance but makes its rounding error a fraction of the distances themselves, however alike all
 features of a category are.
+
+The product of two blocks serves the rows of both, so a large category takes half of the full product:
+each item keeps the m > k best scores it has met, and whoever's m-th is close enough to its k-th for
+rounding to matter (near copies by the hundred) is looked up again among all.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -22,10 +26,15 @@ import numpy.typing as npt
 from lookalike.release import Distances, Items
 
 _BLOCK_BYTES = 64 * 2**20
+_SPARE = 28
+"""How many more scores than k are kept: seldom do that many lie within rounding of the k-th."""
 _UNIT_ROUNDOFF = 2.0**-24
+_BLOCK = 4096
 
 Matrix32 = npt.NDArray[np.float32]
 Matrix64 = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+Ranked = list[tuple[Items, Distances]]
 
 
 def exact_neighbours(
@@ -44,14 +53,13 @@ def exact_neighbours(
         return items, distances
     directions = _Directions(features)
     needed, copied = _without_surplus_copies(directions, k)
-    search = _Search(directions, needed, k)
+    for item, twins in copied:
+        items[item], distances[item] = twins, 0.0
+    done(len(copied))
+    search = _Search(directions, needed, k, done)
     for rows, found in search.blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row], distances[row] = nearest, distance
-        done(len(rows))
-    for item, twins in copied:
-        items[item], distances[item] = twins, 0.0
-        done(1)
     return items, distances
 
 
@@ -77,7 +85,9 @@ class _Directions:
 
     def of(self, items: npt.NDArray[np.intp]) -> Matrix64:
         """The directions of `items`, (n, n_dims)."""
-        return self._features[items] / self._lengths[items, None]
+        directions = self._features[items].astype(np.float64)
+        directions /= self._lengths[items, None]
+        return directions
 
 
 def _without_surplus_copies(
@@ -102,39 +112,114 @@ def _without_surplus_copies(
     return np.delete(everything, [item for item, _ in surplus]), surplus
 
 
-class _Search:
-    """Finds the k nearest among the items `needed`, for each of them."""
+class _Kept:
+    """The m best scores that each of n items has met so far, and whose they are; in no order."""
 
-    def __init__(self, directions: _Directions, needed: npt.NDArray[np.intp], k: int) -> None:
+    def __init__(self, n: int, m: int) -> None:
+        self.scores = np.full((n, m), -np.inf, np.float32)
+        self.places = np.zeros((n, m), np.int32)
+
+    def meet(self, rows: slice, scores: Matrix32, first: int) -> None:
+        """Let the items `rows` meet those from place `first` on: scores is (rows, theirs)."""
+        m = self.scores.shape[1]
+        both = np.concatenate([self.scores[rows], scores], axis=1)
+        best = np.argpartition(both, -m, axis=1)[:, -m:]
+        old = np.take_along_axis(self.places[rows], np.minimum(best, m - 1), axis=1)
+        self.scores[rows] = np.take_along_axis(both, best, axis=1)
+        self.places[rows] = np.where(best < m, old, best - m + first)
+
+
+class _Search:
+    """Finds the k nearest among the items `needed`, for each of them; a place is an index there."""
+
+    def __init__(
+        self, directions: _Directions, needed: Places, k: int, done: Callable[[int], object]
+    ) -> None:
         self._directions = directions
         self._needed = needed
         self._k = k
+        self._done = done
         self._centred = self._centre()
-        self._half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
-        lengths = np.sqrt(2 * self._half)
+        half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
+        self._half = half.astype(np.float32)
+        lengths = np.sqrt(2 * half)
         # |fl(x·y) - x·y| <= n_dims u |x||y| for any order of summation (Higham 2002, section 3.1);
         # the second term is for the rounding of the centred features and of the halves.
         n_dims = directions.shape[1]
         longest = lengths.max()
         self._error = _UNIT_ROUNDOFF * longest * (n_dims * lengths + 16 * longest)
 
-    def blocks(self) -> Iterator[tuple[npt.NDArray[np.intp], list[tuple[Items, Distances]]]]:
-        """Items a block and their nearest; one block's product runs beside another's ranking."""
-        n = len(self._needed)
-        step = max(1, _BLOCK_BYTES // (4 * n))
-        half = self._half.astype(np.float32)
-        waiting: deque[tuple[npt.NDArray[np.intp], Future[list[tuple[Items, Distances]]]]] = deque()
+    def blocks(self) -> Iterator[tuple[Places, Ranked]]:
+        """Items, a block at a time, and their nearest."""
+        n, m = len(self._needed), self._k + _SPARE
         with ThreadPoolExecutor(2) as pool:
-            for start in range(0, n, step):
-                places = np.arange(start, min(start + step, n))
-                scores = self._centred[places] @ self._centred.T
-                scores -= half
-                waiting.append((self._needed[places], pool.submit(self._rank_all, places, scores)))
-                if len(waiting) > 2:
-                    rows, ranked = waiting.popleft()
-                    yield rows, ranked.result()
-            for rows, ranked in waiting:
-                yield rows, ranked.result()
+            if n <= 8 * m:
+                everything = _chunks(np.arange(n), self._step())
+                yield from self._in_turn(self._looked_up(pool, everything, self._done))
+                return
+            kept = self._meet_all(m)
+            last = np.partition(kept.scores, m - self._k, axis=1)[:, m - self._k]
+            least = last - 2 * self._error
+            # Whoever's worst kept score may not be among the k best has all candidates kept.
+            certain = kept.scores.min(axis=1) < least
+            yield from self._in_turn(
+                (places, pool.submit(self._rank_kept, places, kept, least))
+                for places in _chunks(np.flatnonzero(certain), 256)
+            )
+            others = _chunks(np.flatnonzero(~certain), self._step())
+            yield from self._in_turn(self._looked_up(pool, others, lambda _: None))
+
+    def _step(self) -> int:
+        return max(1, _BLOCK_BYTES // (4 * len(self._needed)))
+
+    def _in_turn(
+        self, jobs: Iterable[tuple[Places, Future[Ranked]]]
+    ) -> Iterator[tuple[Places, Ranked]]:
+        """The jobs' results in their order, with two more under way."""
+        waiting: deque[tuple[Places, Future[Ranked]]] = deque()
+        for job in jobs:
+            waiting.append(job)
+            if len(waiting) > 2:
+                places, ranked = waiting.popleft()
+                yield self._needed[places], ranked.result()
+        for places, ranked in waiting:
+            yield self._needed[places], ranked.result()
+
+    def _looked_up(
+        self, pool: ThreadPoolExecutor, blocks: Iterable[Places], done: Callable[[int], object]
+    ) -> Iterator[tuple[Places, Future[Ranked]]]:
+        """Look the blocks up among all; one block's product runs beside another's ranking."""
+        for places in blocks:
+            scores = self._centred[places] @ self._centred.T
+            scores -= self._half
+            yield places, pool.submit(self._rank_all, places, scores)
+            done(len(places))
+
+    def _meet_all(self, m: int) -> _Kept:
+        """Let all items meet, each two blocks by one product; merging runs beside the next."""
+        n = len(self._needed)
+        kept = _Kept(n, m)
+        merges: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1) as merger:
+            for one in range(0, n, _BLOCK):
+                for other in range(one, n, _BLOCK):
+                    rows, columns = slice(one, one + _BLOCK), slice(other, other + _BLOCK)
+                    product = self._centred[rows] @ self._centred[columns].T
+                    merges.append(merger.submit(self._merge, kept, product, rows, columns))
+                    if len(merges) > 2:
+                        merges.popleft().result()
+                self._done(min(_BLOCK, n - one))
+            for merge in merges:
+                merge.result()
+        return kept
+
+    def _merge(self, kept: _Kept, product: Matrix32, rows: slice, columns: slice) -> None:
+        if rows == columns:
+            np.fill_diagonal(product, -np.inf)  # an item is not its own neighbour
+        else:
+            scores = np.subtract(product.T, self._half[rows], order="C")
+            kept.meet(columns, scores, rows.start)
+        kept.meet(rows, product - self._half[columns], columns.start)
 
     def _centre(self) -> Matrix32:
         """The needed directions less their mean: float32, rounded once."""
@@ -147,9 +232,7 @@ class _Search:
             centred[places] = self._directions.of(self._needed[places]) - mean
         return centred
 
-    def _rank_all(
-        self, places: npt.NDArray[np.intp], scores: Matrix32
-    ) -> list[tuple[Items, Distances]]:
+    def _rank_all(self, places: Places, scores: Matrix32) -> Ranked:
         # The score of an item with itself is not a candidate.
         scores[np.arange(len(places)), places] = -np.inf
         last = np.partition(scores, -self._k, axis=1)[:, -self._k]
@@ -157,6 +240,12 @@ class _Search:
         return [
             self._rank(place, np.flatnonzero(row >= bound))
             for place, row, bound in zip(places, scores, least, strict=True)
+        ]
+
+    def _rank_kept(self, places: Places, kept: _Kept, least: npt.NDArray[np.float64]) -> Ranked:
+        return [
+            self._rank(place, np.sort(kept.places[place][kept.scores[place] >= least[place]]))
+            for place in places
         ]
 
     def _rank(self, place: int, candidates: npt.NDArray[np.intp]) -> tuple[Items, Distances]:
@@ -168,6 +257,6 @@ class _Search:
         return items[nearest].astype(np.uint32), distances[nearest]
 
 
-def _chunks(rows: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    for start in range(0, len(rows), 1024):
-        yield rows[start : start + 1024]
+def _chunks(rows: Places, step: int = 1024) -> Iterator[Places]:
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lookalike_build import neighbours
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
 from support import Features, random_features
 
@@ -87,3 +88,53 @@ def test_every_item_is_counted_as_done() -> None:
 def test_recall_is_the_share_of_the_exact_that_is_found() -> None:
     assert recall_at_k([1, 2, 3, 4], [4, 9, 1]) == 0.5
     assert recall_at_k([1, 2], [2, 1]) == 1.0
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks so small that a few hundred items take the way of a large category."""
+    monkeypatch.setattr(neighbours, "_BLOCK", 64)
+    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 40_000)
+    monkeypatch.setattr(neighbours, "_SPARE", 4)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("n", [113, 127, 128, 129, 500])
+def test_a_large_category_by_halves_of_the_product(n: int) -> None:
+    assert_exact(random_features(n, n), 10)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_large_category_of_features_alike() -> None:
+    assert_exact(1 + 1e-3 * random_features(400, 1, n_dims=64), 20)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_large_category_with_more_near_copies_than_are_kept() -> None:
+    """Their scores are the same to float32: who is among the k nearest takes a second look."""
+    features = random_features(400, 2)
+    features[50:150] = features[7] * (1 + 1e-7 * random_features(100, 3))
+    features[200:230] = features[9]
+    assert_exact(features, 10)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_large_category_full_of_ties(data: st.DataObject) -> None:
+    n = data.draw(st.integers(60, 200))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    features = np.random.default_rng(seed).integers(0, 3, (n, 4)).astype(np.float32)
+    features[~features.any(axis=1)] = 1
+    assert_exact(features, data.draw(st.integers(1, 3)))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_every_item_of_a_large_category_is_counted_as_done() -> None:
+    counted: list[int] = []
+    features = random_features(400, 4)
+    features[10:60] = features[0]
+    exact_neighbours(features, 5, counted.append)
+    assert sum(counted) == 400
