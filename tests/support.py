@@ -63,7 +63,7 @@ def write_store(folder: Path, catalogue: Catalogue, model: Model = MODEL) -> Fea
     return FeatureStore.open(folder)
 
 
-def publish(root: Path, catalogue: Catalogue, features: Path, **settings: int) -> ReleaseRoot:
+def publish(root: Path, catalogue: Catalogue, features: Path, **settings: Any) -> ReleaseRoot:
     """Publish a release of the catalogue under `root`, through a store in `features`."""
     release_root = ReleaseRoot(root)
     index(write_store(features, catalogue), release_root, IndexSettings(**settings))

@@ -352,7 +352,8 @@ class Category:
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
         if n <= self.entry.k or self.entry.k == self.entry.n_items - 1:
             return exact, distances
-        search_k = max(self.entry.search_k, self.entry.n_trees * (n + 1))
+        # Measured for k; in proportion for more.
+        search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
         found, found_distances = self.index.get_nns_by_item(
             item, n + 1, search_k=search_k, include_distances=True
         )

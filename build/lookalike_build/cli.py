@@ -3,7 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lookalike import __version__
@@ -91,7 +92,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     added.add_argument(
         "--max-rejected",
-        type=_percentage,
+        type=_number(100),
         default=5.0,
         metavar="PERCENT",
         help="exit with status 1 where more of the photos are rejected (%(default)s)",
@@ -130,6 +131,12 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=whole_number(1),
         default=defaults.seed,
         help="seed of Annoy's trees (%(default)s)",
+    )
+    added.add_argument(
+        "--recall",
+        type=_number(1),
+        default=defaults.recall,
+        help="recall that Annoy is to reach where the table does not, 0 to 1 (%(default)s)",
     )
     added.add_argument(
         "--keep",
@@ -178,7 +185,7 @@ def _index(options: argparse.Namespace) -> None:
     started = time.monotonic()
     store = FeatureStore.open(options.features)
     root = ReleaseRoot(options.root)
-    settings = IndexSettings(options.trees, options.neighbours, options.seed)
+    settings = IndexSettings(options.trees, options.neighbours, options.seed, options.recall)
     with progress("index", sum(store.categories.values())) as done:
         name, new = index(store, root, settings, done)
     for entry in root.manifest(name).categories:
@@ -199,11 +206,13 @@ def _file(text: str) -> Path:
     return path
 
 
-def _percentage(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f'must be a percentage from 0 to 100, not "{text}"')
-    return value
+def _number(most: float) -> Callable[[str], float]:
+    """An argparse type: a number from 0 to `most`."""
+
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if 0 <= float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(f'must be a number from 0 to {most:g}, not "{text}"')
+
+    return parse

@@ -12,16 +12,17 @@ from lookalike_build.features import CategoryFeatures, FeatureError, Features, F
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
 from lookalike_build.staging import Staging
 
-RECALL_SAMPLE = 200
+RECALL_SAMPLE = 100
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How to index: Annoy's trees and seed, and how many neighbours the exact table holds."""
+    """How to index: Annoy's trees, seed and recall, and how many neighbours the table holds."""
 
     n_trees: int = 10
     neighbours: int = 100
     seed: int = 1
+    recall: float = 0.95
 
 
 def index(
@@ -59,11 +60,9 @@ def _index_category(
     k = min(settings.neighbours, len(features) - 1)
     table = exact_neighbours(features, k, done)
     annoy = _annoy(features, settings)
-    # Annoy's own default, which is the paper's setting, for as many answers as the table holds.
-    search_k = settings.n_trees * (k + 1)
-    recall = _recall(annoy, features, table[0], search_k)
+    search_k, *recall = _search_k(annoy, features, table[0], settings)
     index = (annoy, settings.n_trees, search_k)
-    staging.add_category(category.category_id, category.product_ids, table, index, recall)
+    staging.add_category(category.category_id, category.product_ids, table, index, tuple(recall))
 
 
 def _annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
@@ -76,19 +75,37 @@ def _annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
     return annoy
 
 
-def _recall(
-    annoy: AnnoyIndex, features: Features, neighbours: Items, search_k: int
-) -> tuple[float | None, int]:
-    """Annoy's mean recall over a sample of items, asked by vector; the size of the sample."""
+def _search_k(
+    annoy: AnnoyIndex, features: Features, neighbours: Items, settings: IndexSettings
+) -> tuple[int, float | None, int]:
+    """How far Annoy has to search for the recall asked for; the recall measured, over how many items.
+
+    At least Annoy's own default, which is the paper's setting, and at most through all of every tree.
+    """
     n_items, k = neighbours.shape
+    search_k = settings.n_trees * (k + 1)
     if k == 0:
-        return None, 0
+        return search_k, None, 0
     sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.int64))
-    recalls = [
-        recall_at_k(
-            neighbours[item],
-            annoy.get_nns_by_vector(features[item].tolist(), k + 1, search_k=search_k),
+
+    def recall(search_k: int) -> float:
+        """Mean recall of the sampled items, asked by vector."""
+        found = (
+            annoy.get_nns_by_vector(features[item].tolist(), k + 1, search_k=search_k)
+            for item in sample
         )
-        for item in sample
-    ]
-    return float(np.mean(recalls)), len(sample)
+        return float(
+            np.mean([recall_at_k(neighbours[i], f) for i, f in zip(sample, found, strict=True)])
+        )
+
+    measured, too_low = recall(search_k), 0
+    while measured < settings.recall and search_k < settings.n_trees * n_items:
+        search_k, too_low = 2 * search_k, search_k
+        measured = recall(search_k)
+    for _ in range(3 if too_low else 0):
+        less = (too_low + search_k) // 2
+        if (found := recall(less)) >= settings.recall:
+            search_k, measured = less, found
+        else:
+            too_low = less
+    return search_k, measured, len(sample)

@@ -66,15 +66,35 @@ def test_what_the_manifest_says(integer_root: ReleaseRoot) -> None:
     assert all(entry.n_trees == 10 for entry in entries.values())
     assert (entries[3].recall, entries[3].recall_sample) == (None, 0)
     assert entries[2].recall == 1.0
-    assert (entries[40].recall_sample, entries[40].search_k) == (200, 1010)
-    assert 0.5 < (entries[40].recall or 0) < 1
+    assert entries[40].recall_sample == 100
+    assert 1010 <= entries[40].search_k <= 3000
+    assert 0.95 <= (entries[40].recall or 0) < 1
 
 
 def test_the_settings_are_used(tmp_path: Path) -> None:
-    root = publish(tmp_path / "r", integer_catalogue(), tmp_path / "f", n_trees=3, neighbours=5)
+    settings = {"n_trees": 3, "neighbours": 5, "recall": 0}
+    root = publish(tmp_path / "r", integer_catalogue(), tmp_path / "f", **settings)
     category = root.open(current(root).name).categories[40]
     assert category.neighbours.shape == (300, 5)
     assert (category.index.get_n_trees(), category.entry.search_k) == (3, 18)
+
+
+@pytest.mark.parametrize("recall", [0.0, 0.5, 0.9, 0.99, 1.0])
+def test_annoy_reaches_the_recall_asked_for_and_searches_no_further(
+    tmp_path: Path, recall: float
+) -> None:
+    catalogue = {1: (list(range(1500)), random_features(1500, 0))}
+    root = publish(tmp_path / "r", catalogue, tmp_path / "f", recall=recall, neighbours=10)
+    (entry,) = Manifest.read(current(root)).categories
+    assert (entry.recall or 0) >= recall
+    default = 10 * 11
+    assert entry.search_k == default or entry.search_k <= 10 * 1500 * 2
+    if recall in (0.9, 0.99):
+        assert entry.search_k > default
+        less = publish(tmp_path / "r", catalogue, tmp_path / "f", recall=0.5, neighbours=10)
+        (lower,) = Manifest.read(current(less)).categories
+        assert lower.search_k < entry.search_k
+        assert (lower.recall or 0) < recall
 
 
 def test_the_index_file_is_the_vector_store(integer_root: ReleaseRoot) -> None:
