@@ -60,9 +60,10 @@ def _index_category(
     k = min(settings.neighbours, len(features) - 1)
     table = exact_neighbours(features, k, done)
     annoy = _annoy(features, settings)
-    search_k, *recall = _search_k(annoy, features, table[0], settings)
+    search_k, recall, n_sampled = _search_k(annoy, features, table[0], settings)
     index = (annoy, settings.n_trees, search_k)
-    staging.add_category(category.category_id, category.product_ids, table, index, tuple(recall))
+    measured = (recall, n_sampled)
+    staging.add_category(category.category_id, category.product_ids, table, index, measured)
 
 
 def _annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
@@ -94,9 +95,8 @@ def _search_k(
             annoy.get_nns_by_vector(features[item].tolist(), k + 1, search_k=search_k)
             for item in sample
         )
-        return float(
-            np.mean([recall_at_k(neighbours[i], f) for i, f in zip(sample, found, strict=True)])
-        )
+        pairs = zip(neighbours[sample], found, strict=True)
+        return float(np.mean([recall_at_k(exact, items) for exact, items in pairs]))
 
     measured, too_low = recall(search_k), 0
     while measured < settings.recall and search_k < settings.n_trees * n_items:

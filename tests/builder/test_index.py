@@ -14,6 +14,7 @@ from lookalike_build.features import FeatureError, FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
 from support import (
     MODEL,
+    Catalogue,
     integer_catalogue,
     publish,
     random_features,
@@ -83,7 +84,7 @@ def test_the_settings_are_used(tmp_path: Path) -> None:
 def test_annoy_reaches_the_recall_asked_for_and_searches_no_further(
     tmp_path: Path, recall: float
 ) -> None:
-    catalogue = {1: (list(range(1500)), random_features(1500, 0))}
+    catalogue: Catalogue = {1: (list(range(1500)), random_features(1500, 0))}
     root = publish(tmp_path / "r", catalogue, tmp_path / "f", recall=recall, neighbours=10)
     (entry,) = Manifest.read(current(root)).categories
     assert (entry.recall or 0) >= recall
