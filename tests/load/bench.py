@@ -1,4 +1,4 @@
-"""``make bench``: requests a second of Lookalike beside the ceiling, both under one NGINX Unit.
+"""``make bench``: Lookalike beside the ceiling under one NGINX Unit, the table beside a product.
 
 Side by side means in turn, round by round, on the same Unit: ratios hold on a machine whose speed
 drifts, absolute figures do not. Needs ``unitd`` and ``wrk`` on PATH; sends to 127.0.0.1 only.
@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from annoy import AnnoyIndex
 from lookalike.release import METRIC, Model
 from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit, configuration, find_unitd
+from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.staging import Staging
 from servers import SHIPPED, free_port
 
@@ -44,8 +46,8 @@ def main() -> None:
     """Make the release if need be, measure, print the table."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--connections", type=int, default=32)
     options = parser.parse_args()
     unitd = find_unitd()
@@ -58,15 +60,22 @@ def main() -> None:
         targets = {"ceiling": ceiling, "lookalike": app}
         for address in targets.values():
             measure(address, 2, options.connections)
-        rounds = [
-            {
-                name: measure(address, options.seconds, options.connections)
-                for name, address in targets.items()
-            }
-            for _ in range(options.rounds)
-        ]
+        rounds = []
+        for number in range(options.rounds):
+            # Each goes first in turn: the machine may be getting slower or faster.
+            order = sorted(targets, reverse=bool(number % 2))
+            rounds.append(
+                {
+                    name: measure(targets[name], options.seconds, options.connections)
+                    for name in order
+                }
+            )
         memory = {name: memory_mb(unit, name) for name in targets}
-    print_table(rounds, memory)
+    served = print_table(rounds, memory)
+    built = table_ratios(rounds=2)
+    print()
+    verdict("requests/s, lookalike / ceiling", served, lambda ratio: ratio >= 0.95, "0.95 or more")
+    verdict("exact table / one product", built, lambda ratio: ratio <= 1, "1 or less")
 
 
 def make_release(root: ReleaseRoot) -> None:
@@ -135,11 +144,11 @@ def memory_mb(unit: PrivateUnit, application: str) -> float:
     return total / 1000
 
 
-def print_table(rounds: list[dict[str, Run]], memory: dict[str, float]) -> None:
-    """Medians over the rounds, and the ratio round by round."""
+def print_table(rounds: list[dict[str, Run]], memory: dict[str, float]) -> list[float]:
+    """Print medians over the rounds; the ratio of requests/s round by round."""
     print(f"\nGET /nns, {N_ITEMS} x {N_DIMS}, limit {LIMIT}, ids at random, {len(rounds)} rounds\n")
     print(f"{'':12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}{'memory MB':>11}")
-    for name in rounds[0]:
+    for name in sorted(rounds[0]):
         runs = [each[name] for each in rounds]
         rate, p50, p99 = (
             statistics.median(getattr(run, what) for run in runs)
@@ -147,9 +156,35 @@ def print_table(rounds: list[dict[str, Run]], memory: dict[str, float]) -> None:
         )
         errors = sum(run.errors for run in runs)
         print(f"{name:12}{rate:12.0f}{p50:9.2f}{p99:9.2f}{errors:8}{memory[name]:11.1f}")
-    ratios = [each["lookalike"].requests_s / each["ceiling"].requests_s for each in rounds]
-    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"\nlookalike / ceiling: {middle:.3f} ({low:.3f} to {high:.3f})")
+    print(flush=True)
+    return [each["lookalike"].requests_s / each["ceiling"].requests_s for each in rounds]
+
+
+def table_ratios(rounds: int) -> list[float]:
+    """Time of the exact table over that of one float32 matrix product of its size, in turn."""
+    rng = np.random.default_rng(0)
+    # Products in groups, as in a shop, so that neighbours are nearer than the rest.
+    groups = np.abs(rng.normal(size=(N_ITEMS // 16, N_DIMS))).astype(np.float32)
+    features = np.abs(rng.normal(size=(N_ITEMS, N_DIMS))).astype(np.float32)
+    features += 2 * groups[rng.integers(0, len(groups), N_ITEMS)]
+    copy, ratios = features.copy(), []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        features @ copy.T
+        product_s = time.perf_counter() - started
+        started = time.perf_counter()
+        exact_neighbours(features, K)
+        table_s = time.perf_counter() - started
+        print(f"exact table, k {K}: {table_s:.1f} s, one product: {product_s:.1f} s", flush=True)
+        ratios.append(table_s / product_s)
+    return ratios
+
+
+def verdict(what: str, ratios: list[float], holds: Callable[[float], bool], bound: str) -> None:
+    """One line a number to hold: the median, its range, and whether it holds."""
+    middle = statistics.median(ratios)
+    word = "holds" if holds(middle) else "does not hold"
+    print(f"{word}: {what} {middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f}), {bound}")
 
 
 def _ancestors(process: Path) -> set[int]:
