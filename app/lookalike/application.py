@@ -72,8 +72,12 @@ class Application:
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333) with Content-Length and at most one body chunk."""
         started = perf_counter_ns()
-        answer = self._usual(environ) or self._answer(environ)
-        status, headers, body = answer
+        usual = self._usual(environ)
+        if usual is not None:
+            start_response(OK, usual[0])
+            self._metrics.answered_nns(perf_counter_ns() - started)
+            return [usual[1]]
+        status, headers, body = self._answer(environ)
         path = environ.get("PATH_INFO", "")
         self._metrics.answered(path, status, perf_counter_ns() - started)
         # A 304 has no body and so neither type nor length.
@@ -83,8 +87,8 @@ class Application:
         start_response(status, [*headers, ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _usual(self, environ: "WSGIEnvironment") -> Answer | None:
-        """The answer to most requests in a third of the time; None for all others."""
+    def _usual(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+        """The 200 that most requests get, in a third of the time; None for all others."""
         if (
             environ.get("PATH_INFO") != "/nns"
             or environ["REQUEST_METHOD"] != "GET"
@@ -93,11 +97,14 @@ class Application:
             return None
         try:
             release = self._source.release
-            query = environ.get("QUERY_STRING", "")
-            body = release and usual_body(release, query, self._max_limit)
+            if release is None:
+                return None
+            body = usual_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
+            if body is None:
+                return None
+            return [*self._json_headers(release), ("Content-Length", str(len(body)))], body
         except Exception:  # the full way meets the same defect, answers and logs it
             return None
-        return (OK, self._json_headers(release), body) if release and body else None
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
         try:

@@ -44,6 +44,7 @@ _REQUESTS = {
     for i, route in enumerate(ROUTES)
     for j, status in enumerate(STATUSES)
 }
+_NNS_OK = _REQUESTS["/nns", "200 OK"]
 _LATENCY = 2 + len(_REQUESTS)
 _LATENCY_SUM = _LATENCY + len(BUCKETS_S) + 1
 _SWAPS = _LATENCY_SUM + 1
@@ -72,6 +73,13 @@ class Metrics:
                 self._path = None
         self._table = memoryview(mmap.mmap(-1, _FILE_BYTES)).cast("Q")
         self._row = self._take_row()
+
+    def answered_nns(self, nanoseconds: int) -> None:
+        """`answered` for a 200 of ``/nns``, the most frequent answer, without its look-ups."""
+        row = self._row
+        row[_NNS_OK] += 1
+        row[_LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
+        row[_LATENCY_SUM] += nanoseconds
 
     def answered(self, route: str, status: str, nanoseconds: int) -> None:
         """Count one answer, and for ``/nns`` how long it took."""

@@ -329,20 +329,11 @@ class Category:
         known = item < self.product_ids.size and self.product_ids[item] == key
         return item if known else None
 
-    def integer_neighbours(self, product_id: int, n: int) -> list[int] | None:
-        """The product ids of the `n` nearest, itself left out, straight from the table.
-
-        None where the table cannot tell: ids are strings, the product is unknown, or n is beyond k
-        and more is to be had.
-        """
-        k = self.entry.k
-        if self._integers is None or (n > k and k < self.entry.n_items - 1):
+    def integer_table(self) -> "tuple[memoryview[int], memoryview[int], int, int] | None":
+        """Product ids, the flat neighbour table, n_items and k; None where ids are strings."""
+        if self._integers is None:
             return None
-        item = self.item_of(product_id)
-        if item is None:
-            return None
-        ids = self._integers
-        return [ids[other] for other in self._table[item * k : item * k + min(n, k)]]
+        return self._integers, self._table, self.entry.n_items, self.entry.k
 
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
@@ -388,12 +379,36 @@ class Category:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
 
 
-@dataclass(frozen=True)
 class Release:
     """An open release: its manifest and its categories by id."""
 
-    manifest: Manifest
-    categories: Mapping[Id, Category]
+    def __init__(self, manifest: Manifest, categories: Mapping[Id, Category]) -> None:
+        self.manifest = manifest
+        self.categories = categories
+        self._tables = {
+            category_id: table
+            for category_id, category in categories.items()
+            if isinstance(category_id, int) and (table := category.integer_table())
+        }
+
+    def integer_neighbours(self, category_id: int, product_id: int, n: int) -> list[int] | None:
+        """The product ids of the `n` nearest, itself left out, straight from the table.
+
+        None where the table cannot tell: ids are strings, one is unknown, or n is beyond k and more
+        is to be had.
+        """
+        table = self._tables.get(category_id)
+        if table is None:
+            return None
+        ids, neighbours, n_items, k = table
+        if n > k:
+            if k != n_items - 1:
+                return None
+            n = k
+        item = bisect_left(ids, product_id)
+        if item == n_items or ids[item] != product_id:
+            return None
+        return [ids[other] for other in neighbours[item * k : item * k + n]]
 
 
 def open_release(folder: Path) -> Release:

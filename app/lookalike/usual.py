@@ -6,7 +6,6 @@ None here and left to the full way; where both answer, they answer the same (a t
 """
 
 import re
-from functools import cache
 
 from lookalike.query import DEFAULT_LIMIT
 from lookalike.release import Release
@@ -22,19 +21,23 @@ def usual_body(release: Release, query: str, max_limit: int) -> bytes | None:
     if match is None:
         return None
     category_id, product_id, limit_text = match.groups()
-    category = release.categories.get(int(category_id))
     limit = int(limit_text) if limit_text else DEFAULT_LIMIT
-    if category is None or not 1 <= limit <= max_limit:
+    if not 1 <= limit <= max_limit:
         return None
     product = int(product_id)
-    neighbours = category.integer_neighbours(product, limit - 1)
+    neighbours = release.integer_neighbours(int(category_id), product, limit - 1)
     if neighbours is None:
         return None
     # orjson takes four times as long: it allocates for any document, this for eleven numbers.
-    return _array(len(neighbours)) % (product, *neighbours)
+    return _ARRAYS[len(neighbours)] % (product, *neighbours)
 
 
-@cache
-def _array(n: int) -> bytes:
-    """The template of a JSON array of a number and n more."""
-    return b"[%d" + n * b",%d" + b"]"
+class _Arrays(dict[int, bytes]):
+    """Templates of a JSON array of a number and n more, by n."""
+
+    def __missing__(self, n: int) -> bytes:
+        self[n] = b"[%d" + n * b",%d" + b"]"
+        return self[n]
+
+
+_ARRAYS = _Arrays()
