@@ -65,7 +65,9 @@ def embedded(root: ReleaseRoot) -> Iterator[Server]:
         command = [sys.executable, "-m", "lookalike", "serve", "--root", str(root.path)]
         command += ["--port", str(server.address[1]), "--workers", "2"]
         with server.log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         try:
             _wait_until(lambda: _is_ready(server))
             yield server
@@ -80,6 +82,8 @@ def embedded(root: ReleaseRoot) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            left = _end_session(process.pid)
+        assert not left, server.log.read_text()
         assert "Traceback" not in server.log.read_text(), server.log.read_text()
 
 
@@ -102,6 +106,7 @@ def unit(root: ReleaseRoot) -> Iterator[Server]:
             yield server
             served = server.log.read_text()
             private.stop()
+            assert not _end_session(private.process.pid), server.log.read_text()
         except BaseException:
             print(server.log.read_text())
             raise
@@ -145,9 +150,30 @@ def _is_ready(server: Server) -> bool:
         return False
 
 
+def _end_session(session: int) -> list[int]:
+    """The processes that a stopped server left behind, which are ended here."""
+    until = time.monotonic() + 1
+    while (left := _in_session(session)) and time.monotonic() < until:
+        time.sleep(0.02)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def _in_session(session: int) -> list[int]:
+    pids = (int(process.name) for process in Path("/proc").glob("[0-9]*"))
+    statuses = ((pid, _status(pid)) for pid in pids)
+    return [pid for pid, at in statuses if at and at[0] not in "ZX" and int(at[3]) == session]
+
+
 def _runs(pid: int) -> bool:
+    fields = _status(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def _status(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; none where there is no such process."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+        return []

@@ -30,6 +30,8 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         blocking_threads=1,  # a request never waits for anything
         websockets=False,
         respawn_failed_workers=True,
+        # A worker told to stop while it starts may miss it, and granian would wait for it for good.
+        workers_kill_timeout=5,
         log_access=False,
     ).serve()
 

@@ -23,6 +23,7 @@ from lookalike.settings import ROOT
 
 APPLICATION = "lookalike"
 _START_S = 10.0
+_STOP_S = 5.0
 
 
 class UnitError(Exception):
@@ -92,9 +93,10 @@ class PrivateUnit:
         """Stop Unit and all its processes, in order: SIGTERM would cut them off from each other."""
         self.process.send_signal(signal.SIGQUIT)
         try:
-            self.process.wait(_START_S)
+            self.process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            # Unit 1.35 does not come to an end if an application's process is just being replaced.
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def configure(self, config: dict[str, Any]) -> None:

@@ -90,6 +90,15 @@ def test_a_killed_process_is_followed_by_right_answers(
                 answered = answered + 1 if _answer(server) == right else 0
 
 
+@pytest.mark.parametrize("delay_s", [0, 0.1, 0.5, 0.7])
+def test_stopping_just_after_a_kill_leaves_no_process(
+    serve: Serve, integer_root: ReleaseRoot, delay_s: float
+) -> None:
+    with serve(integer_root) as server:
+        server.kill(min(server.workers()))
+        time.sleep(delay_s)  # `serve` fails if a process is left
+
+
 def _answer(server: Server) -> bytes | None:
     """The body of a 200; None where the killed process took the connection with it."""
     try:
