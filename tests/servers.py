@@ -153,14 +153,15 @@ def _is_ready(server: Server) -> bool:
 def _end_session(session: int) -> list[int]:
     """The processes that a stopped server left behind, which are ended here."""
     until = time.monotonic() + 1
-    while (left := _in_session(session)) and time.monotonic() < until:
+    while (left := in_session(session)) and time.monotonic() < until:
         time.sleep(0.02)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     return left
 
 
-def _in_session(session: int) -> list[int]:
+def in_session(session: int) -> list[int]:
+    """The living processes of a session, which a server's first process has begun."""
     pids = (int(process.name) for process in Path("/proc").glob("[0-9]*"))
     statuses = ((pid, _status(pid)) for pid in pids)
     return [pid for pid, at in statuses if at and at[0] not in "ZX" and int(at[3]) == session]

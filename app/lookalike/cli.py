@@ -13,7 +13,7 @@ from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT
 
-DONE, FAILED, WRONG_CALL = 0, 1, 2
+DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +114,7 @@ def _check(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root)
     name = options.release or root.current()
     if name is None:
-        raise RootError(f"no release in {options.root} yet; `lookalike-build index` makes one")
+        raise root.none_yet()
     for entry in root.check(name):
         print(f"category {entry.category_id}: {entry.n_items} products, sound", flush=True)
     print(f"release {name} is sound")
@@ -140,7 +140,7 @@ def _releases(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root)
     current = root.current()
     if not root.names():
-        raise RootError(f"no release in {options.root} yet; `lookalike-build index` makes one")
+        raise root.none_yet()
     for name in root.names():
         mark = "*" if name == current else " "
         try:

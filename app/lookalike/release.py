@@ -411,12 +411,11 @@ class Release:
         return [ids[other] for other in neighbours[item * k : item * k + n]]
 
 
-def open_release(folder: Path) -> Release:
+def open_release(folder: Path, manifest: Manifest) -> Release:
     """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
 
     Raises ReleaseError with the file named. Nothing of it stays open then.
     """
-    manifest = Manifest.read(folder)
     categories: dict[Id, Category] = {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)

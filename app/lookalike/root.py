@@ -71,6 +71,10 @@ class ReleaseRoot:
             raise RootError(f"{self.path / CURRENT} points to {target}, not to a release")
         return target.name
 
+    def none_yet(self) -> RootError:
+        """What to raise where a release is needed and there is none."""
+        return RootError(f"no release in {self.path} yet; `lookalike-build index` makes one")
+
     def folder(self, name: str) -> Path:
         """The folder of the release `name`; RootError if there is none."""
         folder = self.releases / name
@@ -94,14 +98,13 @@ class ReleaseRoot:
 
     def open(self, name: str) -> Release:
         """Open the release `name` for serving; ReleaseError if it must not be served."""
-        self.manifest(name)
-        return open_release(self.folder(name))
+        return open_release(self.folder(name), self.manifest(name))
 
     def check(self, name: str) -> Iterator[CategoryEntry]:
         """Check every byte of `name`, yielding each category when done; ReleaseError if unfit."""
         manifest = self.manifest(name)
         yield from verify_digests(self.folder(name), manifest)
-        self.open(name)
+        open_release(self.folder(name), manifest)
 
     def new_name(self, content_digest: str) -> str:
         """A name for a new release that sorts after all others: UTC time, then content."""
@@ -117,8 +120,8 @@ class ReleaseRoot:
         """Make the folders of an empty root where there are none; RootError if that fails."""
         try:
             self.releases.mkdir(parents=True, exist_ok=True)
-            sync_folder(self.path)
-            sync_folder(self.path.absolute().parent)
+            sync(self.path)
+            sync(self.path.absolute().parent)
         except OSError as error:
             raise RootError(f"cannot create {self.releases}: {error.strerror}") from error
 
@@ -146,10 +149,10 @@ class ReleaseRoot:
 
     def publish(self, name: str) -> None:
         """Check the staged release, give it its name and make it current."""
-        open_release(self.staging)
-        sync_folder(self.staging)
+        open_release(self.staging, Manifest.read(self.staging))
+        sync(self.staging)
         self.staging.rename(self.releases / name)
-        sync_folder(self.releases)
+        sync(self.releases)
         self.make_current(name)
 
     def make_current(self, name: str) -> None:
@@ -158,7 +161,7 @@ class ReleaseRoot:
         link.unlink(missing_ok=True)
         link.symlink_to(Path(RELEASES, name))
         link.replace(self.path / CURRENT)
-        sync_folder(self.path)
+        sync(self.path)
 
     def switch(self, name: str, done: Callable[[CategoryEntry], object] = lambda _: None) -> None:
         """Check every byte of `name`, then make it current. `done` hears of each category."""
@@ -181,15 +184,15 @@ class ReleaseRoot:
             # Renamed first, so that a half-removed release is never seen as a release.
             doomed = self.releases / f".removed-{name}"
             self.releases.joinpath(name).rename(doomed)
-        sync_folder(self.releases)
+        sync(self.releases)
         for doomed in self.releases.glob(".removed-*"):
             shutil.rmtree(doomed)
         return removed
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's bytes, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -69,9 +69,7 @@ class ReleaseSource:
     def _take_up(self) -> None:
         name = self._root.current()
         if name is None:
-            raise RootError(
-                f"no release in {self._root.path} yet; `lookalike-build index` makes one"
-            )
+            raise self._root.none_yet()
         started = time.monotonic()
         release = self._root.open(name)
         self.release, self.problem = release, None

@@ -4,7 +4,6 @@ The private Unit has its own folder for state, control socket and log, so it mee
 machine may be running. Made for the demo and the tests; production uses the machine's own.
 """
 
-import copy
 import grp
 import http.client
 import json
@@ -41,13 +40,13 @@ def configuration(shipped: Path, listen: str, home: Path, root: Path) -> dict[st
 
     `listen` is host:port, `home` the Python environment, `root` the release root.
     """
-    config = copy.deepcopy(json.loads(shipped.read_text()))
+    config: dict[str, Any] = json.loads(shipped.read_text())
     ((_, listener),) = config["listeners"].items()
     config["listeners"] = {listen: listener}
     application = config["applications"][APPLICATION]
     application["home"] = str(home)
     application["environment"][ROOT.name] = str(root)
-    return dict(config)
+    return config
 
 
 class PrivateUnit:

@@ -18,7 +18,7 @@ from lookalike_build.index import IndexSettings, index
 from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, WeightsError
 from lookalike_build.progress import progress
 
-DONE, FAILED, WRONG_CALL = 0, 1, 2
+DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 _MAX_SHOWN = 10
 
 

@@ -59,14 +59,15 @@ def _index_category(
     features = category.features
     k = min(settings.neighbours, len(features) - 1)
     table = exact_neighbours(features, k, done)
-    annoy = _annoy(features, settings)
+    annoy = build_annoy(features, settings)
     search_k, recall, n_sampled = _search_k(annoy, features, table[0], settings)
     index = (annoy, settings.n_trees, search_k)
     measured = (recall, n_sampled)
     staging.add_category(category.category_id, category.product_ids, table, index, measured)
 
 
-def _annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
+def build_annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
+    """The Annoy index of features (n_items, n_dims), built, not saved; by seed the same bytes."""
     annoy = AnnoyIndex(features.shape[1], METRIC)
     annoy.set_seed(settings.seed)
     for item, feature in enumerate(features):

@@ -31,18 +31,18 @@ from lookalike.release import (
     ReleaseError,
     category_folder,
 )
-from lookalike.root import ReleaseRoot, RootError, sync_folder
+from lookalike.root import ReleaseRoot, RootError, sync
 
 
 class Staging:
     """Writes one release under `root`, whose lock the caller holds."""
 
     def __init__(self, root: ReleaseRoot) -> None:
-        root.remove_staging()
-        root.staging.mkdir()
         self._root = root
         self._entries: list[CategoryEntry] = []
         self._current = _manifest(root, root.current())
+        root.remove_staging()
+        root.staging.mkdir()
 
     def add_category(
         self,
@@ -65,7 +65,7 @@ class Staging:
         _write_array(folder / DISTANCES, distances.astype("<f4"))
         annoy, n_trees, search_k = index
         annoy.save(str(folder / INDEX))
-        _sync(folder / INDEX)
+        sync(folder / INDEX)
         entry = CategoryEntry(
             category_id=category_id,
             n_items=len(product_ids),
@@ -77,7 +77,7 @@ class Staging:
             files={file: FileEntry.of(folder / file) for file in FILES},
         )
         self._share(folder, entry)
-        sync_folder(folder)
+        sync(folder)
         self._entries.append(entry)
         return entry
 
@@ -102,7 +102,7 @@ class Staging:
         manifest = Manifest(name, model, n_dims, *id_types, categories=tuple(self._entries))
         path = self._root.staging / MANIFEST
         path.write_text(manifest.to_json(), encoding="utf-8")
-        _sync(path)
+        sync(path)
         self._root.publish(name)
         return name, True
 
@@ -132,7 +132,7 @@ def _id_array(product_ids: npt.NDArray[np.int64] | list[str]) -> npt.NDArray[np.
 def _write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     with path.open("wb") as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0))
-    _sync(path)
+    sync(path)
 
 
 def _replace_by_link(path: Path, published: Path) -> None:
@@ -141,12 +141,3 @@ def _replace_by_link(path: Path, published: Path) -> None:
     with suppress(OSError):
         os.link(published, link)
         link.replace(path)
-
-
-def _sync(path: Path) -> None:
-    """Make a file's bytes survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

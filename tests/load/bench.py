@@ -13,19 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from annoy import AnnoyIndex
 
-from lookalike.release import METRIC, Model
+from lookalike.release import Model
 from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit, configuration, find_unitd
+from lookalike_build.index import IndexSettings, build_annoy
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.staging import Staging
-from servers import SHIPPED, free_port
+from servers import SHIPPED, free_port, in_session
 
 N_ITEMS, N_DIMS, K, N_TREES = 31_667, 2048, 100, 10
 LIMIT = 12
@@ -82,11 +82,7 @@ def make_release(root: ReleaseRoot) -> None:
     """A release of the paper's mean category; neighbours at random, which serving cannot tell."""
     print(f"making a release of {N_ITEMS} x {N_DIMS} in {root.path} ...", flush=True)
     rng = np.random.default_rng(0)
-    annoy = AnnoyIndex(N_DIMS, METRIC)
-    annoy.set_seed(1)
-    for item in range(N_ITEMS):
-        annoy.add_item(item, rng.random(N_DIMS, np.float32).tolist())
-    annoy.build(N_TREES, n_jobs=1)
+    annoy = build_annoy(rng.random((N_ITEMS, N_DIMS), np.float32), IndexSettings(n_trees=N_TREES))
     neighbours = rng.integers(0, N_ITEMS, (N_ITEMS, K), np.uint32)
     distances = np.sort(rng.random((N_ITEMS, K), np.float32), axis=1)
     product_ids = np.arange(N_ITEMS, dtype=np.int64) * 3 + 10_000
@@ -132,15 +128,11 @@ def measure(address: str, seconds: int, connections: int) -> Run:
 def memory_mb(unit: PrivateUnit, application: str) -> float:
     """Proportional set size of an application's processes, in MB."""
     total = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            parents = _ancestors(process)
-            if f'unit: "{application}" application' in command and unit.process.pid in parents:
-                rollup = (process / "smaps_rollup").read_text()
-                total += int(_found(r"^Pss:\s+(\d+) kB", rollup))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for pid in in_session(unit.process.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            process = Path(f"/proc/{pid}")
+            if f'unit: "{application}" application' in (process / "cmdline").read_text():
+                total += int(_found(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text()))
     return total / 1000
 
 
@@ -185,15 +177,6 @@ def verdict(what: str, ratios: list[float], holds: Callable[[float], bool], boun
     middle = statistics.median(ratios)
     word = "holds" if holds(middle) else "does not hold"
     print(f"{word}: {what} {middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f}), {bound}")
-
-
-def _ancestors(process: Path) -> set[int]:
-    found = set()
-    while process.name != "0":
-        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-        found.add(int(parent))
-        process = process.with_name(parent)
-    return found
 
 
 def _found(pattern: str, text: str) -> str:
