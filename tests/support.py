@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.application import Application
-from lookalike.release import Id, Model
+from lookalike.manifest import Id, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.features import FeatureStore, FeatureWriter

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
+from lookalike.category import Category
 from lookalike.errors import (
     HttpError,
     MethodNotAllowed,
@@ -17,7 +18,7 @@ from lookalike.errors import (
     Unavailable,
 )
 from lookalike.query import Query, parse_query
-from lookalike.release import Category, Release
+from lookalike.release import Release
 from lookalike.source import ReleaseSource
 from lookalike.usual import usual_body
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lookalike import __version__
 from lookalike.arguments import port, whole_number
-from lookalike.release import Manifest, ReleaseError
+from lookalike.manifest import Manifest, ReleaseError
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT

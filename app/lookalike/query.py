@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from lookalike.errors import BadRequest
-from lookalike.release import MAX_INTEGER_ID, Id, IdType, id_problem
+from lookalike.manifest import MAX_INTEGER_ID, Id, IdType, id_problem
 
 DEFAULT_LIMIT = 10
 """How many product ids an answer has when `limit` is not given, as in Miyake et al. (2017)."""

@@ -18,16 +18,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lookalike.release import (
-    MANIFEST,
-    CategoryEntry,
-    Manifest,
-    Release,
-    ReleaseError,
-    is_release_name,
-    open_release,
-    verify_digests,
-)
+from lookalike.manifest import MANIFEST, CategoryEntry, Manifest, ReleaseError, is_release_name
+from lookalike.release import Release, open_release, verify_digests
 
 RELEASES = "releases"
 CURRENT = "current"

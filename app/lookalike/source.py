@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 
+from lookalike.manifest import MANIFEST, ReleaseError
 from lookalike.metrics import Metrics
-from lookalike.release import MANIFEST, Release, ReleaseError
+from lookalike.release import Release
 from lookalike.root import CURRENT, ReleaseRoot, RootError
 
 logger = logging.getLogger(__name__)

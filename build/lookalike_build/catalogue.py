@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.release import MAX_INTEGER_ID, id_problem
+from lookalike.manifest import MAX_INTEGER_ID, id_problem
 
 COLUMNS = ("product_id", "category_id", "image")
 _MAX_PROBLEMS = 20

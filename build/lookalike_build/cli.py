@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lookalike import __version__
 from lookalike.arguments import whole_number
-from lookalike.release import ReleaseError
+from lookalike.manifest import ReleaseError
 from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.catalogue import CatalogueError, read_catalogue
 from lookalike_build.extract import BATCH, Outcome, Product, extract

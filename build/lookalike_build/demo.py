@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookalike.arguments import port
-from lookalike.release import Category, Id, Release
+from lookalike.category import Category
+from lookalike.manifest import Id
+from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 from lookalike.server import ServerError, check_address, serve
 from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd

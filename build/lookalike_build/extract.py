@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.release import Id, Model
+from lookalike.manifest import Id, Model
 from lookalike_build.catalogue import COLUMNS, Catalogue
 from lookalike_build.features import REJECTED, FeatureWriter
 from lookalike_build.photo import PhotoError, decode_photo, read_photo

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike.release import Id, IdType, Model, category_folder
+from lookalike.manifest import Id, IdType, Model, category_folder
 
 STORE = "store.json"
 REJECTED = "rejected.csv"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from annoy import AnnoyIndex
 
-from lookalike.release import METRIC, Items
+from lookalike.category import Items
+from lookalike.manifest import METRIC
 from lookalike.root import ReleaseRoot
 from lookalike_build.features import CategoryFeatures, FeatureError, Features, FeatureStore
 from lookalike_build.neighbours import exact_neighbours, recall_at_k

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.release import Distances, Items
+from lookalike.category import Distances, Items
 
 _BLOCK_BYTES = 64 * 2**20
 _SPARE = 28

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.release import Model
+from lookalike.manifest import Model
 from lookalike_build.photo import PREPROCESSING, SIDE
 
 N_DIMS = 2048

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.release import (
+from lookalike.category import Distances, Items
+from lookalike.manifest import (
     DISTANCES,
     FILES,
     INDEX,
@@ -21,11 +22,9 @@ from lookalike.release import (
     NEIGHBOURS,
     PRODUCT_IDS,
     CategoryEntry,
-    Distances,
     FileEntry,
     Id,
     IdType,
-    Items,
     Manifest,
     Model,
     ReleaseError,

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 import lookalike.source
 from lookalike.application import Application
-from lookalike.release import (
+from lookalike.category import node_dtype
+from lookalike.manifest import (
     DISTANCES,
     FILES,
     INDEX,
@@ -36,7 +37,6 @@ from lookalike.release import (
     Manifest,
     ReleaseError,
     category_folder,
-    node_dtype,
 )
 from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource

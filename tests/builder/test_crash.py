@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from lookalike.release import Id
+from lookalike.manifest import Id
 from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot
 from lookalike_build.features import FeatureStore
 from lookalike_build.index import IndexSettings, index

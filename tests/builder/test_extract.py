@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lookalike.release import Model
+from lookalike.manifest import Model
 from lookalike_build.catalogue import read_catalogue
 from lookalike_build.extract import BATCH, Outcome, Product, extract
 from lookalike_build.features import REJECTED, FeatureStore

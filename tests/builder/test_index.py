@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.release import MANIFEST, Manifest, node_dtype
+from lookalike.category import node_dtype
+from lookalike.manifest import MANIFEST, Manifest
 from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.features import FeatureError, FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index

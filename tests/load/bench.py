@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.release import Model
+from lookalike.manifest import Model
 from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit, configuration, find_unitd
 from lookalike_build.index import IndexSettings, build_annoy

@@ -1,0 +1,207 @@
+"""One category's index: its files checked, memory-mapped and looked up in."""
+
+import math
+import mmap
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from lookalike.manifest import (
+    DISTANCES,
+    FILES,
+    INDEX,
+    MAX_ANNOY,
+    METRIC,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    CategoryEntry,
+    Id,
+    Manifest,
+    ReleaseError,
+    reason_of,
+)
+
+Items = npt.NDArray[np.uint32]
+Distances = npt.NDArray[np.float32]
+
+
+def node_dtype(n_dims: int) -> np.dtype[Any]:
+    """Annoy's node for the angular metric; the first n_items nodes of ``index.ann`` are the items.
+
+    Fields: n_descendants (1 for an item), norm (squared length of an item's vector), vector
+    (float32, n_dims). From AngularNode in annoylib.h, 1.17.3.
+    """
+    return np.dtype(
+        {
+            "names": ["n_descendants", "norm", "vector"],
+            "formats": ["<i4", "<f4", ("<f4", (n_dims,))],
+            "offsets": [0, 4, 12],
+            "itemsize": 12 + 4 * n_dims,
+        }
+    )
+
+
+class Category:
+    """One category's index, memory-mapped and read-only.
+
+    Attributes: `entry`; `product_ids` (n_items,); `neighbours` uint32 (n_items, k); `distances`
+    float32 (n_items, k); `index`, the loaded AnnoyIndex.
+    """
+
+    __slots__ = ("_integers", "_table", "distances", "entry", "index", "neighbours", "product_ids")
+
+    def __init__(self, folder: Path, entry: CategoryEntry, manifest: Manifest) -> None:
+        """Check the category's files against `entry` and map them; ReleaseError if unfit."""
+        name = folder.name
+        for file in FILES:
+            entry.files[file].check_ends(folder / file, f"{name}/{file}")
+        table = (entry.n_items, entry.k)
+        self.entry = entry
+        self.product_ids = _map_array(folder / PRODUCT_IDS, (entry.n_items,))
+        self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
+        self.distances = _map_array(folder / DISTANCES, table, "<f4")
+        self.index = _load_index(folder / INDEX, entry, manifest.n_dims)
+        kind = "i" if manifest.product_id_type == "integer" else "S"
+        self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
+        self._check_neighbours(f"{name}/{NEIGHBOURS}")
+        # Memoryviews give plain ints, several times as fast as an ndarray gives its scalars.
+        self._integers = memoryview(self.product_ids.data) if kind == "i" else None
+        self._table = memoryview(self.neighbours.reshape(-1).data)
+
+    def item_of(self, product_id: Id) -> int | None:
+        """The item of a product id, of the release's product id type; None if it is unknown."""
+        if self._integers is not None:
+            item = bisect_left(self._integers, product_id)
+            known = item < len(self._integers) and self._integers[item] == product_id
+            return item if known else None
+        key = str(product_id).encode()
+        # A longer key would make searchsorted copy all ids to the key's width.
+        if len(key) > self.product_ids.itemsize:
+            return None
+        item = int(self.product_ids.searchsorted(key))
+        known = item < self.product_ids.size and self.product_ids[item] == key
+        return item if known else None
+
+    def integer_table(self) -> "tuple[memoryview[int], memoryview[int], int, int] | None":
+        """Product ids, the flat neighbour table, n_items and k; None where ids are strings."""
+        if self._integers is None:
+            return None
+        return self._integers, self._table, self.entry.n_items, self.entry.k
+
+    def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
+        """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
+
+        Exact up to the table's k; beyond it Annoy adds what it finds, so there may be fewer than n.
+        """
+        exact, distances = self.neighbours[item, :n], self.distances[item, :n]
+        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1:
+            return exact, distances
+        # Measured for k; in proportion for more.
+        search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
+        found, found_distances = self.index.get_nns_by_item(
+            item, n + 1, search_k=search_k, include_distances=True
+        )
+        beyond = np.array(found, dtype=np.uint32)
+        new = ~np.isin(beyond, exact) & (beyond != item)
+        more = np.array(found_distances, dtype=np.float32)[new]
+        return (
+            np.concatenate([exact, beyond[new]])[:n],
+            # Annoy rounds otherwise than the table: keep the list from stepping back by a digit.
+            np.concatenate([distances, np.maximum(more, distances[-1:])])[:n],
+        )
+
+    def ids(self, items: Items) -> list[Id]:
+        """The product ids of `items`, in their order."""
+        ids = self.product_ids[items].tolist()
+        return ids if self._integers is not None else [text.decode() for text in ids]
+
+    def _check_product_ids(self, file: str, kind: str) -> None:
+        ids = self.product_ids
+        if ids.dtype.kind != kind or (kind == "i" and ids.dtype != np.dtype("<i8")):
+            raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
+        if not np.all(ids[1:] > ids[:-1]):
+            raise ReleaseError(file, "product ids are not in ascending order, each once")
+        try:
+            b"\n".join(ids.tolist() if kind == "S" else []).decode()
+        except UnicodeDecodeError as error:
+            raise ReleaseError(file, "holds a product id that is not UTF-8") from error
+
+    def _check_neighbours(self, file: str) -> None:
+        # This reads the whole table, which also brings its pages into memory before it serves.
+        if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
+            raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
+
+
+def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:
+    """Map a ``.npy`` file as a plain ndarray (numpy.memmap costs microseconds at every look-up)."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ReleaseError(name, "is not a .npy file of version 1.0")
+            found_shape, fortran, found = np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ReleaseError:
+        raise
+    except Exception as error:  # numpy lets tokenize's errors and others out of an unfit header
+        raise ReleaseError(name, reason_of(error)) from error
+    wrong_type = found.hasobject if dtype is None else found != np.dtype(dtype)
+    if found_shape != shape or fortran or wrong_type:
+        reason = f"holds {found.str} {found_shape}, the manifest says {dtype or 'ids'} {shape}"
+        raise ReleaseError(name, reason)
+    if len(mapped) != offset + found.itemsize * math.prod(shape):
+        raise ReleaseError(name, f"has {len(mapped)} bytes, which is not what its header says")
+    return np.ndarray(shape, found, buffer=mapped, offset=offset)
+
+
+def _load_index(path: Path, entry: CategoryEntry, n_dims: int) -> AnnoyIndex:
+    name = f"{path.parent.name}/{path.name}"
+    _check_nodes(path, name, entry, n_dims)
+    index = AnnoyIndex(n_dims, METRIC)
+    try:
+        index.load(str(path))
+    except OSError as error:
+        raise ReleaseError(name, reason_of(error)) from error
+    n_roots = _n_roots(entry, n_dims)
+    for what, found, expected in (
+        ("items", index.get_n_items(), entry.n_items),
+        ("roots", index.get_n_trees(), n_roots),
+    ):
+        if found != expected:
+            raise ReleaseError(name, f"has {found} {what}, the manifest says {expected}")
+    return index
+
+
+def _n_roots(entry: CategoryEntry, n_dims: int) -> int:
+    """How many trees Annoy reports after a load: it counts from the end what looks like a root.
+
+    A file ends with the trees' roots and a copy of each. Where one leaf holds all items nothing
+    stands between the two, and a lone item looks like a root itself.
+    """
+    if entry.n_items == 1:
+        return 2 * entry.n_trees + 1
+    return 2 * entry.n_trees - 1 if entry.n_items <= n_dims + 2 else entry.n_trees
+
+
+def _check_nodes(path: Path, name: str, entry: CategoryEntry, n_dims: int) -> None:
+    """Refuse a file of another dimension or metric, which Annoy would load and answer from."""
+    dtype = node_dtype(n_dims)
+    size = entry.files[INDEX].n_bytes
+    if size % dtype.itemsize or size < entry.n_items * dtype.itemsize:
+        reason = f"has {size} bytes, not {entry.n_items} items and trees of {n_dims} dimensions"
+        raise ReleaseError(name, reason)
+    with path.open("rb") as file:
+        for item in (0, entry.n_items - 1):
+            file.seek(item * dtype.itemsize)
+            node = np.frombuffer(file.read(dtype.itemsize), dtype)[0]
+            with np.errstate(all="ignore"):
+                norm = float(np.dot(node["vector"], node["vector"]))
+            is_norm = math.isfinite(norm) and math.isclose(node["norm"], norm, rel_tol=1e-3)
+            if node["n_descendants"] != 1 or not is_norm:
+                reason = f"item {item} is no vector of {n_dims} dimensions, metric {METRIC}"
+                raise ReleaseError(name, reason)

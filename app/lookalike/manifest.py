@@ -1,0 +1,298 @@
+"""The manifest of a release: the words, the ids, the file names and what is said of each file.
+
+`lookalike.release` describes the whole; nothing of a release is opened that its manifest does not list.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+FORMAT: Final = 1
+METRIC: Final = "angular"
+MANIFEST: Final = "manifest.json"
+PRODUCT_IDS: Final = "product_ids.npy"
+NEIGHBOURS: Final = "neighbours.npy"
+DISTANCES: Final = "distances.npy"
+INDEX: Final = "index.ann"
+FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, INDEX)
+
+MAX_INTEGER_ID: Final = 2**63 - 1
+MAX_STRING_ID_BYTES: Final = 64
+MAX_DIMS: Final = 65_536
+MAX_ANNOY: Final = 2**31 - 1
+ENDS_BYTES: Final = 4096
+"""How much of each end of a file its ``ends_sha256`` covers."""
+
+Id = int | str
+IdType = Literal["integer", "string"]
+
+_RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class ReleaseError(Exception):
+    """A release that must not be served: `file` (relative to its folder) and `reason`."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+def is_release_name(name: str) -> bool:
+    """Whether `name` is fit for a folder, a URL and an HTTP header: 1 to 100 of A-Z a-z 0-9 . _ -."""
+    return _RELEASE_NAME.fullmatch(name) is not None
+
+
+def id_problem(value: Id) -> str | None:
+    """What makes `value` unfit as a product or category id, or None if it is fit."""
+    if isinstance(value, int):
+        if 0 <= value <= MAX_INTEGER_ID:
+            return None
+        return f"must be a whole number from 0 to {MAX_INTEGER_ID}, not {value}"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "must be valid Unicode text"
+    if not 1 <= size <= MAX_STRING_ID_BYTES:
+        return f"must be 1 to {MAX_STRING_ID_BYTES} bytes of UTF-8, not {size}"
+    if _CONTROL.search(value):
+        return "must not hold control characters"
+    return None
+
+
+def category_folder(category_id: Id) -> str:
+    """The folder name of a category: its id percent-encoded, dots too so that no id is ``..``."""
+    return quote(str(category_id), safe="").replace(".", "%2E")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network that made the features: what it is called and the digest of its weights."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest says of one file: its size and SHA-256, of all of it and of its two ends."""
+
+    n_bytes: int
+    sha256: str
+    ends_sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileEntry":
+        """Read `path` through and describe it."""
+        return cls(path.stat().st_size, sha256_of(path), ends_sha256_of(path))
+
+    def check_ends(self, path: Path, file: str) -> None:
+        """Compare size and ends of `path`, called `file` in a ReleaseError, with this entry."""
+        try:
+            size = _regular_size(path, file)
+            if size != self.n_bytes:
+                raise ReleaseError(file, f"has {size} bytes, the manifest says {self.n_bytes}")
+            if ends_sha256_of(path) != self.ends_sha256:
+                raise ReleaseError(file, "is not the file the manifest describes (its ends differ)")
+        except OSError as error:
+            raise ReleaseError(file, reason_of(error)) from error
+
+    def check_all(self, path: Path, file: str) -> None:
+        """Compare every byte of `path` with this entry; ReleaseError for `file` if one differs."""
+        self.check_ends(path, file)
+        if sha256_of(path) != self.sha256:
+            raise ReleaseError(file, "its SHA-256 is not the manifest's")
+
+
+@dataclass(frozen=True)
+class CategoryEntry:
+    """What the manifest says of one category.
+
+    `recall` is the share of the exact k nearest that ``index.ann`` finds with `search_k`, over
+    `recall_sample` items; None where there are no neighbours to find.
+    """
+
+    category_id: Id
+    n_items: int
+    k: int
+    n_trees: int
+    search_k: int
+    recall: float | None
+    recall_sample: int
+    files: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``."""
+
+    release: str
+    model: Model
+    n_dims: int
+    category_id_type: IdType
+    product_id_type: IdType
+    categories: tuple[CategoryEntry, ...]
+
+    @property
+    def n_items(self) -> int:
+        """Products over all categories."""
+        return sum(entry.n_items for entry in self.categories)
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``."""
+        document = {"format": FORMAT, "metric": METRIC, **asdict(self)}
+        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+    def content_digest(self) -> str:
+        """SHA-256 of everything but the release's name: equal for equal content."""
+        document = {"format": FORMAT, "metric": METRIC, **asdict(self), "release": None}
+        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read and check ``manifest.json`` of the release in `folder`; ReleaseError if unfit."""
+        try:
+            _regular_size(folder / MANIFEST, MANIFEST)
+            document = json.loads((folder / MANIFEST).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ReleaseError(MANIFEST, reason_of(error)) from error
+        return _ManifestReader(document).manifest()
+
+
+class _ManifestReader:
+    """Turns the parsed ``manifest.json`` into a `Manifest`, naming the first field that is unfit."""
+
+    def __init__(self, document: object) -> None:
+        self.root = document
+
+    def manifest(self) -> Manifest:
+        root = self.root
+        self.expect(isinstance(root, dict), "is not a JSON object")
+        found = self.field(root, "format", int)
+        self.expect(found == FORMAT, f"format is {found}, this version reads {FORMAT}")
+        metric = self.field(root, "metric", str)
+        self.expect(metric == METRIC, f"metric is {metric!r}, this version serves {METRIC!r}")
+        release = self.field(root, "release", str)
+        self.expect(is_release_name(release), f"release is not a release name: {release!r}")
+        n_dims = self.whole(root, "n_dims", 1)
+        self.expect(n_dims <= MAX_DIMS, f"n_dims is {n_dims}, expected at most {MAX_DIMS}")
+        model = self.field(root, "model", dict)
+        categories = tuple(
+            self.category(entry, self.field(root, "category_id_type", str))
+            for entry in self.field(root, "categories", list)
+        )
+        folders = {category_folder(entry.category_id) for entry in categories}
+        self.expect(len(folders) == len(categories), "a category is listed twice")
+        return Manifest(
+            release=release,
+            model=Model(self.text(model, "name"), self.text(model, "digest")),
+            n_dims=n_dims,
+            category_id_type=self.id_type(root, "category_id_type"),
+            product_id_type=self.id_type(root, "product_id_type"),
+            categories=categories,
+        )
+
+    def category(self, entry: object, category_id_type: str) -> CategoryEntry:
+        id_type = int if category_id_type == "integer" else str
+        category_id = self.field(entry, "category_id", id_type)
+        self.expect(id_problem(category_id) is None, f"category_id is unfit: {category_id!r}")
+        n_items, k = self.whole(entry, "n_items", 1), self.whole(entry, "k", 0)
+        fit = 0 < k < n_items or k == n_items - 1
+        self.expect(fit, f"category {category_id}: k is {k} of {n_items} items")
+        files = self.field(entry, "files", dict)
+        self.expect(set(files) == set(FILES), f"category {category_id}: files are not {FILES}")
+        return CategoryEntry(
+            category_id=category_id,
+            n_items=n_items,
+            k=k,
+            n_trees=self.whole(entry, "n_trees", 1, MAX_ANNOY),
+            search_k=self.whole(entry, "search_k", 1, MAX_ANNOY),
+            recall=self.recall(entry),
+            recall_sample=self.whole(entry, "recall_sample", 0),
+            files={name: self.file(files[name]) for name in FILES},
+        )
+
+    def recall(self, entry: object) -> float | None:
+        if isinstance(entry, dict) and entry.get("recall", "missing") is None:
+            return None
+        value: float = self.field(entry, "recall", float)
+        self.expect(0 <= value <= 1, f"recall is {value}, expected 0 to 1")
+        return value
+
+    def file(self, entry: object) -> FileEntry:
+        return FileEntry(
+            self.whole(entry, "n_bytes", 1),
+            self.field(entry, "sha256", str),
+            self.field(entry, "ends_sha256", str),
+        )
+
+    def field(self, parent: object, name: str, kind: type[Any]) -> Any:
+        value = parent.get(name) if isinstance(parent, dict) else None
+        fit = isinstance(value, kind) and not isinstance(value, bool)
+        self.expect(fit, f"{name} is {value!r:.60}, expected {kind.__name__}")
+        return value
+
+    def whole(self, parent: object, name: str, least: int, most: int | None = None) -> int:
+        value: int = self.field(parent, name, int)
+        self.expect(value >= least, f"{name} is {value}, expected at least {least}")
+        self.expect(most is None or value <= most, f"{name} is {value}, expected at most {most}")
+        return value
+
+    def text(self, parent: object, name: str) -> str:
+        value: str = self.field(parent, name, str)
+        self.expect(value.isprintable(), f"{name} is {value!r:.60}, expected printable text")
+        return value
+
+    def id_type(self, parent: object, name: str) -> IdType:
+        value = self.field(parent, name, str)
+        self.expect(value in ("integer", "string"), f"{name} is {value!r}")
+        return "integer" if value == "integer" else "string"
+
+    def expect(self, fit: bool, reason: str) -> None:
+        if not fit:
+            raise ReleaseError(MANIFEST, reason)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ends_sha256_of(path: Path) -> str:
+    """SHA-256 of a file's first and last `ENDS_BYTES` bytes, as hexadecimal.
+
+    Tells two categories' files of one size apart without reading them.
+    """
+    with path.open("rb") as file:
+        head = file.read(ENDS_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ENDS_BYTES))
+        return hashlib.sha256(head + file.read(ENDS_BYTES)).hexdigest()
+
+
+def _regular_size(path: Path, file: str) -> int:
+    """The size of a regular file, found without opening it: a pipe would block for good."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ReleaseError(file, "is not a regular file")
+    return status.st_size
+
+
+def reason_of(error: Exception) -> str:
+    """One line for what went wrong with a file, without its path."""
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOENT:
+            return "is missing"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files; raise the limit (LimitNOFILE in systemd, ulimit -n)"
+        return error.strerror or str(error)
+    return f"cannot be read: {error}".splitlines()[0]
