@@ -46,6 +46,13 @@ class BadRequest:
         """The target up to its question mark, still escaped."""
         return self.target.partition("?")[0]
 
+    @property
+    def allow(self) -> str | None:
+        """The header Allow of the answer: the methods there are, in a 405."""
+        if self.status != 405:
+            return None
+        return "GET, HEAD, POST" if self.path == "/nns" else "GET, HEAD"
+
 
 def all_bad_requests() -> list[BadRequest]:
     """Every file of the folder, by name; ValueError names the first that is not as README says."""

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from lookalike.category import Category
+from lookalike.body import Body, parse_body, read_body
+from lookalike.category import Category, Distances
 from lookalike.errors import (
+    BadRequest,
     HttpError,
     MethodNotAllowed,
     NotFound,
     NotReady,
+    SlimCopy,
     Unavailable,
 )
+from lookalike.manifest import Id
+from lookalike.metrics import POST_NNS
 from lookalike.query import Query, parse_query
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("GET", "HEAD")
 _NO_STORE = ("Cache-Control", "no-store")
 _JSON = ("Content-Type", "application/json")
 _TEXT = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -36,6 +40,7 @@ _TEXT = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 Headers = list[tuple[str, str]]
 # A response before it is sent: status line, headers but Content-Length, body.
 Answer = tuple[str, Headers, bytes]
+Handler = Callable[["WSGIEnvironment"], Answer]
 
 OK = "200 OK"
 NOT_MODIFIED = "304 Not Modified"
@@ -48,24 +53,30 @@ OPENAPI: Answer = (
 
 
 class Application:
-    """Answers from `source`'s release; `max_limit` bounds `limit`, `max_age_s` is for proxies."""
+    """Answers from `source`'s release.
 
-    def __init__(self, source: ReleaseSource, max_limit: int, max_age_s: int) -> None:
+    `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`.
+    """
+
+    def __init__(
+        self, source: ReleaseSource, max_limit: int, max_age_s: int, max_product_ids: int = 100
+    ) -> None:
         self._source = source
         self._metrics = source.metrics
         self._max_limit = max_limit
+        self._max_product_ids = max_product_ids
         # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
         # go on with what it has. nginx and RFC 5861 read both extensions.
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         self._cache_control = ("Cache-Control", caching)
         self._known_headers: tuple[str, Headers] = ("", [])
-        self._routes: dict[str, Callable[[WSGIEnvironment], Answer]] = {
-            "/nns": self._nns,
-            "/healthz": lambda _: HEALTHY,
-            "/readyz": self._readyz,
-            "/release": self._release,
-            "/metrics": self._metrics_text,
-            "/openapi.json": lambda _: OPENAPI,
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
+            "/healthz": _reading(lambda _: HEALTHY),
+            "/readyz": _reading(self._readyz),
+            "/release": _reading(self._release),
+            "/metrics": _reading(self._metrics_text),
+            "/openapi.json": _reading(lambda _: OPENAPI),
         }
 
     def __call__(
@@ -79,14 +90,15 @@ class Application:
             self._metrics.answered_nns(perf_counter_ns() - started)
             return [usual[1]]
         status, headers, body = self._answer(environ)
-        path = environ.get("PATH_INFO", "")
-        self._metrics.answered(path, status, perf_counter_ns() - started)
+        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
+        route = POST_NNS if (path, method) == ("/nns", "POST") else path
+        self._metrics.answered(route, status, perf_counter_ns() - started)
         # A 304 has no body and so neither type nor length.
         if status is NOT_MODIFIED:
             start_response(status, headers)
             return []
         start_response(status, [*headers, ("Content-Length", str(len(body)))])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+        return [] if method == "HEAD" else [body]
 
     def _usual(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
         """The 200 that most requests get, in a third of the time; None for all others."""
@@ -109,12 +121,13 @@ class Application:
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
         try:
-            route = self._routes.get(environ.get("PATH_INFO", ""))
-            if route is None:
+            methods = self._routes.get(environ.get("PATH_INFO", ""))
+            if methods is None:
                 raise NotFound
-            if environ["REQUEST_METHOD"] not in METHODS:
-                raise MethodNotAllowed(", ".join(METHODS))
-            return route(environ)
+            handler = methods.get(environ["REQUEST_METHOD"])
+            if handler is None:
+                raise MethodNotAllowed(list(methods))
+            return handler(environ)
         except HttpError as error:
             return _error(error, [_NO_STORE])
         except Exception:  # a defect costs one answer, never a traceback in a shop's page
@@ -142,6 +155,20 @@ class Application:
         if condition and (etag in condition or condition.strip() == "*"):
             return (NOT_MODIFIED, headers[:-1], b"")
         return (OK, headers, _neighbours(category, item, query))
+
+    def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady("no release is open")
+        if environ.get("QUERY_STRING"):
+            raise BadRequest("POST takes its parameters in the body, none after the question mark")
+        text = read_body(environ)
+        body = parse_body(text, self._max_limit, self._max_product_ids, release.manifest)
+        category = release.categories.get(body.category_id)
+        if category is None:
+            raise NotFound
+        etag = self._json_headers(release)[0]
+        return (OK, [etag, _NO_STORE, _JSON], _answer_to(body, release, category))
 
     def _json_headers(self, release: Release) -> Headers:
         """The headers of a 200: which release it is from and how long it may be kept."""
@@ -177,6 +204,10 @@ def _error(error: HttpError, headers: Headers) -> Answer:
     return (error.status, [*headers, *allow, _JSON], error.body())
 
 
+def _reading(handler: Handler) -> dict[str, Handler]:
+    return {"GET": handler, "HEAD": handler}
+
+
 def _find(release: Release, query: Query) -> tuple[Category, int]:
     category = release.categories.get(query.category_id)
     item = category.item_of(query.product_id) if category else None
@@ -191,10 +222,31 @@ def _neighbours(category: Category, item: int, query: Query) -> bytes:
     product_ids = category.ids(items)
     if not query.exclude_self:
         product_ids.insert(0, query.product_id)
-    if not query.distances:
-        return orjson.dumps(product_ids)
-    if not query.exclude_self:
         distances = np.concatenate([np.zeros(1, np.float32), distances])
+    return _products(product_ids, distances if query.distances else None)
+
+
+def _answer_to(body: Body, release: Release, category: Category) -> bytes:
+    """The body of a 200: an answer for each product id, null for one unknown; or the vector's."""
+    if body.vector is not None:
+        if release.slim:
+            raise SlimCopy(
+                "this host holds a slim copy of the release, without index.ann, which a vector "
+                "needs; ask a host with a full copy"
+            )
+        items, distances = category.search(body.vector, body.limit)
+        return _products(category.ids(items), distances if body.distances else None)
+    answers = []
+    for product_id in body.product_ids or ():
+        item = category.item_of(product_id)
+        query = Query(body.category_id, product_id, body.limit, body.exclude_self, body.distances)
+        answers.append(b"null" if item is None else _neighbours(category, item, query))
+    return b"[%b]" % b",".join(answers)
+
+
+def _products(product_ids: list[Id], distances: Distances | None) -> bytes:
+    if distances is None:
+        return orjson.dumps(product_ids)
     answer = {"product_ids": product_ids, "distances": distances}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -206,6 +258,7 @@ def _description(release: Release) -> dict[str, object]:
         "model": manifest.model,
         "n_dims": manifest.n_dims,
         "n_items": manifest.n_items,
+        "slim": release.slim,
         "categories": [
             {
                 "category_id": entry.category_id,

@@ -12,7 +12,7 @@ from annoy import AnnoyIndex
 
 from lookalike.manifest import (
     DISTANCES,
-    FILES,
+    HOT_FILES,
     INDEX,
     MAX_ANNOY,
     METRIC,
@@ -24,9 +24,13 @@ from lookalike.manifest import (
     ReleaseError,
     reason_of,
 )
+from lookalike.memory import lock, read_in
 
 Items = npt.NDArray[np.uint32]
 Distances = npt.NDArray[np.float32]
+Identity = tuple[tuple[int, ...], ...]
+
+_PIECE = 1024
 
 
 def node_dtype(n_dims: int) -> np.dtype[Any]:
@@ -45,26 +49,50 @@ def node_dtype(n_dims: int) -> np.dtype[Any]:
     )
 
 
+def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
+    """What is the same for two folders whose `files` are the same ones on disk, unchanged.
+
+    True as long as one of them is open, so that no other file can get its number.
+    """
+    found = ((folder / file).stat() for file in files)
+    return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
+
+
 class Category:
     """One category's index, memory-mapped and read-only.
 
-    Attributes: `entry`; `product_ids` (n_items,); `neighbours` uint32 (n_items, k); `distances`
-    float32 (n_items, k); `index`, the loaded AnnoyIndex.
+    Attributes: `entry`; `identity`, as `identity_of` gives it; `product_ids` (n_items,);
+    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `index`, the loaded
+    AnnoyIndex, or None in a slim copy.
     """
 
-    __slots__ = ("_integers", "_table", "distances", "entry", "index", "neighbours", "product_ids")
+    __slots__ = (
+        "_integers",
+        "_table",
+        "distances",
+        "entry",
+        "identity",
+        "index",
+        "neighbours",
+        "product_ids",
+    )
 
-    def __init__(self, folder: Path, entry: CategoryEntry, manifest: Manifest) -> None:
-        """Check the category's files against `entry` and map them; ReleaseError if unfit."""
+    def __init__(
+        self, folder: Path, entry: CategoryEntry, manifest: Manifest, files: tuple[str, ...]
+    ) -> None:
+        """Check the category's `files` against `entry` and map them; ReleaseError if unfit."""
         name = folder.name
-        for file in FILES:
+        for file in files:
             entry.files[file].check_ends(folder / file, f"{name}/{file}")
+        for file in HOT_FILES:
+            read_in(folder / file)
         table = (entry.n_items, entry.k)
         self.entry = entry
+        self.identity = identity_of(folder, files)
         self.product_ids = _map_array(folder / PRODUCT_IDS, (entry.n_items,))
         self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
         self.distances = _map_array(folder / DISTANCES, table, "<f4")
-        self.index = _load_index(folder / INDEX, entry, manifest.n_dims)
+        self.index = _load_index(folder / INDEX, entry, manifest.n_dims) if INDEX in files else None
         kind = "i" if manifest.product_id_type == "integer" else "S"
         self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")
@@ -96,9 +124,10 @@ class Category:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
 
         Exact up to the table's k; beyond it Annoy adds what it finds, so there may be fewer than n.
+        A slim copy ends with the table.
         """
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
-        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1:
+        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1 or self.index is None:
             return exact, distances
         # Measured for k; in proportion for more.
         search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
@@ -114,10 +143,28 @@ class Category:
             np.concatenate([distances, np.maximum(more, distances[-1:])])[:n],
         )
 
+    def search(self, vector: npt.NDArray[np.float32], n: int) -> tuple[Items, Distances]:
+        """About the `n` items nearest to a vector (n_dims,), and their distances, nearest first.
+
+        ValueError in a slim copy, which has no vectors to compare with.
+        """
+        if self.index is None:
+            raise ValueError("a slim copy has no vectors")
+        search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
+        found, distances = self.index.get_nns_by_vector(
+            vector.tolist(), n, search_k=search_k, include_distances=True
+        )
+        return np.array(found, np.uint32), np.array(distances, np.float32)
+
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in their order."""
         ids = self.product_ids[items].tolist()
         return ids if self._integers is not None else [text.decode() for text in ids]
+
+    def lock(self) -> None:
+        """Keep what every look-up touches in memory; OSError if that is not allowed."""
+        lock(self.product_ids)
+        lock(self.neighbours)
 
     def _check_product_ids(self, file: str, kind: str) -> None:
         ids = self.product_ids
@@ -126,12 +173,14 @@ class Category:
         if not np.all(ids[1:] > ids[:-1]):
             raise ReleaseError(file, "product ids are not in ascending order, each once")
         try:
-            b"\n".join(ids.tolist() if kind == "S" else []).decode()
+            # In pieces, so that a request in another thread need not wait for all of them.
+            for first in range(0, ids.size if kind == "S" else 0, _PIECE):
+                b"\n".join(ids[first : first + _PIECE].tolist()).decode()
         except UnicodeDecodeError as error:
             raise ReleaseError(file, "holds a product id that is not UTF-8") from error
 
     def _check_neighbours(self, file: str) -> None:
-        # This reads the whole table, which also brings its pages into memory before it serves.
+        # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
 

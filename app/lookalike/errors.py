@@ -1,5 +1,7 @@
 """What the app answers when it cannot answer: one small class an outcome, rendered in one place."""
 
+from collections.abc import Sequence
+
 import orjson
 
 
@@ -41,9 +43,23 @@ class MethodNotAllowed(HttpError):  # noqa: N818
     status = "405 Method Not Allowed"
     error = "method_not_allowed"
 
-    def __init__(self, allow: str) -> None:
-        super().__init__(f"use {allow.replace(', ', ' or ')}")
-        self.allow = allow
+    def __init__(self, allow: Sequence[str]) -> None:
+        super().__init__(f"use {', '.join(allow[:-1])} or {allow[-1]}")
+        self.allow = ", ".join(allow)
+
+
+class TooLarge(HttpError):  # noqa: N818
+    """The body is larger than any that could be meant."""
+
+    status = "413 Content Too Large"
+    error = "too_large"
+
+
+class SlimCopy(HttpError):  # noqa: N818
+    """A vector is asked for where the copy of the release has no vectors."""
+
+    status = "501 Not Implemented"
+    error = "slim_copy"
 
 
 class NotReady(HttpError):  # noqa: N818

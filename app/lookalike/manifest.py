@@ -23,6 +23,9 @@ NEIGHBOURS: Final = "neighbours.npy"
 DISTANCES: Final = "distances.npy"
 INDEX: Final = "index.ann"
 FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, INDEX)
+SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
+HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
+"""What the usual answer is looked up in, and so is to be in memory."""
 
 MAX_INTEGER_ID: Final = 2**63 - 1
 MAX_STRING_ID_BYTES: Final = 64

@@ -20,36 +20,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lookalike.memory import locked_bytes, resident_share
 from lookalike.release import Release
 
 logger = logging.getLogger(__name__)
 
-ROUTES = ("/nns", "/healthz", "/readyz", "/release", "/metrics", "/openapi.json", "other")
+POST_NNS = "POST /nns"
+ROUTES = (
+    "/nns",
+    POST_NNS,
+    "/healthz",
+    "/readyz",
+    "/release",
+    "/metrics",
+    "/openapi.json",
+    "other",
+)
 STATUSES = (
     "200 OK",
     "304 Not Modified",
     "400 Bad Request",
     "404 Not Found",
     "405 Method Not Allowed",
+    "413 Content Too Large",
+    "501 Not Implemented",
     "503 Service Unavailable",
 )
-BUCKETS_S = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1)
+BUCKETS_S = (
+    *(
+        1e-5,
+        2.5e-5,
+        5e-5,
+        1e-4,
+        2.5e-4,
+        5e-4,
+        1e-3,
+        2.5e-3,
+        5e-3,
+        1e-2,
+        2.5e-2,
+        5e-2,
+        0.1,
+        0.25,
+        1.0,
+    ),
+)
 """Upper bounds of the latency histogram, seconds."""
 
 MAX_PROCESSES = 256
 
-_OWNER, _STARTED = 0, 1
-_REQUESTS = {
-    (route, status): 2 + len(STATUSES) * i + j
-    for i, route in enumerate(ROUTES)
-    for j, status in enumerate(STATUSES)
-}
-_NNS_OK = _REQUESTS["/nns", "200 OK"]
-_LATENCY = 2 + len(_REQUESTS)
+_OWNER, _STARTED, _SWAPS, _REFUSALS = range(4)
+# Then, for each route: requests by status, requests by latency, the sum of the latencies.
+_LATENCY = len(STATUSES)
 _LATENCY_SUM = _LATENCY + len(BUCKETS_S) + 1
-_SWAPS = _LATENCY_SUM + 1
-_REFUSALS = _SWAPS + 1
-_COLUMNS = _REFUSALS + 1
+_ROUTE = {route: 4 + (_LATENCY_SUM + 1) * i for i, route in enumerate(ROUTES)}
+_STATUS = {status: i for i, status in enumerate(STATUSES)}
+_NNS = _ROUTE["/nns"]
+_NNS_OK = _NNS + _STATUS["200 OK"]
+_NNS_LATENCY = _NNS + _LATENCY
+_NNS_SUM = _NNS + _LATENCY_SUM
+_COLUMNS = 4 + (_LATENCY_SUM + 1) * len(ROUTES)
 _ROW_BYTES = 8 * _COLUMNS
 _FILE_BYTES = _ROW_BYTES * (MAX_PROCESSES + 1)
 _BUCKETS_NS = [round(bound * 1e9) for bound in BUCKETS_S]
@@ -78,16 +108,15 @@ class Metrics:
         """`answered` for a 200 of ``/nns``, the most frequent answer, without its look-ups."""
         row = self._row
         row[_NNS_OK] += 1
-        row[_LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
-        row[_LATENCY_SUM] += nanoseconds
+        row[_NNS_LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
+        row[_NNS_SUM] += nanoseconds
 
     def answered(self, route: str, status: str, nanoseconds: int) -> None:
-        """Count one answer, and for ``/nns`` how long it took."""
-        row = self._row
-        row[_REQUESTS.get((route, status)) or _REQUESTS["other", status]] += 1
-        if route == "/nns":
-            row[_LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
-            row[_LATENCY_SUM] += nanoseconds
+        """Count one answer and how long it took; what is not one of `ROUTES` counts as "other"."""
+        row, first = self._row, _ROUTE.get(route, _ROUTE["other"])
+        row[first + _STATUS[status]] += 1
+        row[first + _LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
+        row[first + _LATENCY_SUM] += nanoseconds
 
     def swapped(self) -> None:
         """Count a release taken up."""
@@ -166,20 +195,19 @@ def shared_path() -> Path:
 
 
 def _counters(sums: list[int], processes: int) -> Iterator[str]:
+    of_route = {route: sums[first : first + _LATENCY_SUM + 1] for route, first in _ROUTE.items()}
     yield "# HELP lookalike_requests_total Requests answered, by route and status."
     yield "# TYPE lookalike_requests_total counter"
-    for (route, status), column in _REQUESTS.items():
-        if sums[column]:
-            labels = f'route="{route}",status="{status[:3]}"'
-            yield f"lookalike_requests_total{{{labels}}} {sums[column]}"
-    yield "# HELP lookalike_nns_seconds Time the app took to answer /nns."
-    yield "# TYPE lookalike_nns_seconds histogram"
-    total = 0
-    for i, bound in enumerate([*map(str, BUCKETS_S), "+Inf"]):
-        total += sums[_LATENCY + i]
-        yield f'lookalike_nns_seconds_bucket{{le="{bound}"}} {total}'
-    yield f"lookalike_nns_seconds_sum {sums[_LATENCY_SUM] / 1e9}"
-    yield f"lookalike_nns_seconds_count {total}"
+    for route, columns in of_route.items():
+        for status, column in _STATUS.items():
+            if columns[column]:
+                labels = f'route="{route}",status="{status[:3]}"'
+                yield f"lookalike_requests_total{{{labels}}} {columns[column]}"
+    yield "# HELP lookalike_request_seconds Time the app took to answer, by route."
+    yield "# TYPE lookalike_request_seconds histogram"
+    for route, columns in of_route.items():
+        if sum(columns):
+            yield from _histogram(route, columns)
     for name, column, text in (
         ("swaps", _SWAPS, "Releases taken up, each process counting for itself."),
         ("refusals", _REFUSALS, "Releases refused, each process counting for itself."),
@@ -190,6 +218,16 @@ def _counters(sums: list[int], processes: int) -> Iterator[str]:
     yield "# HELP lookalike_processes Processes that serve."
     yield "# TYPE lookalike_processes gauge"
     yield f"lookalike_processes {processes}"
+
+
+def _histogram(route: str, columns: list[int]) -> Iterator[str]:
+    total = 0
+    for i, bound in enumerate([*map(str, BUCKETS_S), "+Inf"]):
+        total += columns[_LATENCY + i]
+        yield f'lookalike_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}'
+    seconds = columns[_LATENCY_SUM] / 1e9
+    yield f'lookalike_request_seconds_sum{{route="{route}"}} {seconds}'
+    yield f'lookalike_request_seconds_count{{route="{route}"}} {total}'
 
 
 def _gauges(release: Release | None) -> Iterator[str]:
@@ -203,6 +241,14 @@ def _gauges(release: Release | None) -> Iterator[str]:
     yield "# HELP lookalike_release_info The release served."
     yield "# TYPE lookalike_release_info gauge"
     yield f"lookalike_release_info{{{labels}}} 1"
+    yield "# HELP lookalike_locked_bytes Memory that this process has locked."
+    yield "# TYPE lookalike_locked_bytes gauge"
+    yield f"lookalike_locked_bytes {locked_bytes()}"
+    share = resident_share(release.hot_files())
+    if share is not None:
+        yield "# HELP lookalike_resident_share Share of what look-ups touch that is in memory."
+        yield "# TYPE lookalike_resident_share gauge"
+        yield f"lookalike_resident_share {share:.4f}"
     yield "# HELP lookalike_items Products served, by category."
     yield "# TYPE lookalike_items gauge"
     for entry in manifest.categories:

@@ -13,6 +13,8 @@ command line read through it. A release is a folder:
 ``<category>/index.ann``        Annoy, angular: the vectors as `node_dtype` says, then the trees
 ===========================  ====================================================================
 
+A serve host may hold a *slim* copy, in which no category has its ``index.ann``; all else is the same.
+
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
 into a folder that no release name points to yet.
 
@@ -25,9 +27,12 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lookalike.category import Category
+from lookalike.category import Category, identity_of
 from lookalike.manifest import (
     FILES,
+    HOT_FILES,
+    INDEX,
+    SLIM_FILES,
     CategoryEntry,
     Id,
     Manifest,
@@ -36,11 +41,15 @@ from lookalike.manifest import (
 
 
 class Release:
-    """An open release: its manifest and its categories by id."""
+    """An open release: its folder, its manifest, its categories by id, and whether it is slim."""
 
-    def __init__(self, manifest: Manifest, categories: Mapping[Id, Category]) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, categories: Mapping[Id, Category], slim: bool
+    ) -> None:
+        self.folder = folder
         self.manifest = manifest
         self.categories = categories
+        self.slim = slim
         self._tables = {
             category_id: table
             for category_id, category in categories.items()
@@ -66,17 +75,32 @@ class Release:
             return None
         return [ids[other] for other in neighbours[item * k : item * k + n]]
 
+    def hot_files(self) -> Iterator[Path]:
+        """The files that are to be in memory."""
+        for category_id in self.categories:
+            for file in HOT_FILES:
+                yield self.folder / category_folder(category_id) / file
 
-def open_release(folder: Path, manifest: Manifest) -> Release:
+    def lock(self) -> None:
+        """Keep the hot files in memory while the release is open; OSError if not allowed."""
+        for category in self.categories.values():
+            category.lock()
+
+
+def open_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
     """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
 
-    Raises ReleaseError with the file named. Nothing of it stays open then.
+    Its hot files are then in memory, as far as there is room. A category whose files are those of
+    the open release `before` is taken from there. Raises ReleaseError with the file named; nothing
+    of the release stays open then.
     """
+    files = _files(folder, manifest)
     categories: dict[Id, Category] = {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
-        categories[entry.category_id] = Category(category, entry, manifest)
-    return Release(manifest, categories)
+        known = _same(before, entry, manifest, category, files)
+        categories[entry.category_id] = known or Category(category, entry, manifest, files)
+    return Release(folder, manifest, categories, INDEX not in files)
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
@@ -84,9 +108,43 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
 
     Raises ReleaseError with the file named.
     """
+    files = _files(folder, manifest)
     for entry in manifest.categories:
         category = category_folder(entry.category_id)
-        for file in FILES:
+        for file in files:
             path = folder / category / file
             entry.files[file].check_all(path, f"{category}/{file}")
         yield entry
+
+
+def is_slim(folder: Path, manifest: Manifest) -> bool:
+    """Whether the copy in `folder` is slim: no category has its ``index.ann``."""
+    folders = (folder / category_folder(entry.category_id) for entry in manifest.categories)
+    return not any((category / INDEX).exists() for category in folders)
+
+
+def _files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    return SLIM_FILES if is_slim(folder, manifest) else FILES
+
+
+def _same(
+    before: Release | None,
+    entry: CategoryEntry,
+    manifest: Manifest,
+    folder: Path,
+    files: tuple[str, ...],
+) -> Category | None:
+    """The category of `before` that `entry` and the `files` in `folder` are of, if there is one."""
+    if before is None or _kind(before.manifest) != _kind(manifest):
+        return None
+    known = before.categories.get(entry.category_id)
+    try:
+        same = known and known.entry == entry and known.identity == identity_of(folder, files)
+    except OSError:
+        return None
+    return known if same else None
+
+
+def _kind(manifest: Manifest) -> tuple[object, ...]:
+    """What a category is opened with besides its entry."""
+    return manifest.n_dims, manifest.product_id_type

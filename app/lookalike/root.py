@@ -88,9 +88,12 @@ class ReleaseRoot:
             )
         return manifest
 
-    def open(self, name: str) -> Release:
-        """Open the release `name` for serving; ReleaseError if it must not be served."""
-        return open_release(self.folder(name), self.manifest(name))
+    def open(self, name: str, before: Release | None = None) -> Release:
+        """Open the release `name` for serving; ReleaseError if it must not be served.
+
+        Categories unchanged since the open release `before` are taken from it.
+        """
+        return open_release(self.folder(name), self.manifest(name), before)
 
     def check(self, name: str) -> Iterator[CategoryEntry]:
         """Check every byte of `name`, yielding each category when done; ReleaseError if unfit."""

@@ -11,7 +11,7 @@ class SettingError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One environment variable. `least` and `most` bound a whole number; None for text."""
+    """One environment variable. `least` and `most` bound a whole number; None for others."""
 
     name: str
     default: str | None
@@ -24,6 +24,13 @@ ROOT = Setting("LOOKALIKE_ROOT", None, "The release root: the folder that `index
 MAX_LIMIT = Setting(
     "LOOKALIKE_MAX_LIMIT", "1000", "The largest `limit` that a request may ask for.", 1, 100_000
 )
+MAX_PRODUCT_IDS = Setting(
+    "LOOKALIKE_MAX_PRODUCT_IDS",
+    "100",
+    "The most `product_ids` that one `POST /nns` may ask for.",
+    1,
+    10_000,
+)
 MAX_AGE_S = Setting(
     "LOOKALIKE_MAX_AGE_S",
     "10",
@@ -31,8 +38,13 @@ MAX_AGE_S = Setting(
     0,
     31_536_000,
 )
+LOCK_MEMORY = Setting(
+    "LOOKALIKE_LOCK_MEMORY",
+    "false",
+    "`true` locks in memory what every look-up touches, as far as the limit on that allows.",
+)
 
-SETTINGS = (ROOT, MAX_LIMIT, MAX_AGE_S)
+SETTINGS = (ROOT, MAX_LIMIT, MAX_PRODUCT_IDS, MAX_AGE_S, LOCK_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,9 @@ class Settings:
 
     root: Path
     max_limit: int
+    max_product_ids: int
     max_age_s: int
+    lock_memory: bool
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -49,7 +63,20 @@ class Settings:
         root = environ.get(ROOT.name, "")
         if not root:
             raise SettingError(f"{ROOT.name} is not set; {ROOT.help}")
-        return cls(Path(root), _whole(environ, MAX_LIMIT), _whole(environ, MAX_AGE_S))
+        return cls(
+            Path(root),
+            _whole(environ, MAX_LIMIT),
+            _whole(environ, MAX_PRODUCT_IDS),
+            _whole(environ, MAX_AGE_S),
+            _boolean(environ, LOCK_MEMORY),
+        )
+
+
+def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:
+    text = environ.get(setting.name) or setting.default
+    if text in ("true", "false"):
+        return text == "true"
+    raise SettingError(f'{setting.name} must be true or false, not "{text:.40}"')
 
 
 def _whole(environ: Mapping[str, str], setting: Setting) -> int:

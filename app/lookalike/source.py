@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 
+from lookalike import memory
 from lookalike.manifest import MANIFEST, ReleaseError
 from lookalike.metrics import Metrics
 from lookalike.release import Release
@@ -22,14 +23,17 @@ class ReleaseSource:
 
     Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
     a request sees one release; `problem`, why the present `current` is not served, or None;
-    `metrics`, where both are counted.
+    `metrics`, where both are counted. With `lock_memory`, hot files are locked in memory.
     """
 
-    def __init__(self, root: ReleaseRoot, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, root: ReleaseRoot, metrics: Metrics | None = None, lock_memory: bool = False
+    ) -> None:
         self.metrics = metrics or Metrics()
         self.release: Release | None = None
         self.problem: str | None = None
         self._root = root
+        self._lock_memory = lock_memory
         self._seen: tuple[object, ...] | None = None
         self._retry_at = 0.0
 
@@ -72,7 +76,9 @@ class ReleaseSource:
         if name is None:
             raise self._root.none_yet()
         started = time.monotonic()
-        release = self._root.open(name)
+        release = self._root.open(name, self.release)
+        if self._lock_memory:
+            _lock(release)
         self.release, self.problem = release, None
         self.metrics.swapped()
         manifest = release.manifest
@@ -88,6 +94,18 @@ class ReleaseSource:
             self.metrics.refused()
             logger.error("refused the current release: %s; still serving %s", reason, served)
         self.problem = reason
+
+
+def _lock(release: Release) -> None:
+    limit = memory.raise_lock_limit()
+    try:
+        release.lock()
+    except OSError as error:
+        logger.error(
+            "cannot lock the hot files in memory: %s; the limit is %s bytes, and twice the files' "
+            "size is needed while a release changes: raise it (LimitMEMLOCK in systemd, ulimit -l)",
+            *(error.strerror, limit),
+        )
 
 
 class NoSource(ReleaseSource):

@@ -41,9 +41,9 @@ def make_application() -> Application:
     except SettingError as error:
         logging.getLogger("lookalike").error("%s", error)
         return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
-    source = ReleaseSource(ReleaseRoot(settings.root), metrics)
+    source = ReleaseSource(ReleaseRoot(settings.root), metrics, settings.lock_memory)
     source.start()
-    return Application(source, settings.max_limit, settings.max_age_s)
+    return Application(source, settings.max_limit, settings.max_age_s, settings.max_product_ids)
 
 
 _log_to_stderr()

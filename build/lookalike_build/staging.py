@@ -30,6 +30,7 @@ from lookalike.manifest import (
     ReleaseError,
     category_folder,
 )
+from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError, sync
 
 
@@ -116,9 +117,11 @@ class Staging:
 
 
 def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
-    """The manifest of a release; None where there is none or it is unfit."""
+    """The manifest of a release; None where there is none, it is unfit or the copy is slim."""
     with suppress(ReleaseError, RootError):
-        return root.manifest(name) if name else None
+        manifest = root.manifest(name) if name else None
+        if name and manifest and not is_slim(root.folder(name), manifest):
+            return manifest
     return None
 
 

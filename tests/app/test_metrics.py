@@ -39,6 +39,7 @@ def test_every_answer_is_counted_by_route_and_status(root: ReleaseRoot) -> None:
         client.get(target)
     client.get("/nns?category_id=1&product_id=1")
     client.get("/nns?category_id=1&product_id=100", HTTP_IF_NONE_MATCH="*")
+    client.get("/nns", method="PUT")
     client.get("/nns", method="POST")
     client.get("/healthz", method="HEAD")
     assert requests(source.metrics) == {
@@ -48,10 +49,11 @@ def test_every_answer_is_counted_by_route_and_status(root: ReleaseRoot) -> None:
         ("/nns", "400"): 1,
         ("/nns", "404"): 1,
         ("/nns", "405"): 1,
+        ("POST /nns", "400"): 1,
         ("/healthz", "200"): 2,
         ("other", "404"): 2,
     }
-    assert values(source.metrics)["lookalike_nns_seconds_count"] == 7
+    assert values(source.metrics)['lookalike_request_seconds_count{route="/nns"}'] == 7
 
 
 def test_releases_taken_up_and_refused_are_counted(root: ReleaseRoot, tmp_path: Path) -> None:
@@ -70,10 +72,11 @@ def test_latencies_fall_into_cumulative_buckets() -> None:
     for nanoseconds in (1, 10_000, 10_001, 99_000_000, 100_000_001, 10**10):
         metrics.answered("/nns", "200 OK", nanoseconds)
     found = values(metrics)
-    counts = [found[f'lookalike_nns_seconds_bucket{{le="{bound}"}}'] for bound in BUCKETS_S]
-    assert counts == [2.0, *[3.0] * 11, 4.0]
-    assert found['lookalike_nns_seconds_bucket{le="+Inf"}'] == 6
-    assert found["lookalike_nns_seconds_sum"] == pytest.approx(10.199020002)
+    bucket = 'lookalike_request_seconds_bucket{{route="/nns",le="{}"}}'
+    counts = [found[bucket.format(bound)] for bound in BUCKETS_S]
+    assert counts == [2.0, *[3.0] * 11, 4.0, 5.0, 5.0]
+    assert found[bucket.format("+Inf")] == 6
+    assert found['lookalike_request_seconds_sum{route="/nns"}'] == pytest.approx(10.199020002)
 
 
 def test_the_text_is_prometheus_with_awkward_labels_escaped(string_root: ReleaseRoot) -> None:

@@ -19,7 +19,7 @@ def test_the_readme_lists_the_settings_as_they_are() -> None:
 
 
 def test_defaults() -> None:
-    assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == Settings(Path("/r"), 1000, 10)
+    assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == Settings(Path("/r"), 1000, 100, 10, False)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_defaults() -> None:
         ("LOOKALIKE_MAX_LIMIT", "ten", 'from 1 to 100000, not "ten"'),
         ("LOOKALIKE_MAX_AGE_S", "-1", 'from 0 to 31536000, not "-1"'),
         ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
+        ("LOOKALIKE_LOCK_MEMORY", "yes", 'must be true or false, not "yes"'),
     ],
 )
 def test_an_unfit_setting_is_named(name: str, value: str, said: str) -> None:

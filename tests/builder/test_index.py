@@ -78,6 +78,7 @@ def test_the_settings_are_used(tmp_path: Path) -> None:
     root = publish(tmp_path / "r", integer_catalogue(), tmp_path / "f", **settings)
     category = root.open(current(root).name).categories[40]
     assert category.neighbours.shape == (300, 5)
+    assert category.index is not None
     assert (category.index.get_n_trees(), category.entry.search_k) == (3, 18)
 
 

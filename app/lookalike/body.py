@@ -1,0 +1,131 @@
+"""The body of ``POST /nns``: a JSON object, checked and typed."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from lookalike.errors import BadRequest, TooLarge
+from lookalike.manifest import MAX_INTEGER_ID, Id, IdType, Manifest, id_problem
+from lookalike.query import DEFAULT_LIMIT
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+MAX_BYTES = 2**21
+"""The largest body taken: a vector of the most dimensions that a release may have fits in."""
+
+_FIELDS = ("category_id", "product_ids", "vector", "limit", "exclude_self", "distances")
+_KNOWN = ", ".join(_FIELDS)
+
+Vector = npt.NDArray[np.float32]
+
+
+class Body(NamedTuple):
+    """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
+
+    The other of the two is None. `vector` is float32 (n_dims,), scaled to length 1.
+    """
+
+    category_id: Id
+    product_ids: list[Id] | None
+    vector: Vector | None
+    limit: int
+    exclude_self: bool
+    distances: bool
+
+
+def read_body(environ: "WSGIEnvironment") -> bytes:
+    """The body of a request; TooLarge for more than `MAX_BYTES`."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    n_bytes = int(length) if length.isascii() and length.isdigit() else 0
+    if n_bytes > MAX_BYTES:
+        raise TooLarge(f"the body has {n_bytes} bytes; at most {MAX_BYTES} are taken")
+    return environ["wsgi.input"].read(n_bytes) if n_bytes else b""
+
+
+def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Manifest) -> Body:
+    """Parse a body for the release of `manifest`; BadRequest names the first field that is unfit."""
+    values = _object(text)
+    if ("product_ids" in values) == ("vector" in values):
+        raise BadRequest("give one of product_ids and vector")
+    if "vector" in values and "exclude_self" in values:
+        raise BadRequest("exclude_self goes with product_ids; a vector is no product")
+    category_id = _id(values.get("category_id"), "category_id", manifest.category_id_type)
+    product_ids = vector = None
+    if "vector" in values:
+        vector = _vector(values["vector"], manifest.n_dims)
+    else:
+        product_ids = _product_ids(values["product_ids"], max_product_ids, manifest.product_id_type)
+    limit = values.get("limit", min(DEFAULT_LIMIT, max_limit))
+    if type(limit) is not int or not 1 <= limit <= max_limit:
+        raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {_json(limit)}")
+    exclude_self, distances = _boolean(values, "exclude_self"), _boolean(values, "distances")
+    return Body(category_id, product_ids, vector, limit, exclude_self, distances)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    if not text:
+        raise BadRequest("the body is empty; send a JSON object with Content-Length")
+    try:
+        values = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise BadRequest("the body is not JSON in UTF-8") from None
+    if not isinstance(values, dict):
+        raise BadRequest("the body is not a JSON object")
+    for name in values:
+        if name not in _FIELDS:
+            raise BadRequest(f"unknown field {_json(name)}; known are {_KNOWN}")
+    return values
+
+
+def _id(value: object, name: str, id_type: IdType) -> Id:
+    if value is None:
+        raise BadRequest(f"{name} is missing")
+    if id_type == "string":
+        if not isinstance(value, str):
+            raise BadRequest(f"{name} must be a string, not {_json(value)}")
+        if problem := id_problem(value):
+            raise BadRequest(f"{name} {problem}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or id_problem(value):
+        raise BadRequest(
+            f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_json(value)}"
+        )
+    return value
+
+
+def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:
+    if not isinstance(values, list) or not 1 <= len(values) <= most:
+        size = f"{len(values)} of them" if isinstance(values, list) else _json(values)
+        raise BadRequest(f"product_ids must be an array of 1 to {most} product ids, not {size}")
+    return [_id(value, f"product_ids[{i}]", id_type) for i, value in enumerate(values)]
+
+
+def _vector(values: object, n_dims: int) -> Vector:
+    """`values` as a vector of length 1, worked out in float64 so that no scale is too small."""
+    if not isinstance(values, list) or len(values) != n_dims:
+        size = f"{len(values)} of them" if isinstance(values, list) else _json(values)
+        raise BadRequest(f"vector must be an array of {n_dims} numbers, not {size}")
+    if not {type(value) for value in values} <= {int, float}:
+        place = next(i for i, value in enumerate(values) if type(value) not in (int, float))
+        raise BadRequest(f"vector[{place}] must be a number, not {_json(values[place])}")
+    wide = np.array(values, np.float64)
+    largest = np.abs(wide).max()
+    if largest == 0:
+        raise BadRequest("vector is all zeros: it has no direction to be near to")
+    wide /= largest
+    return (wide / np.linalg.norm(wide)).astype(np.float32)
+
+
+def _boolean(values: dict[str, Any], name: str) -> bool:
+    value = values.get(name, False)
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} must be true or false, not {_json(value)}")
+    return value
+
+
+def _json(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 40 else f"{text[:40]}…"
