@@ -1,6 +1,7 @@
 """What several tests need: small feature stores, releases made of them, and the app called directly."""
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.application import Application
-from lookalike.manifest import Id, Model
+from lookalike.manifest import INDEX, Id, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.features import FeatureStore, FeatureWriter
@@ -101,7 +102,7 @@ class Client:
     def __init__(self, application: Application) -> None:
         self._application = validator(application)
 
-    def get(self, target: str, method: str = "GET", **headers: str) -> Response:
+    def get(self, target: str, method: str = "GET", **headers: Any) -> Response:
         """Ask for a path with its query; headers as WSGI names them, such as HTTP_IF_NONE_MATCH."""
         path, _, query = target.partition("?")
         environ: dict[str, Any] = {
@@ -125,6 +126,19 @@ class Client:
         ((status, given),) = answered
         assert len(dict(given)) == len(given)
         return Response(status, dict(given), b"".join(body))
+
+
+def post(client: Client, document: object, **headers: Any) -> Response:
+    """Ask `POST /nns` with a document as JSON."""
+    body = json.dumps(document).encode()
+    given = {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json", **headers}
+    return client.get("/nns", "POST", **given, **{"wsgi.input": io.BytesIO(body)})
+
+
+def make_slim(root: ReleaseRoot) -> None:
+    """Make the current release of a root a slim copy, as rsync --exclude would."""
+    for path in root.folder(str(root.current())).glob(f"*/{INDEX}"):
+        path.unlink()
 
 
 def client_of(root: ReleaseRoot, max_limit: int = 1000) -> Client:

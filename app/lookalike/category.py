@@ -150,7 +150,7 @@ class Category:
         """
         if self.index is None:
             raise ValueError("a slim copy has no vectors")
-        search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
+        search_k = min(self.entry.search_k * max(1, n // (self.entry.k + 1)), MAX_ANNOY)
         found, distances = self.index.get_nns_by_vector(
             vector.tolist(), n, search_k=search_k, include_distances=True
         )
