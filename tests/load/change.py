@@ -1,0 +1,188 @@
+"""``make bench-change``: every answer checked while releases change, processes die, Unit restarts them.
+
+First steadily, then with a new current release every other second, a process killed and Unit's restart
+endpoint called in between. Then 200 changes in a row, and what they left behind.
+"""
+
+import argparse
+import os
+import re
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+from checking_client import Seen, check_answers
+from made_release import make_release
+
+from load import Served, nginx_before, serving, verdict
+from lookalike.root import ReleaseRoot
+from lookalike.unit import APPLICATION
+
+N_ITEMS, N_DIMS, K, N_TREES = 31_667, 64, 100, 1
+STEPS = (1, 2, 3)
+CONNECTIONS = 16
+PERIOD_S = 1.0
+
+
+def main() -> None:
+    """Run the phases and say what holds."""
+    parser = argparse.ArgumentParser(prog="make bench-change", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--swaps", type=int, default=200)
+    options = parser.parse_args()
+    root = ReleaseRoot(options.folder / "change")
+    releases = changing_releases(root)
+    with serving(root) as served, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        wait_until_ready(served)
+        change_under_load(served, root, releases, options.seconds, pool)
+        swap_many(served, root, releases, options.swaps)
+
+
+def changing_releases(root: ReleaseRoot) -> dict[str, int]:
+    """Three releases of the same products with other neighbours: their names and steps."""
+    if len(root.names()) != len(STEPS):
+        for step in STEPS:
+            make_release(root, [N_ITEMS], K, N_DIMS, N_TREES, step)
+    return dict(zip(root.names(), STEPS, strict=True))
+
+
+def change_under_load(
+    served: Served,
+    root: ReleaseRoot,
+    releases: dict[str, int],
+    seconds: float,
+    pool: ProcessPoolExecutor,
+) -> None:
+    """A steady phase, a changing one, a steady one; print them and judge."""
+    print(f"GET /nns, {N_ITEMS} products, {CONNECTIONS} connections, every answer checked\n")
+    head = ("answers", "p50 ms", "p99 ms", "max ms", "failed", "wrong", "changes")
+    print(f"{'':34}{''.join(f'{name:>9}' for name in head)}", flush=True)
+    with nginx_before(served.app) as front:
+        for way, address in (("straight to Unit", served.app), ("through nginx", front)):
+            rows = {}
+            for phase in ("steady", "changing", "steady again"):
+                host, _, port = address.partition(":")
+                arguments = ((host, int(port)), N_ITEMS, releases, seconds, CONNECTIONS)
+                client = pool.submit(check_answers, *arguments)
+                changes = change(served, root, releases, seconds) if phase == "changing" else ""
+                rows[phase] = client.result()
+                print_seen(f"{way}, {phase}", rows[phase], changes)
+    p99 = {phase: seen.quantile(99) for phase, seen in rows.items()}
+    steady = (p99["steady"] + p99["steady again"]) / 2
+    bad = float(sum(seen.failed + seen.wrong for seen in rows.values()))
+    print()
+    verdict("failed or wrong answers, through nginx", [bad], lambda n: n == 0, "0")
+    ratio = p99["changing"] / steady
+    verdict("p99, changing / steady", [ratio], lambda r: r <= 2, "2 or less")
+
+
+def print_seen(name: str, seen: Seen, changes: str) -> None:
+    """One row, and the first things that went wrong."""
+    print(
+        f"{name:34}{len(seen.latencies):9}{seen.quantile(50):9.2f}{seen.quantile(99):9.2f}"
+        f"{max(seen.latencies):9.1f}{seen.failed:9}{seen.wrong:9}  {changes}",
+        flush=True,
+    )
+    for problem in seen.problems:
+        print(f"  {problem}")
+
+
+def change(served: Served, root: ReleaseRoot, releases: dict[str, int], seconds: float) -> str:
+    """Change something each period until the time is up; what was done."""
+    names, done = list(releases), {"switched": 0, "killed": 0, "restarted": 0}
+    until, number = time.monotonic() + seconds - PERIOD_S, 0
+    while time.monotonic() < until:
+        number += 1
+        if number % 2:
+            root.switch(names[number // 2 % len(names)])
+            done["switched"] += 1
+        elif number % 4 == 0:
+            with suppress(ProcessLookupError):
+                os.kill(served.pids(APPLICATION)[-1], signal.SIGKILL)
+                done["killed"] += 1
+        else:
+            served.unit.control("GET", f"/control/applications/{APPLICATION}/restart")
+            done["restarted"] += 1
+        time.sleep(PERIOD_S)
+    return ", ".join(f"{what} {times}" for what, times in done.items())
+
+
+def swap_many(served: Served, root: ReleaseRoot, releases: dict[str, int], swaps: int) -> None:
+    """Swap that often, each taken up by all processes; judge what is left of the old ones."""
+    names = list(releases)
+    swap(served, root, names[0])
+    before = leftovers(served)
+    for number in range(swaps):
+        swap(served, root, names[(number + 1) % len(names)])
+    swap(served, root, names[0])
+    after = leftovers(served)
+    print(f"\nbefore and after {swaps} swaps, over all processes:")
+    for what in before:
+        print(f"  {what}: {before[what]:.1f}, {after[what]:.1f}")
+    print()
+    grown = after["memory MB"] - before["memory MB"]
+    verdict("memory grown, MB", [grown], lambda mb: mb <= 5, "5 or less")
+    kept = after["mapped or open files of other releases"]
+    verdict("old releases' files mapped or open", [kept], lambda n: n == 0, "0")
+    verdict(
+        "descriptors more",
+        [after["descriptors"] - before["descriptors"]],
+        lambda n: n <= 0,
+        "0",
+    )
+
+
+def swap(served: Served, root: ReleaseRoot, name: str) -> None:
+    """Make a release current and wait until every process has taken it up."""
+    root.make_current(name)
+    until = time.monotonic() + 30
+    while any(name not in _mapped(pid) for pid in served.pids(APPLICATION)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"not taken up: {name}")
+        time.sleep(0.02)
+    time.sleep(0.1)
+
+
+def leftovers(served: Served) -> dict[str, float]:
+    """Memory, descriptors, and files of releases besides the newest mapped, of all processes."""
+    pids = served.pids(APPLICATION)
+    descriptors = 0
+    old = 0
+    for pid in pids:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        descriptors += len(links)
+        paths = [*_mapped_paths(pid), *(link for link in links if "/releases/" in link)]
+        current = re.findall(r"/releases/([^/]+)/", " ".join(paths))
+        old += sum(name != max(set(current), key=current.count) for name in current)
+    return {
+        "processes": len(pids),
+        "memory MB": served.memory_mb(APPLICATION),
+        "descriptors": descriptors,
+        "mapped or open files of other releases": old,
+    }
+
+
+def wait_until_ready(served: Served) -> None:
+    """Until both processes serve."""
+    until = time.monotonic() + 30
+    while len([pid for pid in served.pids(APPLICATION) if _mapped(pid)]) < 2:
+        if time.monotonic() > until:
+            raise TimeoutError("Unit's processes do not serve")
+        time.sleep(0.1)
+
+
+def _mapped_paths(pid: int) -> list[str]:
+    return re.findall(r"(/\S*/releases/\S+)", Path(f"/proc/{pid}/maps").read_text())
+
+
+def _mapped(pid: int) -> set[str]:
+    """The releases that a process has mapped."""
+    return {path.split("/releases/")[1].split("/")[0] for path in _mapped_paths(pid)}
+
+
+if __name__ == "__main__":
+    main()

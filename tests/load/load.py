@@ -1,0 +1,226 @@
+"""What the load tests have in common: Unit with the app and the ceiling, wrk, memory, verdicts.
+
+Side by side means in turn, round by round, on the same Unit: ratios hold on a machine whose speed
+drifts, absolute figures do not. All requests go to 127.0.0.1.
+"""
+
+import ctypes
+import mmap
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lookalike.root import ReleaseRoot
+from lookalike.unit import APPLICATION, PrivateUnit, configuration, find_unitd
+from servers import SHIPPED, free_port, in_session
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+CEILING = "ceiling"
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a client saw in one round; latencies in milliseconds."""
+
+    requests_s: float
+    p50: float
+    p99: float
+    errors: int
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running Unit: the app's address, that of the ceiling, the processes."""
+
+    app: str
+    ceiling: str
+    unit: PrivateUnit
+
+    def pids(self, application: str) -> list[int]:
+        """The living processes of an application."""
+        title = f'unit: "{application}" application'
+        return [pid for pid in in_session(self.unit.process.pid) if title in _title(pid)]
+
+    def memory_mb(self, application: str) -> float:
+        """Proportional set size of an application's processes, in MB."""
+        return sum(map(_pss_mb, self.pids(application)))
+
+
+@contextmanager
+def serving(root: ReleaseRoot) -> Iterator[Served]:
+    """The shipped configuration on a Unit of our own, with the ceiling's app beside it."""
+    unitd = find_unitd()
+    if unitd is None or shutil.which("wrk") is None:
+        sys.exit("this needs NGINX Unit (unitd) and wrk (sudo apt install wrk)")
+    ceiling, app = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    config = configuration(SHIPPED, app, Path(sys.prefix), root.path.resolve())
+    constant = {**config["applications"][APPLICATION], "module": "constant", "path": str(HERE)}
+    config["applications"][CEILING] = constant
+    config["listeners"][ceiling] = {"pass": f"applications/{CEILING}"}
+    with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as unit:
+        unit.check_python()
+        unit.configure(config)
+        yield Served(app, ceiling, unit)
+
+
+@contextmanager
+def nginx_before(address: str) -> Iterator[str]:
+    """nginx with the shipped configuration before the app at `address`; its own address."""
+    if shutil.which("nginx") is None:
+        sys.exit("this needs nginx (sudo apt install nginx-light)")
+    front = f"127.0.0.1:{free_port()}"
+    shipped = (REPOSITORY / "deploy/nginx/lookalike.conf").read_text()
+    site = shipped.replace("127.0.0.1:8080", address).replace("127.0.0.1:8090", front)
+    with tempfile.TemporaryDirectory() as folder:
+        places = "".join(
+            f"{kind}_temp_path {folder}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off; pid {folder}/pid; worker_processes 1;\n"
+            f"events {{ worker_connections 1024; }}\n"
+            f"http {{ access_log off; keepalive_requests 1000000000;\n{places}{site}}}\n"
+        )
+        log = Path(folder, "error.log")
+        command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf", "-e", str(log)]
+        process = subprocess.Popen(command)
+        try:
+            _wait_for_port(front, process)
+            yield front
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+def _wait_for_port(address: str, process: "subprocess.Popen[bytes]") -> None:
+    host, _, port = address.partition(":")
+    until = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(OSError), socket.create_connection((host, int(port))):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on {address}")
+
+
+def wrk(address: str, seconds: int, script: str, *arguments: str, connections: int = 32) -> Run:
+    """One run of wrk with a script of this folder."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s"]
+    command += [str(HERE / script), f"http://{address}", "--", *arguments]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    socket_errors = re.search(r"Socket errors: (.*)", text)
+    errors = int(failed[1]) if failed else 0
+    errors += sum(map(int, re.findall(r"\d+", socket_errors[1]))) if socket_errors else 0
+    return Run(
+        requests_s=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
+        p50=_milliseconds(_found(r"^\s+50%\s+(\S+)", text)),
+        p99=_milliseconds(_found(r"^\s+99%\s+(\S+)", text)),
+        errors=errors,
+    )
+
+
+def in_turn(runs: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+    """Do each of `runs` once a round; what each saw."""
+    seen: dict[str, list[Run]] = {name: [] for name in runs}
+    for number in range(rounds):
+        # Each goes first in turn: the machine may be getting slower or faster.
+        for name in sorted(runs, reverse=bool(number % 2)):
+            seen[name].append(runs[name]())
+    return seen
+
+
+def print_rows(seen: dict[str, list[Run]], memory_mb: dict[str, float]) -> None:
+    """A table: for each row the medians over its rounds, all errors, memory if it was measured."""
+    width = max(map(len, seen)) + 2
+    print(f"{'':{width}}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}{'memory MB':>11}")
+    for name, runs in seen.items():
+        rate, p50, p99 = (
+            statistics.median(getattr(run, what) for run in runs)
+            for what in ("requests_s", "p50", "p99")
+        )
+        errors = sum(run.errors for run in runs)
+        memory = f"{memory_mb[name]:11.1f}" if name in memory_mb else f"{'':11}"
+        print(f"{name:{width}}{rate:12.0f}{p50:9.2f}{p99:9.2f}{errors:8}{memory}")
+    print(flush=True)
+
+
+def verdict(what: str, values: list[float], holds: Callable[[float], bool], bound: str) -> None:
+    """One line a number to hold: the median, its range, and whether it holds."""
+    middle = statistics.median(values)
+    word = "holds" if holds(middle) else "DOES NOT HOLD"
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    print(f"{word}: {what} {middle:.3f}{spread}, {bound}", flush=True)
+
+
+def resident_bytes(path: Path) -> int:
+    """How much of a file of ours is in the page cache (mincore, of a mapping that touches nothing)."""
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    whole = np.frombuffer(mapped, np.uint8)
+    pages = np.zeros(-(-whole.size // mmap.PAGESIZE), np.uint8)
+    if _libc.mincore(whole.ctypes.data, whole.size, pages.ctypes.data):
+        raise OSError(ctypes.get_errno(), f"mincore of {path}")
+    return int((pages & 1).sum()) * mmap.PAGESIZE
+
+
+def total_bytes(served: Served, folder: Path) -> tuple[int, int]:
+    """Memory that serving `folder` takes: of all processes but the ceiling's, and of the files.
+
+    The first is the proportional set size of everything that is not a file of the release, the
+    second the pages of the release's files in the page cache, mapped or not.
+    """
+    pids = set(in_session(served.unit.process.pid)) - set(served.pids(CEILING))
+    processes = sum(_pss_outside(pid, folder) for pid in pids)
+    return processes, sum(resident_bytes(path) for path in folder.glob("*/*"))
+
+
+def _pss_outside(pid: int, folder: Path) -> int:
+    total = 0
+    counted = True
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                counted = str(folder) not in line
+            elif counted and line.startswith("Pss:"):
+                total += 1024 * int(line.split()[1])
+    return total
+
+
+def _pss_mb(pid: int) -> float:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return 1024 * int(_found(r"^Pss:\s+(\d+) kB", text)) / 1e6
+    return 0.0
+
+
+def _title(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"no {pattern} in: {text}")
+    return match[1]
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]

@@ -1,0 +1,106 @@
+"""``make bench-scale``: the paper's full size, 3.8 million products in 120 categories, under Unit.
+
+The release is made once: 3.3 GB on disk. Features have 16 numbers in place of 2048, which opening and
+look-ups by product do not read; `index.ann` would take 31 GB of disk, and no memory, otherwise.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+
+from made_release import make_release
+
+from load import CEILING, Served, in_turn, print_rows, serving, total_bytes, verdict, wrk
+from lookalike.manifest import HOT_FILES
+from lookalike.root import ReleaseRoot
+from lookalike.unit import APPLICATION
+
+N_ITEMS, N_CATEGORIES, K, N_DIMS, N_TREES = 3_800_000, 120, 100, 16, 1
+DISK_BYTES = 8e9
+
+
+def sizes() -> list[int]:
+    """Uneven, as categories are: the largest has some 440,000 products, the smallest 9,600."""
+    shares = [rank**-0.8 for rank in range(1, N_CATEGORIES + 1)]
+    found = [int(N_ITEMS * share / sum(shares)) for share in shares]
+    found[0] += N_ITEMS - sum(found)
+    return found
+
+
+def main() -> None:
+    """Make the release if need be, open it cold and warm, measure, print the table."""
+    parser = argparse.ArgumentParser(prog="make bench-scale", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=int, default=2)
+    options = parser.parse_args()
+    root = ReleaseRoot(options.folder / "scale")
+    if root.current() is None:
+        options.folder.mkdir(exist_ok=True)
+        free = shutil.disk_usage(options.folder).free
+        if free < DISK_BYTES:
+            sys.exit(
+                f"{options.folder} has {free / 1e9:.1f} GB free, {DISK_BYTES / 1e9:.0f} are needed"
+            )
+        started = time.monotonic()
+        print(f"making {N_ITEMS} products in {N_CATEGORIES} categories ...", flush=True)
+        make_release(root, sizes(), K, N_DIMS, N_TREES)
+        print(f"made in {time.monotonic() - started:.0f} s")
+    folder = root.folder(str(root.current())).resolve()
+    drop_from_page_cache(folder)
+    with serving(root) as served:
+        from_disk_s = opening_s(served)
+    arguments = [str(size) for size in sizes()]
+    with serving(root) as served:
+        from_cache_s = opening_s(served)
+        runs = {
+            name: partial(wrk, address, options.seconds, "random_ids.lua", *arguments)
+            for name, address in ((CEILING, served.ceiling), (APPLICATION, served.app))
+        }
+        seen = in_turn(runs, options.rounds)
+        memory = {name: served.memory_mb(name) for name in runs}
+        processes, files = total_bytes(served, folder)
+    hot = sum(path.stat().st_size for name in HOT_FILES for path in folder.glob(f"*/{name}"))
+    print(f"\nGET /nns, {N_ITEMS} products in {N_CATEGORIES} categories, k {K}, limit 12\n")
+    print_rows(seen, memory)
+    print(f"opened in {from_cache_s:.2f} s, with the files not in memory in {from_disk_s:.2f} s")
+    print(
+        f"memory: processes {processes / 1e6:.0f} MB, files in the page cache {files / 1e6:.0f} MB"
+    )
+    print(f"of those files, what look-ups touch: {hot / 1e6:.0f} MB\n")
+    pairs = zip(seen[APPLICATION], seen[CEILING], strict=True)
+    ratios = [app.requests_s / ceiling.requests_s for app, ceiling in pairs]
+    verdict("requests/s, lookalike / ceiling", ratios, lambda r: r >= 0.95, "0.95 or more")
+    verdict("opening, s", [from_cache_s], lambda s: s <= 2, "2 or less")
+    verdict("memory, GB", [(processes + files) / 1e9], lambda gb: gb <= 2, "2 or less")
+
+
+def opening_s(served: Served) -> float:
+    """The longest that a process took to open the release, as its log says, once it is ready."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        connection = HTTPConnection(served.app, timeout=120)
+        connection.request("GET", "/readyz")
+        if connection.getresponse().status == 200:
+            break
+        time.sleep(0.1)
+    lines = [line for line in served.unit.log.read_text().splitlines() if "opened in" in line]
+    return max(float(line.split("opened in ")[1].split()[0]) for line in lines)
+
+
+def drop_from_page_cache(folder: Path) -> None:
+    """Have the kernel forget the files, as after a boot."""
+    for path in folder.glob("*/*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()
