@@ -6,6 +6,7 @@ and watched by a metric.
 """
 
 import ctypes
+import mmap
 import os
 import resource
 from collections.abc import Iterable
@@ -64,12 +65,15 @@ def resident_share(paths: Iterable[Path]) -> float | None:
     """
     try:
         sizes = {path: path.stat().st_size for path in paths}
-        step = max(1, sum(sizes.values()) // _PROBES)
+        pages = sum(sizes.values()) // mmap.PAGESIZE
+        step = max(1, pages // _PROBES) * mmap.PAGESIZE
         asked = resident = 0
         place = 0  # goes through all files as if they were one
         for path, size in sizes.items():
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
+                # Else a page that is missing would have its neighbours read in.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
                 while place < size:
                     asked += 1
                     resident += _is_resident(descriptor, place)

@@ -14,10 +14,9 @@ from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
-from checking_client import Seen, check_answers
-from made_release import make_release
-
-from load import Served, nginx_before, serving, verdict
+from load.checking_client import Seen, check_answers
+from load.made_release import make_release
+from load.serving import Served, nginx_before, serving, verdict
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
 
@@ -66,8 +65,8 @@ def change_under_load(
             rows = {}
             for phase in ("steady", "changing", "steady again"):
                 host, _, port = address.partition(":")
-                arguments = ((host, int(port)), N_ITEMS, releases, seconds, CONNECTIONS)
-                client = pool.submit(check_answers, *arguments)
+                where = (host, int(port))
+                client = pool.submit(check_answers, where, N_ITEMS, releases, seconds, CONNECTIONS)
                 changes = change(served, root, releases, seconds) if phase == "changing" else ""
                 rows[phase] = client.result()
                 print_seen(f"{way}, {phase}", rows[phase], changes)

@@ -12,7 +12,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-from made_release import neighbour_ids, product_id
+from load.made_release import neighbour_ids, product_id
 
 LIMIT = 12
 TIMEOUT_S = 8.0

@@ -13,9 +13,8 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
-from made_release import make_release
-
-from load import CEILING, Served, in_turn, print_rows, serving, total_bytes, verdict, wrk
+from load.made_release import make_release
+from load.serving import CEILING, Served, in_turn, print_rows, serving, total_bytes, verdict, wrk
 from lookalike.manifest import HOT_FILES
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION

@@ -1,0 +1,195 @@
+"""Hot files: read in before they are served, locked if wanted, watched, let go of after a change."""
+
+import ctypes
+import gc
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lookalike.application import Application
+from lookalike.manifest import DISTANCES, HOT_FILES, NEIGHBOURS
+from lookalike.memory import locked_bytes, resident_share
+from lookalike.root import ReleaseRoot
+from lookalike.source import ReleaseSource
+from support import Catalogue, Client, client_of, integer_catalogue, publish, random_features
+
+PAGE = resource.getpagesize()
+
+
+def forget(path: Path) -> None:
+    """Drop a file's pages from the page cache, if nothing has it mapped."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A file of 400 pages, none of them in the page cache, on a file system that can tell."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(400 * PAGE))
+    forget(path)
+    if resident_share([path]) != 0:
+        pytest.skip("this file system does not tell, or does not forget, what is in memory")
+    forget(path)  # asking may have read some in
+    return path
+
+
+def test_the_resident_share_is_that_of_the_pages_in_memory(pages: Path) -> None:
+    with pages.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        file.read(100 * PAGE)
+    assert resident_share([pages]) == pytest.approx(0.25, abs=0.1)
+    pages.read_bytes()
+    assert resident_share([pages]) == 1
+
+
+def test_the_resident_share_goes_over_files_in_proportion_to_their_size(
+    pages: Path, tmp_path: Path
+) -> None:
+    small, empty = tmp_path / "small", tmp_path / "empty"
+    small.write_bytes(bytes(100 * PAGE))
+    empty.touch()
+    assert resident_share([small, empty]) == 1
+    assert resident_share([pages, empty, small]) == pytest.approx(0.2, abs=0.05)
+
+
+def test_what_cannot_be_told_is_none(tmp_path: Path) -> None:
+    assert resident_share([tmp_path / "missing"]) is None
+    assert resident_share([]) is None
+
+
+def test_what_look_ups_touch_is_in_memory_before_a_release_is_served(
+    tmp_path: Path,
+) -> None:
+    ids = list(range(20_000))
+    catalogue: Catalogue = {1: (ids, random_features(len(ids), 0, n_dims=2))}
+    root = publish(tmp_path / "r", catalogue, tmp_path / "f", neighbours=20, n_trees=1, recall=0)
+    folder = root.folder(str(root.current()))
+    for path in folder.glob("1/*"):
+        forget(path)
+    distances = folder / "1" / DISTANCES
+    if resident_share([distances]) != 0:
+        pytest.skip("this file system does not tell, or does not forget, what is in memory")
+    forget(distances)  # asking may have read some in
+    client = client_of(root)
+    assert resident_share([folder / "1" / name for name in HOT_FILES]) == 1
+    assert (resident_share([distances]) or 0) < 0.9
+    assert b"\nlookalike_resident_share 1.0000\n" in client.get("/metrics").body
+
+
+def test_hot_files_are_locked_in_memory_if_wanted(root: ReleaseRoot) -> None:
+    before = locked_bytes()
+    source = ReleaseSource(root, lock_memory=True)
+    source.look()
+    assert source.release is not None
+    expected = sum(
+        array.nbytes
+        for category in source.release.categories.values()
+        for array in (category.product_ids, category.neighbours)
+    )
+    assert locked_bytes() - before >= expected
+    text = Client(Application(source, 1000, 10)).get("/metrics").body.decode()
+    assert int(re.findall(r"^lookalike_locked_bytes (\d+)$", text, re.MULTILINE)[0]) >= expected
+    source.release = None
+    del text
+    gc.collect()
+    assert locked_bytes() == before
+
+
+def test_where_locking_is_not_allowed_the_log_says_so_and_serving_goes_on(
+    root: ReleaseRoot,
+) -> None:
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+from lookalike.wsgi import application
+environ = {"PATH_INFO": "/readyz", "REQUEST_METHOD": "GET"}
+print(b"".join(application(environ, lambda status, headers: print(status))))
+"""
+    may_lock_all = (24, 14, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_IPC_LOCK: root has no limit else
+    environ = {"LOOKALIKE_ROOT": str(root.path), "LOOKALIKE_LOCK_MEMORY": "true"}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(*may_lock_all),
+    )
+    assert run.stdout.startswith("200 OK")
+    assert "cannot lock the hot files in memory" in run.stderr
+    assert "the limit is 4096 bytes" in run.stderr
+
+
+def test_unchanged_categories_stay_open_through_a_change(root: ReleaseRoot, tmp_path: Path) -> None:
+    source = ReleaseSource(root)
+    source.look()
+    assert source.release is not None
+    before = dict(source.release.categories)
+    catalogue = {**integer_catalogue(), 2: ([5, 3], random_features(2, 9))}
+    publish(root.path, catalogue, tmp_path / "again")
+    source.look()
+    after = source.release.categories
+    assert source.release.manifest.release == root.current()
+    assert [number for number in after if after[number] is before[number]] == [1, 3, 40]
+    client = Client(Application(source, 1000, 10))
+    assert client.get("/nns?category_id=2&product_id=5").body == b"[5,3]"
+    assert client.get("/nns?category_id=1&product_id=100") == client_of(root).get(
+        "/nns?category_id=1&product_id=100"
+    )
+
+
+def test_a_file_that_was_replaced_is_opened_and_checked_anew(root: ReleaseRoot) -> None:
+    source = ReleaseSource(root)
+    source.look()
+    name = str(root.current())
+    path = root.folder(name) / "2" / NEIGHBOURS
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 0xFF
+    path.unlink()
+    path.write_bytes(damaged)
+    other = root.folder(name).rename(root.releases / "other")
+    other.rename(root.releases / name)
+    source._seen = None
+    source.look()
+    assert source.problem is not None
+    assert f"2/{NEIGHBOURS}" in source.problem
+
+
+def test_nothing_is_left_of_old_releases_after_200_changes(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    publish(root.path, {1: ([1, 2], random_features(2, 0))}, tmp_path / "f")
+    names = root.names()
+    source = ReleaseSource(root)
+    client = Client(Application(source, 1000, 10))
+
+    def change(number: int) -> None:
+        root.make_current(names[number % 2])
+        source.look()
+        client.get("/nns?category_id=1&product_id=1&limit=500")
+        assert source.release is not None
+        assert source.release.manifest.release == names[number % 2]
+
+    def left() -> tuple[int, int, int]:
+        maps = Path("/proc/self/maps").read_text()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+        return maps.count(str(root.path)), len(list(Path("/proc/self/fd").iterdir())), resident
+
+    for number in range(20):
+        change(number)
+    mapped, descriptors, resident = left()
+    for number in range(200):
+        change(number)
+    mapped_after, descriptors_after, resident_after = left()
+    assert (mapped_after, descriptors_after) == (mapped, descriptors)
+    assert resident_after - resident < 4e6
