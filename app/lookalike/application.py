@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from lookalike.body import Body, parse_body, read_body
-from lookalike.category import Category, Distances
+from lookalike.category import Category
 from lookalike.errors import (
     BadRequest,
     HttpError,
@@ -26,6 +26,7 @@ from lookalike.query import Query, parse_query
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
 from lookalike.usual import usual_body
+from lookalike.vector_index import Distances
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -168,7 +169,7 @@ class Application:
         if category is None:
             raise NotFound
         etag = self._json_headers(release)[0]
-        return (OK, [etag, _NO_STORE, _JSON], _answer_to(body, release, category))
+        return (OK, [etag, _NO_STORE, _JSON], _answer_to(body, category))
 
     def _json_headers(self, release: Release) -> Headers:
         """The headers of a 200: which release it is from and how long it may be kept."""
@@ -226,15 +227,15 @@ def _neighbours(category: Category, item: int, query: Query) -> bytes:
     return _products(product_ids, distances if query.distances else None)
 
 
-def _answer_to(body: Body, release: Release, category: Category) -> bytes:
+def _answer_to(body: Body, category: Category) -> bytes:
     """The body of a 200: an answer for each product id, null for one unknown; or the vector's."""
     if body.vector is not None:
-        if release.slim:
+        if category.vectors is None:
             raise SlimCopy(
-                "this host holds a slim copy of the release, without index.ann, which a vector "
+                "this host holds a slim copy of the release, without the index that a vector "
                 "needs; ask a host with a full copy"
             )
-        items, distances = category.search(body.vector, body.limit)
+        items, distances = category.vectors.search(body.vector, body.limit)
         return _products(category.ids(items), distances if body.distances else None)
     answers = []
     for product_id in body.product_ids or ():

@@ -19,13 +19,13 @@ MAX_BYTES = 2**21
 _FIELDS = ("category_id", "product_ids", "vector", "limit", "exclude_self", "distances")
 _KNOWN = ", ".join(_FIELDS)
 
-Vector = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float64]
 
 
 class Body(NamedTuple):
     """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
 
-    The other of the two is None. `vector` is float32 (n_dims,), scaled to length 1.
+    The other of the two is None. `vector` is float64 (n_dims,), scaled to length 1.
     """
 
     category_id: Id
@@ -104,7 +104,7 @@ def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:
 
 
 def _vector(values: object, n_dims: int) -> Vector:
-    """`values` as a vector of length 1, worked out in float64 so that no scale is too small."""
+    """`values` as a vector of length 1, whatever their scale."""
     if not isinstance(values, list) or len(values) != n_dims:
         size = f"{len(values)} of them" if isinstance(values, list) else _json(values)
         raise BadRequest(f"vector must be an array of {n_dims} numbers, not {size}")
@@ -116,7 +116,7 @@ def _vector(values: object, n_dims: int) -> Vector:
     if largest == 0:
         raise BadRequest("vector is all zeros: it has no direction to be near to")
     wide /= largest
-    return (wide / np.linalg.norm(wide)).astype(np.float32)
+    return np.asarray(wide / np.linalg.norm(wide))
 
 
 def _boolean(values: dict[str, Any], name: str) -> bool:

@@ -12,12 +12,13 @@ from annoy import AnnoyIndex
 
 from lookalike.manifest import (
     DISTANCES,
+    FEATURES,
     HOT_FILES,
     INDEX,
-    MAX_ANNOY,
     METRIC,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTION,
     CategoryEntry,
     Id,
     Manifest,
@@ -25,28 +26,17 @@ from lookalike.manifest import (
     reason_of,
 )
 from lookalike.memory import lock, read_in
+from lookalike.vector_index import (
+    Distances,
+    Items,
+    VectorIndex,
+    map_projections,
+    node_dtype,
+)
 
-Items = npt.NDArray[np.uint32]
-Distances = npt.NDArray[np.float32]
 Identity = tuple[tuple[int, ...], ...]
 
 _PIECE = 1024
-
-
-def node_dtype(n_dims: int) -> np.dtype[Any]:
-    """Annoy's node for the angular metric; the first n_items nodes of ``index.ann`` are the items.
-
-    Fields: n_descendants (1 for an item), norm (squared length of an item's vector), vector
-    (float32, n_dims). From AngularNode in annoylib.h, 1.17.3.
-    """
-    return np.dtype(
-        {
-            "names": ["n_descendants", "norm", "vector"],
-            "formats": ["<i4", "<f4", ("<f4", (n_dims,))],
-            "offsets": [0, 4, 12],
-            "itemsize": 12 + 4 * n_dims,
-        }
-    )
 
 
 def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
@@ -62,8 +52,8 @@ class Category:
     """One category's index, memory-mapped and read-only.
 
     Attributes: `entry`; `identity`, as `identity_of` gives it; `product_ids` (n_items,);
-    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `index`, the loaded
-    AnnoyIndex, or None in a slim copy.
+    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `vectors`, what finds the
+    items nearest to a vector, or None in a slim copy.
     """
 
     __slots__ = (
@@ -72,9 +62,9 @@ class Category:
         "distances",
         "entry",
         "identity",
-        "index",
         "neighbours",
         "product_ids",
+        "vectors",
     )
 
     def __init__(
@@ -92,7 +82,7 @@ class Category:
         self.product_ids = _map_array(folder / PRODUCT_IDS, (entry.n_items,))
         self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
         self.distances = _map_array(folder / DISTANCES, table, "<f4")
-        self.index = _load_index(folder / INDEX, entry, manifest.n_dims) if INDEX in files else None
+        self.vectors = _open_vectors(folder, entry, manifest.n_dims) if INDEX in files else None
         kind = "i" if manifest.product_id_type == "integer" else "S"
         self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")
@@ -123,38 +113,19 @@ class Category:
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
 
-        Exact up to the table's k; beyond it Annoy adds what it finds, so there may be fewer than n.
+        Exact up to the table's k; beyond it comes what `vectors` finds, so there may be fewer than n.
         A slim copy ends with the table.
         """
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
-        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1 or self.index is None:
+        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1 or self.vectors is None:
             return exact, distances
-        # Measured for k; in proportion for more.
-        search_k = min(self.entry.search_k * (n + 1) // (self.entry.k + 1), MAX_ANNOY)
-        found, found_distances = self.index.get_nns_by_item(
-            item, n + 1, search_k=search_k, include_distances=True
-        )
-        beyond = np.array(found, dtype=np.uint32)
-        new = ~np.isin(beyond, exact) & (beyond != item)
-        more = np.array(found_distances, dtype=np.float32)[new]
+        found, found_distances = self.vectors.search(self.vectors.direction(item), n + 1)
+        new = ~np.isin(found, exact) & (found != item)
         return (
-            np.concatenate([exact, beyond[new]])[:n],
-            # Annoy rounds otherwise than the table: keep the list from stepping back by a digit.
-            np.concatenate([distances, np.maximum(more, distances[-1:])])[:n],
+            np.concatenate([exact, found[new]])[:n],
+            # Of copies of the last exact one, some may be rounded otherwise: never step back.
+            np.concatenate([distances, np.maximum(found_distances[new], distances[-1:])])[:n],
         )
-
-    def search(self, vector: npt.NDArray[np.float32], n: int) -> tuple[Items, Distances]:
-        """About the `n` items nearest to a vector (n_dims,), and their distances, nearest first.
-
-        ValueError in a slim copy, which has no vectors to compare with.
-        """
-        if self.index is None:
-            raise ValueError("a slim copy has no vectors")
-        search_k = min(self.entry.search_k * max(1, n // (self.entry.k + 1)), MAX_ANNOY)
-        found, distances = self.index.get_nns_by_vector(
-            vector.tolist(), n, search_k=search_k, include_distances=True
-        )
-        return np.array(found, np.uint32), np.array(distances, np.float32)
 
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in their order."""
@@ -208,15 +179,30 @@ def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> 
     return np.ndarray(shape, found, buffer=mapped, offset=offset)
 
 
-def _load_index(path: Path, entry: CategoryEntry, n_dims: int) -> AnnoyIndex:
+def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorIndex:
+    n_index_dims = entry.n_index_dims
+    annoy = _load_index(folder / INDEX, entry)
+    return VectorIndex(
+        _map_array(folder / FEATURES, (entry.n_items, n_dims), "<f4"),
+        _map_array(folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
+        annoy
+        if entry.search_k < entry.n_items
+        else map_projections(folder / INDEX, entry.n_items, n_index_dims),
+        entry.candidates,
+        entry.search_k,
+        entry.k,
+    )
+
+
+def _load_index(path: Path, entry: CategoryEntry) -> AnnoyIndex:
     name = f"{path.parent.name}/{path.name}"
-    _check_nodes(path, name, entry, n_dims)
-    index = AnnoyIndex(n_dims, METRIC)
+    _check_nodes(path, name, entry)
+    index = AnnoyIndex(entry.n_index_dims, METRIC)
     try:
         index.load(str(path))
     except OSError as error:
         raise ReleaseError(name, reason_of(error)) from error
-    n_roots = _n_roots(entry, n_dims)
+    n_roots = _n_roots(entry)
     for what, found, expected in (
         ("items", index.get_n_items(), entry.n_items),
         ("roots", index.get_n_trees(), n_roots),
@@ -226,7 +212,7 @@ def _load_index(path: Path, entry: CategoryEntry, n_dims: int) -> AnnoyIndex:
     return index
 
 
-def _n_roots(entry: CategoryEntry, n_dims: int) -> int:
+def _n_roots(entry: CategoryEntry) -> int:
     """How many trees Annoy reports after a load: it counts from the end what looks like a root.
 
     A file ends with the trees' roots and a copy of each. Where one leaf holds all items nothing
@@ -234,11 +220,12 @@ def _n_roots(entry: CategoryEntry, n_dims: int) -> int:
     """
     if entry.n_items == 1:
         return 2 * entry.n_trees + 1
-    return 2 * entry.n_trees - 1 if entry.n_items <= n_dims + 2 else entry.n_trees
+    return 2 * entry.n_trees - 1 if entry.n_items <= entry.n_index_dims + 2 else entry.n_trees
 
 
-def _check_nodes(path: Path, name: str, entry: CategoryEntry, n_dims: int) -> None:
+def _check_nodes(path: Path, name: str, entry: CategoryEntry) -> None:
     """Refuse a file of another dimension or metric, which Annoy would load and answer from."""
+    n_dims = entry.n_index_dims
     dtype = node_dtype(n_dims)
     size = entry.files[INDEX].n_bytes
     if size % dtype.itemsize or size < entry.n_items * dtype.itemsize:

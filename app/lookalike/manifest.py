@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 METRIC: Final = "angular"
 MANIFEST: Final = "manifest.json"
 PRODUCT_IDS: Final = "product_ids.npy"
 NEIGHBOURS: Final = "neighbours.npy"
 DISTANCES: Final = "distances.npy"
+FEATURES: Final = "features.npy"
+PROJECTION: Final = "projection.npy"
 INDEX: Final = "index.ann"
-FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, INDEX)
+FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, FEATURES, PROJECTION, INDEX)
 SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
 """What the usual answer is looked up in, and so is to be in memory."""
@@ -120,14 +122,17 @@ class FileEntry:
 class CategoryEntry:
     """What the manifest says of one category.
 
-    `recall` is the share of the exact k nearest that ``index.ann`` finds with `search_k`, over
-    `recall_sample` items; None where there are no neighbours to find.
+    `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
+    `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
+    where there are no neighbours to find.
     """
 
     category_id: Id
     n_items: int
     k: int
+    n_index_dims: int
     n_trees: int
+    candidates: int
     search_k: int
     recall: float | None
     recall_sample: int
@@ -217,7 +222,9 @@ class _ManifestReader:
             category_id=category_id,
             n_items=n_items,
             k=k,
+            n_index_dims=self.whole(entry, "n_index_dims", 1, MAX_DIMS),
             n_trees=self.whole(entry, "n_trees", 1, MAX_ANNOY),
+            candidates=self.whole(entry, "candidates", 1, MAX_ANNOY),
             search_k=self.whole(entry, "search_k", 1, MAX_ANNOY),
             recall=self.recall(entry),
             recall_sample=self.whole(entry, "recall_sample", 0),

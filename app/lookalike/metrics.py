@@ -254,7 +254,7 @@ def _gauges(release: Release | None) -> Iterator[str]:
     for entry in manifest.categories:
         label = _escaped(str(entry.category_id))
         yield f'lookalike_items{{category_id="{label}"}} {entry.n_items}'
-    yield "# HELP lookalike_recall Recall of Annoy's part of an answer, measured at the build."
+    yield "# HELP lookalike_recall Recall of a vector's answer, measured at the build."
     yield "# TYPE lookalike_recall gauge"
     for entry in manifest.categories:
         if entry.recall is not None:

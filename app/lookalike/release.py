@@ -10,10 +10,14 @@ command line read through it. A release is a folder:
 ``<category>/neighbours.npy``   ``<u4`` (n_items, k): the exact k nearest items, nearest first,
                              the item itself left out; k is at most n_items - 1
 ``<category>/distances.npy``    ``<f4`` (n_items, k): their angular distances, 0 to 2
-``<category>/index.ann``        Annoy, angular: the vectors as `node_dtype` says, then the trees
+``<category>/features.npy``     ``<f4`` (n_items, n_dims): the features themselves
+``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the directions in which they differ most
+``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
+                             `node_dtype` says, then the trees
 ===========================  ====================================================================
 
-A serve host may hold a *slim* copy, in which no category has its ``index.ann``; all else is the same.
+A serve host may hold a *slim* copy, in which no category has its ``index.ann``, and none needs its
+features and projection: it answers all but vectors.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
 into a folder that no release name points to yet.

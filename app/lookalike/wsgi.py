@@ -4,8 +4,13 @@ Nothing here raises: an app that fails at import can take every listener of a Un
 (github.com/nginx/unit issue 367). What is wrong is answered as 503 and logged.
 """
 
-import logging
 import os
+
+# Processes share the work; threads inside one answer would only stand in each other's way. NumPy reads
+# this when it is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import logging
 import resource
 import sys
 from contextlib import suppress

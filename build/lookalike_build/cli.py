@@ -136,7 +136,7 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--recall",
         type=_number(1),
         default=defaults.recall,
-        help="recall that Annoy is to reach where the table does not, 0 to 1 (%(default)s)",
+        help="recall that vectors are to be answered with, 0 to 1 (%(default)s)",
     )
     added.add_argument(
         "--keep",
@@ -189,7 +189,7 @@ def _index(options: argparse.Namespace) -> None:
     with progress("index", sum(store.categories.values())) as done:
         name, new = index(store, root, settings, done)
     for entry in root.manifest(name).categories:
-        recall = "" if entry.recall is None else f", Annoy's recall {entry.recall:.3f}"
+        recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
         print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
     with root.lock():
         removed = root.prune(options.keep)

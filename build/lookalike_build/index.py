@@ -4,21 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.category import Items
 from lookalike.manifest import METRIC
 from lookalike.root import ReleaseRoot
+from lookalike.vector_index import Items, VectorIndex
 from lookalike_build.features import CategoryFeatures, FeatureError, Features, FeatureStore
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
-from lookalike_build.staging import Staging
+from lookalike_build.projection import Projected, project
+from lookalike_build.staging import Staging, Tuned
 
 RECALL_SAMPLE = 100
+_TREES_COST = 5
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How to index: Annoy's trees, seed and recall, and how many neighbours the table holds."""
+    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept."""
 
     n_trees: int = 10
     neighbours: int = 100
@@ -60,54 +63,83 @@ def _index_category(
     features = category.features
     k = min(settings.neighbours, len(features) - 1)
     table = exact_neighbours(features, k, done)
-    annoy = build_annoy(features, settings)
-    search_k, recall, n_sampled = _search_k(annoy, features, table[0], settings)
-    index = (annoy, settings.n_trees, search_k)
-    measured = (recall, n_sampled)
-    staging.add_category(category.category_id, category.product_ids, table, index, measured)
+    projected = project(features)
+    annoy = build_annoy(projected.items, settings)
+    tuned = tune(features, projected, annoy, table[0], settings)
+    staging.add_category(
+        category.category_id, category.product_ids, table, features, projected, annoy, tuned
+    )
 
 
-def build_annoy(features: Features, settings: IndexSettings) -> AnnoyIndex:
-    """The Annoy index of features (n_items, n_dims), built, not saved; by seed the same bytes."""
-    annoy = AnnoyIndex(features.shape[1], METRIC)
+def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:
+    """The Annoy index of vectors (n_items, n_dims), built, not saved; by seed the same bytes."""
+    annoy = AnnoyIndex(vectors.shape[1], METRIC)
     annoy.set_seed(settings.seed)
-    for item, feature in enumerate(features):
-        annoy.add_item(item, feature.tolist())
+    for item, vector in enumerate(vectors):
+        annoy.add_item(item, vector.tolist())
     # Only one job gives the same bytes twice (github.com/spotify/annoy issue 603).
     annoy.build(settings.n_trees, n_jobs=1)
     return annoy
 
 
-def _search_k(
-    annoy: AnnoyIndex, features: Features, neighbours: Items, settings: IndexSettings
-) -> tuple[int, float | None, int]:
-    """How far Annoy has to search for the recall asked for; the recall measured, over how many items.
+def tune(
+    features: Features,
+    projected: Projected,
+    annoy: AnnoyIndex,
+    neighbours: Items,
+    settings: IndexSettings,
+) -> Tuned:
+    """How many candidates and how far a search takes for the recall asked for, from a sample of items.
 
-    At least Annoy's own default, which is the paper's setting, and at most through all of every tree.
+    Half of the misses allowed are left to photos that are not in the index, which find a little less.
+    Annoy is asked where that is faster than comparing all projections.
     """
     n_items, k = neighbours.shape
-    search_k = settings.n_trees * (k + 1)
     if k == 0:
-        return search_k, None, 0
-    sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.int64))
+        return Tuned(settings.n_trees, 1, n_items, None, 0)
+    sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.intp))
+    exact = neighbours[sample]
+    misses = (1 - settings.recall) / 2
+    candidates = _candidates(projected.items, sample, exact, misses / 2)
 
     def recall(search_k: int) -> float:
         """Mean recall of the sampled items, asked by vector."""
-        found = (
-            annoy.get_nns_by_vector(features[item].tolist(), k + 1, search_k=search_k)
-            for item in sample
-        )
-        pairs = zip(neighbours[sample], found, strict=True)
-        return float(np.mean([recall_at_k(exact, items) for exact, items in pairs]))
+        index = annoy if search_k < n_items else projected.items
+        vectors = VectorIndex(features, projected.projection, index, candidates, search_k, k)
+        found = (vectors.search(vectors.direction(item), k + 1)[0] for item in sample)
+        return float(np.mean([recall_at_k(*pair) for pair in zip(exact, found, strict=True)]))
 
-    measured, too_low = recall(search_k), 0
-    while measured < settings.recall and search_k < settings.n_trees * n_items:
+    search_k = _search_k(recall, settings.n_trees * candidates, n_items, 1 - misses)
+    if search_k == n_items:
+        candidates = _candidates(projected.items, sample, exact, misses)
+    return Tuned(settings.n_trees, candidates, search_k, recall(search_k), len(sample))
+
+
+def _candidates(items: Features, sample: npt.NDArray[np.intp], exact: Items, misses: float) -> int:
+    """How many of the items with the best projections hold all but that share of the exact ones."""
+    places = []
+    for item, nearest in zip(sample, exact, strict=True):
+        scores = items @ items[item]
+        places.append((scores > scores[nearest][:, None]).sum(axis=1))
+    return int(np.quantile(np.concatenate(places), 1 - misses, method="higher")) + 1
+
+
+def _search_k(recall: Callable[[int], float], least: int, n_items: int, goal: float) -> int:
+    """The least search_k found with which recall reaches the goal; n_items where trees do not pay.
+
+    Annoy takes some five times as long for an item as comparing all projections one after the other.
+    """
+    search_k, too_low = least, 0
+    while _TREES_COST * search_k < n_items:
+        if recall(search_k) >= goal:
+            break
         search_k, too_low = 2 * search_k, search_k
-        measured = recall(search_k)
+    else:
+        return n_items
     for _ in range(3 if too_low else 0):
         less = (too_low + search_k) // 2
-        if (found := recall(less)) >= settings.recall:
-            search_k, measured = less, found
+        if recall(less) >= goal:
+            search_k = less
         else:
             too_low = less
-    return search_k, measured, len(sample)
+    return search_k

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.category import Distances, Items
+from lookalike.vector_index import Distances, Items
 
 _BLOCK_BYTES = 64 * 2**20
 _SPARE = 28

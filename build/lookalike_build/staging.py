@@ -8,19 +8,21 @@ server's warm pages stay warm and the disk holds it once.
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.category import Distances, Items
 from lookalike.manifest import (
     DISTANCES,
+    FEATURES,
     FILES,
     INDEX,
     MANIFEST,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTION,
     CategoryEntry,
     FileEntry,
     Id,
@@ -32,6 +34,18 @@ from lookalike.manifest import (
 )
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError, sync
+from lookalike.vector_index import Distances, Items
+from lookalike_build.projection import Projected
+
+
+class Tuned(NamedTuple):
+    """How a category is searched by vector, and the recall measured so; see `CategoryEntry`."""
+
+    n_trees: int
+    candidates: int
+    search_k: int
+    recall: float | None
+    recall_sample: int
 
 
 class Staging:
@@ -49,13 +63,14 @@ class Staging:
         category_id: Id,
         product_ids: npt.NDArray[np.int64] | list[str],
         table: tuple[Items, Distances],
-        index: tuple[AnnoyIndex, int, int],
-        recall: tuple[float | None, int],
+        features: npt.NDArray[np.float32],
+        projected: Projected,
+        annoy: AnnoyIndex,
+        tuned: Tuned,
     ) -> CategoryEntry:
-        """Write one category: ascending product ids, the exact table, the Annoy index.
+        """Write one category: ascending product ids, the exact table, and what vectors are found by.
 
-        `index` is built, with its n_trees and the search_k to ask it with; `recall` is what was
-        measured so, and over how many items.
+        `annoy` is built of the projected items.
         """
         folder = self._root.staging / category_folder(category_id)
         folder.mkdir()
@@ -63,17 +78,16 @@ class Staging:
         _write_array(folder / PRODUCT_IDS, _id_array(product_ids))
         _write_array(folder / NEIGHBOURS, neighbours.astype("<u4"))
         _write_array(folder / DISTANCES, distances.astype("<f4"))
-        annoy, n_trees, search_k = index
+        _write_array(folder / FEATURES, features.astype("<f4", copy=False))
+        _write_array(folder / PROJECTION, projected.projection.astype("<f4", copy=False))
         annoy.save(str(folder / INDEX))
         sync(folder / INDEX)
         entry = CategoryEntry(
             category_id=category_id,
             n_items=len(product_ids),
             k=neighbours.shape[1],
-            n_trees=n_trees,
-            search_k=search_k,
-            recall=recall[0],
-            recall_sample=recall[1],
+            n_index_dims=projected.projection.shape[1],
+            **tuned._asdict(),
             files={file: FileEntry.of(folder / file) for file in FILES},
         )
         self._share(folder, entry)

@@ -31,15 +31,22 @@ def forget(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_or_skip(path: Path) -> None:
+    """`forget`, and see that it was: a page that the kernel is busy with may take a second time."""
+    for _ in range(10):
+        forget(path)
+        if resident_share([path]) == 0:
+            forget(path)  # asking may have read some in
+            return
+    pytest.skip("this file system does not tell, or does not forget, what is in memory")
+
+
 @pytest.fixture
 def pages(tmp_path: Path) -> Path:
     """A file of 400 pages, none of them in the page cache, on a file system that can tell."""
     path = tmp_path / "file"
     path.write_bytes(bytes(400 * PAGE))
-    forget(path)
-    if resident_share([path]) != 0:
-        pytest.skip("this file system does not tell, or does not forget, what is in memory")
-    forget(path)  # asking may have read some in
+    forget_or_skip(path)
     return path
 
 
@@ -75,11 +82,8 @@ def test_what_look_ups_touch_is_in_memory_before_a_release_is_served(
     root = publish(tmp_path / "r", catalogue, tmp_path / "f", neighbours=20, n_trees=1, recall=0)
     folder = root.folder(str(root.current()))
     for path in folder.glob("1/*"):
-        forget(path)
+        forget_or_skip(path)
     distances = folder / "1" / DISTANCES
-    if resident_share([distances]) != 0:
-        pytest.skip("this file system does not tell, or does not forget, what is in memory")
-    forget(distances)  # asking may have read some in
     client = client_of(root)
     assert resident_share([folder / "1" / name for name in HOT_FILES]) == 1
     assert (resident_share([distances]) or 0) < 0.9
@@ -183,7 +187,9 @@ def test_nothing_is_left_of_old_releases_after_200_changes(
     def left() -> tuple[int, int, int]:
         maps = Path("/proc/self/maps").read_text()
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-        return maps.count(str(root.path)), len(list(Path("/proc/self/fd").iterdir())), resident
+        descriptors = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        opened = sum(link.readlink().is_relative_to(root.path) for link in descriptors)
+        return maps.count(str(root.path)), opened, resident
 
     for number in range(20):
         change(number)

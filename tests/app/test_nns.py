@@ -76,12 +76,12 @@ def test_beyond_the_table_the_answer_begins_with_it_and_goes_on_without_repeats(
         exact = json.loads(client.get(target + "101").body)
         more = json.loads(client.get(target + "250").body)
         assert more["product_ids"][:101] == exact["product_ids"]
-        assert len(set(more["product_ids"])) == len(more["product_ids"]) > 200
+        assert len(set(more["product_ids"])) == len(more["product_ids"]) > 240
         assert more["distances"] == sorted(more["distances"])
         order, distances = brute_force(features, item)
         true = dict(zip((product_ids[other] for other in order), distances, strict=True))
         found = [true[product_id] for product_id in more["product_ids"][1:]]
-        np.testing.assert_allclose(more["distances"][1:], found, atol=1e-3)
+        np.testing.assert_allclose(more["distances"][1:], found, atol=1e-6)
 
 
 def test_beyond_the_table_may_be_all_of_the_category(client: Client) -> None:

@@ -25,14 +25,15 @@ from hypothesis import strategies as st
 
 import lookalike.source
 from lookalike.application import Application
-from lookalike.category import node_dtype
 from lookalike.manifest import (
     DISTANCES,
+    FEATURES,
     FILES,
     INDEX,
     MANIFEST,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTION,
     FileEntry,
     Manifest,
     ReleaseError,
@@ -40,11 +41,14 @@ from lookalike.manifest import (
 )
 from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
+from lookalike.vector_index import node_dtype
 from support import Catalogue, Client, brute_force, client_of, publish, random_features
 
-N_ITEMS: Final = 200
-N_DIMS: Final = 200
-"""At least n_items - 2: then Annoy makes one leaf of all items, and equal catalogues equal sizes."""
+N_ITEMS: Final = 130
+"""Just enough for files of product ids with a middle that is not at one of their ends."""
+N_DIMS: Final = 128
+"""At least n_items - 2: then Annoy makes one leaf of all items, and equal catalogues equal sizes; and
+at most as many as an index has."""
 K: Final = 20
 N_TREES: Final = 2
 CATEGORIES: Final = (1, 2)
@@ -424,8 +428,8 @@ def test_an_index_of_other_dimensions_is_refused(root: ReleaseRoot, n_dims: int)
     ("metric", "n_dims", "n_trees"),
     [
         ("angular", 2 * N_DIMS + 3, N_TREES),  # a node of exactly twice the bytes
-        ("euclidean", N_DIMS, 103),  # 406 nodes of 816 bytes are 408 of 812
-        ("dot", N_DIMS, 103),
+        ("euclidean", N_DIMS, 66),  # 262 nodes of 528 bytes are 264 of 524
+        ("dot", N_DIMS, 66),
     ],
 )
 def test_an_index_is_refused_though_its_size_would_fit(
@@ -506,13 +510,22 @@ ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "distances of float64": (DISTANCES, lambda array: array.astype("<f8")),
     "distances of whole numbers": (DISTANCES, lambda array: array.astype("<u4")),
     "distances of more items": (DISTANCES, lambda array: np.concatenate([array, array[:1]])),
+    "features of float64": (FEATURES, lambda array: array.astype("<f8")),
+    "features of other dimensions": (FEATURES, lambda array: np.ascontiguousarray(array[:, 1:])),
+    "features of fewer items": (FEATURES, lambda array: array[1:]),
+    "a projection of other dimensions": (PROJECTION, lambda array: array[1:]),
+    "a projection on fewer dimensions": (PROJECTION, lambda array: array[:, 1:].copy()),
+    "a projection turned": (PROJECTION, np.asfortranarray),
     "product ids repeated": (PRODUCT_IDS, lambda ids: ids[np.maximum(np.arange(len(ids)), 1)]),
     "product ids the other way": (PRODUCT_IDS, lambda ids: np.ascontiguousarray(ids[::-1])),
-    "two product ids swapped": (PRODUCT_IDS, lambda ids: ids[[*range(198), 199, 198]]),
+    "two product ids swapped": (
+        PRODUCT_IDS,
+        lambda ids: ids[[*range(N_ITEMS - 2), N_ITEMS - 1, N_ITEMS - 2]],
+    ),
     "product ids that are numbers": (PRODUCT_IDS, lambda ids: np.arange(len(ids))),
     "product ids of wide text": (PRODUCT_IDS, lambda ids: np.char.decode(ids, "utf-8")),
     "product ids of no bytes": (PRODUCT_IDS, lambda ids: np.zeros(len(ids), "V0")),
-    "product ids that are not UTF-8": (PRODUCT_IDS, _set(150, b"2.150\xff")),
+    "product ids that are not UTF-8": (PRODUCT_IDS, _set(64, b"2.064\xff")),
     "more product ids": (PRODUCT_IDS, lambda ids: np.append(ids, b"3")),
 }
 
@@ -545,7 +558,7 @@ HEADERS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "with an open quote": lambda data: data.replace(b"'<u4', ", b'"""<u4,'),
     "with an open bracket": lambda data: data.replace(b"'<u4', ", b"((((((("),
     "of bytes that are no text": lambda data: data.replace(b"'<u4', ", b"\x00\x01\xfe\xff\r\n\t"),
-    "of long numbers": lambda data: data.replace(b"(200, 20), }", b"(20" + b"0" * 9),
+    "of long numbers": lambda data: data.replace(b"(130, 20), }", b"(20" + b"0" * 9),
     "of objects": lambda data: data.replace(b"<u4", b"|O8"),
     "of fewer bytes": lambda data: data + bytes(4),
 }
@@ -591,7 +604,7 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     *((steps, value) for steps in HOLDERS for value in (None, 7, True, "x")),
     *((steps, MISSING) for steps in (*NUMBERS, *TEXTS, *HOLDERS) if steps != SECOND),
     (("format",), 0),
-    (("format",), 2),
+    (("format",), 1),
     (("metric",), "euclidean"),
     (("release",), "../x"),
     (("release",), ""),
@@ -711,7 +724,7 @@ def test_a_category_id_that_looks_like_a_path_leads_nowhere(
         b"{}{}",
         b"\xff\xfe",
         b'{"format": "\xff"}',
-        b'{"format": 1, "metric": "angular\x00"}',
+        b'{"format": 2, "metric": "angular\x00"}',
         b"9" * 10_000,
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
@@ -740,12 +753,14 @@ def test_a_manifest_of_a_release_of_another_name_is_refused(root: ReleaseRoot) -
     assert name in _reason(root, other, MANIFEST)
 
 
-def test_a_manifest_that_says_other_dimensions_is_refused_by_the_index(root: ReleaseRoot) -> None:
+def test_a_manifest_that_says_other_dimensions_is_refused_by_the_features(
+    root: ReleaseRoot,
+) -> None:
     for n_dims in (1, N_DIMS - 1, N_DIMS + 1, 2 * N_DIMS + 3, 65_536):
         name = _place(root, STAMP)
         document = _document(root, name) | {"n_dims": n_dims}
         _overwrite(root.folder(name) / MANIFEST, json.dumps(document).encode())
-        _reason(root, _rename_to_content(root, name), f"1/{INDEX}")
+        _reason(root, _rename_to_content(root, name), f"1/{FEATURES}")
 
 
 # Random damage

@@ -74,7 +74,7 @@ def test_index_publishes_says_so_and_keeps_as_many_as_asked(
     for seed in ("1", "2", "3"):
         assert main([*arguments, "--seed", seed, "--keep", "2"]) == 0
     said = capsys.readouterr()
-    assert "category 40: 300 products, k 100, Annoy's recall 0.9" in said.out
+    assert "category 40: 300 products, k 100, recall by vector" in said.out
     assert "old releases removed: 2" in said.out
     assert "index: 368 of 368 products" in said.err
     assert len(ReleaseRoot(tmp_path / "r").names()) == 2

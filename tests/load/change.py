@@ -20,7 +20,7 @@ from load.serving import Served, nginx_before, serving, verdict
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
 
-N_ITEMS, N_DIMS, K, N_TREES = 31_667, 64, 100, 1
+N_ITEMS, N_DIMS, K = 31_667, 64, 100
 STEPS = (1, 2, 3)
 CONNECTIONS = 16
 PERIOD_S = 1.0
@@ -45,7 +45,7 @@ def changing_releases(root: ReleaseRoot) -> dict[str, int]:
     """Three releases of the same products with other neighbours: their names and steps."""
     if len(root.names()) != len(STEPS):
         for step in STEPS:
-            make_release(root, [N_ITEMS], K, N_DIMS, N_TREES, step)
+            make_release(root, [N_ITEMS], K, N_DIMS, step)
     return dict(zip(root.names(), STEPS, strict=True))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lookalike.category import Distances, Items
 from lookalike.manifest import Model
 from lookalike.root import ReleaseRoot
+from lookalike.vector_index import Distances, Items
 from lookalike_build.index import IndexSettings, build_annoy
-from lookalike_build.staging import Staging
+from lookalike_build.projection import project
+from lookalike_build.staging import Staging, Tuned
 
 FIRST_ID, ID_STEP = 10_000, 3
 
@@ -29,7 +30,7 @@ def neighbour_ids(n_items: int, item: int, n: int, step: int) -> list[int]:
 
 
 def make_release(
-    root: ReleaseRoot, sizes: Sequence[int], k: int, n_dims: int, n_trees: int, step: int = 1
+    root: ReleaseRoot, sizes: Sequence[int], k: int, n_dims: int, step: int = 1
 ) -> str:
     """Publish a release of categories of these sizes; its name. The same arguments: the same."""
     root.create()
@@ -38,11 +39,12 @@ def make_release(
         for number, n_items in enumerate(sizes, 1):
             rng = np.random.default_rng(number)
             features = rng.random((n_items, n_dims), np.float32)
-            annoy = build_annoy(features, IndexSettings(n_trees=n_trees))
+            projected = project(features)
+            annoy = build_annoy(projected.items, IndexSettings(n_trees=1))
             ids = FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64)
             table = _table(n_items, k, step, rng)
-            index = (annoy, n_trees, n_trees * (k + 1))
-            staging.add_category(number, ids, table, index, (None, 0))
+            tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
+            staging.add_category(number, ids, table, features, projected, annoy, tuned)
         name, _ = staging.publish(Model("random", "sha256:0"), n_dims, ("integer", "integer"))
     return name
 

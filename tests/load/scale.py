@@ -19,7 +19,7 @@ from lookalike.manifest import HOT_FILES
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
 
-N_ITEMS, N_CATEGORIES, K, N_DIMS, N_TREES = 3_800_000, 120, 100, 16, 1
+N_ITEMS, N_CATEGORIES, K, N_DIMS = 3_800_000, 120, 100, 16
 DISK_BYTES = 8e9
 
 
@@ -48,7 +48,7 @@ def main() -> None:
             )
         started = time.monotonic()
         print(f"making {N_ITEMS} products in {N_CATEGORIES} categories ...", flush=True)
-        make_release(root, sizes(), K, N_DIMS, N_TREES)
+        make_release(root, sizes(), K, N_DIMS)
         print(f"made in {time.monotonic() - started:.0f} s")
     folder = root.folder(str(root.current())).resolve()
     drop_from_page_cache(folder)

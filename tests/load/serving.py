@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ def wrk(address: str, seconds: int, script: str, *arguments: str, connections: i
     )
 
 
-def in_turn(runs: dict[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+def in_turn(runs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
     """Do each of `runs` once a round; what each saw."""
     seen: dict[str, list[Run]] = {name: [] for name in runs}
     for number in range(rounds):
