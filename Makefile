@@ -1,11 +1,12 @@
-# demo: the whole thing on drawn products · test: all tests · bench: requests a second under Unit
-# lint: ruff and mypy · venv: .venv alone
+# demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
+# bench: requests a second under Unit, and what else is to hold (6 minutes)
+# bench-scale: the same for 3.8 million products · bench-change: releases changing under load
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 
-.PHONY: bench demo lint test venv
+.PHONY: bench bench-change bench-scale demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
@@ -14,7 +15,13 @@ test: venv
 	@$(BIN)/python -m pytest
 
 bench: venv
-	@PYTHONPATH=tests $(BIN)/python tests/load/bench.py
+	@PYTHONPATH=tests $(BIN)/python -m load.bench
+
+bench-scale: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.scale
+
+bench-change: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.change
 
 lint: venv
 	@$(BIN)/ruff check

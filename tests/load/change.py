@@ -16,7 +16,7 @@ from pathlib import Path
 
 from load.checking_client import Seen, check_answers
 from load.made_release import make_release
-from load.serving import Served, nginx_before, serving, verdict
+from load.serving import Served, Verdict, nginx_before, serving
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
 
@@ -37,7 +37,8 @@ def main() -> None:
     releases = changing_releases(root)
     with serving(root) as served, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         wait_until_ready(served)
-        change_under_load(served, root, releases, options.seconds, pool)
+        verdicts = change_under_load(served, root, releases, options.seconds, pool)
+        print("", *verdicts, sep="\n")
         swap_many(served, root, releases, options.swaps)
 
 
@@ -55,28 +56,34 @@ def change_under_load(
     releases: dict[str, int],
     seconds: float,
     pool: ProcessPoolExecutor,
-) -> None:
-    """A steady phase, a changing one, a steady one; print them and judge."""
+) -> list[Verdict]:
+    """A steady phase, a changing one, a steady one, straight and through nginx."""
     print(f"GET /nns, {N_ITEMS} products, {CONNECTIONS} connections, every answer checked\n")
     head = ("answers", "p50 ms", "p99 ms", "max ms", "failed", "wrong", "changes")
     print(f"{'':34}{''.join(f'{name:>9}' for name in head)}", flush=True)
+    verdicts = []
     with nginx_before(served.app) as front:
         for way, address in (("straight to Unit", served.app), ("through nginx", front)):
+            host, _, port = address.partition(":")
             rows = {}
             for phase in ("steady", "changing", "steady again"):
-                host, _, port = address.partition(":")
                 where = (host, int(port))
                 client = pool.submit(check_answers, where, N_ITEMS, releases, seconds, CONNECTIONS)
                 changes = change(served, root, releases, seconds) if phase == "changing" else ""
                 rows[phase] = client.result()
                 print_seen(f"{way}, {phase}", rows[phase], changes)
-    p99 = {phase: seen.quantile(99) for phase, seen in rows.items()}
-    steady = (p99["steady"] + p99["steady again"]) / 2
+            p99 = [seen.quantile(99) for seen in rows.values()]
+            verdicts.append(
+                Verdict(
+                    f"p99, changing / steady, {way}",
+                    [2 * p99[1] / (p99[0] + p99[2])],
+                    lambda ratio: ratio <= 2,
+                    "2 or less",
+                )
+            )
     bad = float(sum(seen.failed + seen.wrong for seen in rows.values()))
-    print()
-    verdict("failed or wrong answers, through nginx", [bad], lambda n: n == 0, "0")
-    ratio = p99["changing"] / steady
-    verdict("p99, changing / steady", [ratio], lambda r: r <= 2, "2 or less")
+    what = "failed or wrong answers, through nginx"
+    return [*verdicts, Verdict(what, [bad], lambda n: n == 0, "0")]
 
 
 def print_seen(name: str, seen: Seen, changes: str) -> None:
@@ -124,14 +131,16 @@ def swap_many(served: Served, root: ReleaseRoot, releases: dict[str, int], swaps
         print(f"  {what}: {before[what]:.1f}, {after[what]:.1f}")
     print()
     grown = after["memory MB"] - before["memory MB"]
-    verdict("memory grown, MB", [grown], lambda mb: mb <= 5, "5 or less")
+    print(Verdict("memory grown, MB", [grown], lambda mb: mb <= 5, "5 or less"))
     kept = after["mapped or open files of other releases"]
-    verdict("old releases' files mapped or open", [kept], lambda n: n == 0, "0")
-    verdict(
-        "descriptors more",
-        [after["descriptors"] - before["descriptors"]],
-        lambda n: n <= 0,
-        "0",
+    print(Verdict("old releases' files mapped or open", [kept], lambda n: n == 0, "0"))
+    print(
+        Verdict(
+            "descriptors more",
+            [after["descriptors"] - before["descriptors"]],
+            lambda n: n <= 0,
+            "0",
+        )
     )
 
 

@@ -1,11 +1,13 @@
--- wrk: one product at random a request, of all categories in proportion to their sizes.
--- Arguments: the size of category 1, of category 2, and so on; ids are as made_release.py gives them.
-local first, total = {}, 0
+-- wrk: GET /nns of one product at random a request, of all categories in proportion to their sizes.
+-- Arguments: the rest of the query, the size of category 1, of category 2, and so on; ids are as
+-- made_release.py gives them.
+local rest, first, total = "", {}, 0
 
 function init(arguments)
-  for _, size in ipairs(arguments) do
-    first[#first + 1] = total
-    total = total + tonumber(size)
+  rest = arguments[1]
+  for i = 2, #arguments do
+    first[i - 1] = total
+    total = total + tonumber(arguments[i])
   end
 end
 
@@ -17,5 +19,5 @@ function request()
     if first[middle] <= place then low = middle else high = middle - 1 end
   end
   local id = 10000 + 3 * (place - first[low])
-  return wrk.format("GET", "/nns?category_id=" .. low .. "&product_id=" .. id .. "&limit=12")
+  return wrk.format("GET", "/nns?category_id=" .. low .. "&product_id=" .. id .. rest)
 end

@@ -159,12 +159,21 @@ def print_rows(seen: dict[str, list[Run]], memory_mb: dict[str, float]) -> None:
     print(flush=True)
 
 
-def verdict(what: str, values: list[float], holds: Callable[[float], bool], bound: str) -> None:
-    """One line a number to hold: the median, its range, and whether it holds."""
-    middle = statistics.median(values)
-    word = "holds" if holds(middle) else "DOES NOT HOLD"
-    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    print(f"{word}: {what} {middle:.3f}{spread}, {bound}", flush=True)
+@dataclass(frozen=True)
+class Verdict:
+    """A number to hold: what was seen, whether the median of it holds, the bound in words."""
+
+    what: str
+    values: list[float]
+    holds: Callable[[float], bool]
+    bound: str
+
+    def __str__(self) -> str:
+        middle = statistics.median(self.values)
+        word = "holds" if self.holds(middle) else "DOES NOT HOLD"
+        spread = f" ({min(self.values):.3f} to {max(self.values):.3f})"
+        seen = f"{middle:.3f}{spread if len(self.values) > 1 else ''}"
+        return f"{word}: {self.what} {seen}, to be {self.bound}"
 
 
 def resident_bytes(path: Path) -> int:
