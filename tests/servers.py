@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from bad_requests import Address
 from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
 
-SHIPPED = Path(__file__).parents[1] / "unit-config.json"
+REPOSITORY = Path(__file__).parents[1]
+SHIPPED = REPOSITORY / "unit-config.json"
 READY_S = 30.0
 STOP_S = 10.0
 
@@ -111,6 +113,43 @@ def unit(root: ReleaseRoot) -> Iterator[Server]:
             print(server.log.read_text())
             raise
         _check_unit_log(server, served)
+
+
+@contextmanager
+def nginx_before(address: str) -> Iterator[str]:
+    """nginx with the shipped configuration before the app at `address`; its own address."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed: sudo apt install nginx-light")
+    front = f"127.0.0.1:{free_port()}"
+    shipped = (REPOSITORY / "deploy/nginx/lookalike.conf").read_text()
+    site = shipped.replace("127.0.0.1:8080", address).replace("127.0.0.1:8090", front)
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off; pid {folder}/pid; worker_processes 1;\n"
+            "events { worker_connections 1024; }\n"
+            f"http {{ access_log off; keepalive_requests 1000000000;\n{places}{site}}}\n"
+        )
+        log = Path(folder, "error.log")
+        command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf", "-e", str(log)]
+        process = subprocess.Popen(command)
+        host, _, port = front.partition(":")
+        try:
+            _wait_until(lambda: _listens((host, int(port))) or process.poll() is not None)
+            assert process.poll() is None, log.read_text()
+            yield front
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+def _listens(address: Address) -> bool:
+    try:
+        socket.create_connection(address, 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

@@ -32,7 +32,7 @@ def _log_to_stderr() -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Every category holds four files open, and two releases are open during a change."""
+    """Every category holds up to six files open, and two releases are open during a change."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from load.change import change_under_load, changing_releases, wait_until_ready
+from load.costs import print_costs
 from load.made_features import MadeFeatures
 from load.made_release import product_id
 from load.serving import CEILING, Run, Served, Verdict, in_turn, print_rows, serving, wrk
@@ -83,6 +84,7 @@ def serve_steadily(
         print_rows(usual, memory)
         others = in_turn(other_requests(served, options.seconds, bodies), 3)
         print_rows(others, {})
+    print_costs(root, N_ITEMS, LIMIT)
     pairs = zip(usual[APPLICATION], usual[CEILING], strict=True)
     ratios = [app.requests_s / ceiling.requests_s for app, ceiling in pairs]
     what = "requests/s, lookalike / ceiling"

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from load.checking_client import Seen, check_answers
 from load.made_release import make_release
-from load.serving import Served, Verdict, nginx_before, serving
+from load.serving import Served, Verdict, serving
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
+from servers import nginx_before
 
 N_ITEMS, N_DIMS, K = 31_667, 64, 100
 STEPS = (1, 2, 3)

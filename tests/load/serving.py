@@ -8,13 +8,10 @@ import ctypes
 import mmap
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +24,6 @@ from lookalike.unit import APPLICATION, PrivateUnit, configuration, find_unitd
 from servers import SHIPPED, free_port, in_session
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 CEILING = "ceiling"
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
@@ -65,8 +61,10 @@ class Served:
 def serving(root: ReleaseRoot) -> Iterator[Served]:
     """The shipped configuration on a Unit of our own, with the ceiling's app beside it."""
     unitd = find_unitd()
-    if unitd is None or shutil.which("wrk") is None:
-        sys.exit("this needs NGINX Unit (unitd) and wrk (sudo apt install wrk)")
+    if unitd is None or not (shutil.which("wrk") and shutil.which("nginx")):
+        sys.exit(
+            "this needs NGINX Unit (unitd), and wrk and nginx (sudo apt install wrk nginx-light)"
+        )
     ceiling, app = (f"127.0.0.1:{free_port()}" for _ in range(2))
     config = configuration(SHIPPED, app, Path(sys.prefix), root.path.resolve())
     constant = {**config["applications"][APPLICATION], "module": "constant", "path": str(HERE)}
@@ -76,45 +74,6 @@ def serving(root: ReleaseRoot) -> Iterator[Served]:
         unit.check_python()
         unit.configure(config)
         yield Served(app, ceiling, unit)
-
-
-@contextmanager
-def nginx_before(address: str) -> Iterator[str]:
-    """nginx with the shipped configuration before the app at `address`; its own address."""
-    if shutil.which("nginx") is None:
-        sys.exit("this needs nginx (sudo apt install nginx-light)")
-    front = f"127.0.0.1:{free_port()}"
-    shipped = (REPOSITORY / "deploy/nginx/lookalike.conf").read_text()
-    site = shipped.replace("127.0.0.1:8080", address).replace("127.0.0.1:8090", front)
-    with tempfile.TemporaryDirectory() as folder:
-        places = "".join(
-            f"{kind}_temp_path {folder}/{kind};\n"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        Path(folder, "nginx.conf").write_text(
-            f"daemon off; pid {folder}/pid; worker_processes 1;\n"
-            f"events {{ worker_connections 1024; }}\n"
-            f"http {{ access_log off; keepalive_requests 1000000000;\n{places}{site}}}\n"
-        )
-        log = Path(folder, "error.log")
-        command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf", "-e", str(log)]
-        process = subprocess.Popen(command)
-        try:
-            _wait_for_port(front, process)
-            yield front
-        finally:
-            process.send_signal(signal.SIGQUIT)
-            process.wait()
-
-
-def _wait_for_port(address: str, process: "subprocess.Popen[bytes]") -> None:
-    host, _, port = address.partition(":")
-    until = time.monotonic() + 10
-    while process.poll() is None and time.monotonic() < until:
-        with suppress(OSError), socket.create_connection((host, int(port))):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"nothing listens on {address}")
 
 
 def wrk(address: str, seconds: int, script: str, *arguments: str, connections: int = 32) -> Run:
