@@ -196,18 +196,25 @@ class FeatureStore:
         except (ValueError, KeyError, TypeError) as error:
             raise FeatureError(f"{path}: cannot be read: {error!r}") from error
 
-    def read(self, category_id: Id) -> CategoryFeatures:
-        """One category, sorted by product id; FeatureError names the product that is unfit."""
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        """One category, sorted by product id; FeatureError names the product that is unfit.
+
+        `into` is an array (n_items, n_dims) for the features; without it they get one in memory.
+        """
+        shape = (self.categories[category_id], self.n_dims)
+        features = np.empty(shape, np.float32) if into is None else into
         path = _category_path(self.folder, category_id)
         try:
             with pq.ParquetFile(path) as file:
-                return self._read(path, file, category_id)
+                return self._read(path, file, category_id, features)
         except FileNotFoundError:
             raise FeatureError(f"{path}: is missing, {STORE} lists it") from None
         except pa.ArrowException as error:
             raise FeatureError(f"{path}: cannot be read: {error}".splitlines()[0]) from None
 
-    def _read(self, path: Path, file: pq.ParquetFile, category_id: Id) -> CategoryFeatures:
+    def _read(
+        self, path: Path, file: pq.ParquetFile, category_id: Id, features: Features
+    ) -> CategoryFeatures:
         expected = self.categories[category_id]
         if file.metadata.num_rows != expected:
             found = file.metadata.num_rows
@@ -226,7 +233,6 @@ class FeatureStore:
                 raise FeatureError(f"{path}: product {one} is there more than once")
         item_of_row = np.empty(len(ids), np.int64)
         item_of_row[order] = np.arange(len(ids))
-        features = np.empty((len(ids), self.n_dims), np.float32)
         start = 0
         columns = ["product_id", "category_id", "model", "features"]
         for batch in file.iter_batches(_ROW_GROUP, columns=columns):

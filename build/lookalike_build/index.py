@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.manifest import METRIC
+from lookalike.manifest import METRIC, Id
 from lookalike.root import ReleaseRoot
 from lookalike.vector_index import Items, VectorIndex
-from lookalike_build.features import CategoryFeatures, FeatureError, Features, FeatureStore
+from lookalike_build.features import FeatureError, Features, FeatureStore
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
 from lookalike_build.projection import Projected, project
 from lookalike_build.staging import Staging, Tuned
@@ -48,7 +48,7 @@ def index(
         staging = Staging(root)
         try:
             for category_id in store.categories:
-                _index_category(staging, store.read(category_id), settings, done)
+                _index_category(staging, store, category_id, settings, done)
             return staging.publish(store.model, store.n_dims, store.id_types)
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
@@ -56,19 +56,19 @@ def index(
 
 def _index_category(
     staging: Staging,
-    category: CategoryFeatures,
+    store: FeatureStore,
+    category_id: Id,
     settings: IndexSettings,
     done: Callable[[int], object],
 ) -> None:
-    features = category.features
+    features = staging.new_category(category_id, store.categories[category_id], store.n_dims)
+    product_ids = store.read(category_id, features).product_ids
     k = min(settings.neighbours, len(features) - 1)
-    table = exact_neighbours(features, k, done)
+    table = exact_neighbours(features, k, done, staging.folder(category_id))
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
     tuned = tune(features, projected, annoy, table[0], settings)
-    staging.add_category(
-        category.category_id, category.product_ids, table, features, projected, annoy, tuned
-    )
+    staging.add_category(category_id, product_ids, table, projected, annoy, tuned)
 
 
 def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:

@@ -19,11 +19,13 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.vector_index import Distances, Items
+from lookalike_build.disk_array import scratch_array
 
 _BLOCK_BYTES = 64 * 2**20
 _SPARE = 28
@@ -38,12 +40,18 @@ Ranked = list[tuple[Items, Distances]]
 
 
 def exact_neighbours(
-    features: Matrix32, k: int, done: Callable[[int], object] = lambda _: None
+    features: Matrix32,
+    k: int,
+    done: Callable[[int], object] = lambda _: None,
+    scratch: Path | None = None,
 ) -> tuple[Items, Distances]:
     """The k nearest other items of every item, nearest first, and their angular distances.
 
     `features` is (n_items, n_dims), finite and nowhere all zero; k is from 0 to n_items - 1. The
     answers are uint32 and float32, (n_items, k). `done` hears how many more items are finished.
+
+    Of memory it takes some 2 KB an item besides the features and a copy of them; with the folder
+    `scratch` the copy is in a file there.
     """
     n = len(features)
     items = np.empty((n, k), np.uint32)
@@ -56,7 +64,7 @@ def exact_neighbours(
     for item, twins in copied:
         items[item], distances[item] = twins, 0.0
     done(len(copied))
-    search = _Search(directions, needed, k, done)
+    search = _Search(directions, needed, k, done, scratch)
     for rows, found in search.blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row], distances[row] = nearest, distance
@@ -133,13 +141,18 @@ class _Search:
     """Finds the k nearest among the items `needed`, for each of them; a place is an index there."""
 
     def __init__(
-        self, directions: _Directions, needed: Places, k: int, done: Callable[[int], object]
+        self,
+        directions: _Directions,
+        needed: Places,
+        k: int,
+        done: Callable[[int], object],
+        scratch: Path | None,
     ) -> None:
         self._directions = directions
         self._needed = needed
         self._k = k
         self._done = done
-        self._centred = self._centre()
+        self._centred = self._centre(scratch)
         half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
         self._half = half.astype(np.float32)
         lengths = np.sqrt(2 * half)
@@ -221,13 +234,14 @@ class _Search:
             kept.meet(columns, scores, rows.start)
         kept.meet(rows, product - self._half[columns], columns.start)
 
-    def _centre(self) -> Matrix32:
+    def _centre(self, scratch: Path | None) -> Matrix32:
         """The needed directions less their mean: float32, rounded once."""
         n, n_dims = len(self._needed), self._directions.shape[1]
         mean = np.zeros(n_dims)
         for places in _chunks(np.arange(n)):
             mean += self._directions.of(self._needed[places]).sum(axis=0) / n
-        centred = np.empty((n, n_dims), np.float32)
+        shape = (n, n_dims)
+        centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
         for places in _chunks(np.arange(n)):
             centred[places] = self._directions.of(self._needed[places]) - mean
         return centred

@@ -35,6 +35,7 @@ from lookalike.manifest import (
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError, sync
 from lookalike.vector_index import Distances, Items
+from lookalike_build.disk_array import create_array
 from lookalike_build.projection import Projected
 
 
@@ -58,27 +59,35 @@ class Staging:
         root.remove_staging()
         root.staging.mkdir()
 
+    def new_category(self, category_id: Id, n_items: int, n_dims: int) -> npt.NDArray[np.float32]:
+        """Begin a category; its features (n_items, n_dims) are to be filled in, in the file."""
+        folder = self.folder(category_id)
+        folder.mkdir()
+        return create_array(folder / FEATURES, (n_items, n_dims))
+
+    def folder(self, category_id: Id) -> Path:
+        """The folder of a category being written."""
+        return self._root.staging / category_folder(category_id)
+
     def add_category(
         self,
         category_id: Id,
         product_ids: npt.NDArray[np.int64] | list[str],
         table: tuple[Items, Distances],
-        features: npt.NDArray[np.float32],
         projected: Projected,
         annoy: AnnoyIndex,
         tuned: Tuned,
     ) -> CategoryEntry:
-        """Write one category: ascending product ids, the exact table, and what vectors are found by.
+        """Write the rest of a new category: ascending product ids, the exact table, the index.
 
         `annoy` is built of the projected items.
         """
-        folder = self._root.staging / category_folder(category_id)
-        folder.mkdir()
+        folder = self.folder(category_id)
+        sync(folder / FEATURES)
         neighbours, distances = table
         _write_array(folder / PRODUCT_IDS, _id_array(product_ids))
         _write_array(folder / NEIGHBOURS, neighbours.astype("<u4"))
         _write_array(folder / DISTANCES, distances.astype("<f4"))
-        _write_array(folder / FEATURES, features.astype("<f4", copy=False))
         _write_array(folder / PROJECTION, projected.projection.astype("<f4", copy=False))
         annoy.save(str(folder / INDEX))
         sync(folder / INDEX)

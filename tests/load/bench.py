@@ -53,6 +53,7 @@ def main() -> None:
     print()
     for verdict in verdicts:
         print(verdict)
+    print("memory and opening at the paper's full scale: make bench-scale")
 
 
 def make_release(root: ReleaseRoot, features: Path, world: MadeFeatures) -> None:

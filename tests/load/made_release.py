@@ -38,13 +38,14 @@ def make_release(
         staging = Staging(root)
         for number, n_items in enumerate(sizes, 1):
             rng = np.random.default_rng(number)
-            features = rng.random((n_items, n_dims), np.float32)
+            features = staging.new_category(number, n_items, n_dims)
+            rng.random(dtype=np.float32, out=features)
             projected = project(features)
             annoy = build_annoy(projected.items, IndexSettings(n_trees=1))
             ids = FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64)
             table = _table(n_items, k, step, rng)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            staging.add_category(number, ids, table, features, projected, annoy, tuned)
+            staging.add_category(number, ids, table, projected, annoy, tuned)
         name, _ = staging.publish(Model("random", "sha256:0"), n_dims, ("integer", "integer"))
     return name
 
