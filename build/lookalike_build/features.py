@@ -235,10 +235,12 @@ class FeatureStore:
         item_of_row[order] = np.arange(len(ids))
         start = 0
         columns = ["product_id", "category_id", "model", "features"]
-        for batch in file.iter_batches(_ROW_GROUP, columns=columns):
-            rows = item_of_row[start : start + batch.num_rows]
-            features[rows] = self._check(path, batch, category_id)
-            start += batch.num_rows
+        for group in range(file.num_row_groups):
+            # One at a time: asked for all, pyarrow keeps them until the last.
+            for batch in file.iter_batches(_ROW_GROUP, [group], columns):
+                rows = item_of_row[start : start + batch.num_rows]
+                features[rows] = self._check(path, batch, category_id)
+                start += batch.num_rows
         integers = self.id_types[1] == "integer"
         return CategoryFeatures(category_id, np.array(ids, np.int64) if integers else ids, features)
 

@@ -158,3 +158,18 @@ def test_features_of_other_makers_are_read(tmp_path: Path) -> None:
     category = FeatureStore.open(tmp_path).read("c")
     assert category.product_ids == ["a", "b"]
     assert category.features.tolist() == [[3, 4], [1, 2]]
+
+
+def test_a_category_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    features = random_features(20_000, 0, n_dims=64)
+    store = write_store(tmp_path, {1: (list(range(len(features))), features)})
+    into = np.zeros_like(features)
+    usual = pa.default_memory_pool()
+    counted = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counted)
+    try:
+        store.read(1, into)
+    finally:
+        pa.set_memory_pool(usual)
+    np.testing.assert_array_equal(into, features)
+    assert counted.max_memory() < features.nbytes / 4
