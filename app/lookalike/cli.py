@@ -9,6 +9,7 @@ from pathlib import Path
 from lookalike import __version__
 from lookalike.arguments import port, whole_number
 from lookalike.manifest import Manifest, ReleaseError
+from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT
@@ -117,7 +118,8 @@ def _check(options: argparse.Namespace) -> None:
         raise root.none_yet()
     for entry in root.check(name):
         print(f"category {entry.category_id}: {entry.n_items} products, sound", flush=True)
-    print(f"release {name} is sound")
+    slim = " (a slim copy)" if is_slim(root.folder(name), root.manifest(name)) else ""
+    print(f"release {name} is sound{slim}")
 
 
 def _switch(options: argparse.Namespace) -> None:
@@ -144,7 +146,9 @@ def _releases(options: argparse.Namespace) -> None:
     for name in root.names():
         mark = "*" if name == current else " "
         try:
-            print(f"{mark} {name}  {_summary(root.manifest(name))}")
+            manifest = root.manifest(name)
+            slim = ", slim" if is_slim(root.folder(name), manifest) else ""
+            print(f"{mark} {name}  {_summary(manifest)}{slim}")
         except ReleaseError as error:
             print(f"{mark} {name}  {error}")
 

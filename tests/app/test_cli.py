@@ -6,7 +6,7 @@ import pytest
 
 from lookalike.cli import main
 from lookalike.root import ReleaseRoot
-from support import publish, random_features
+from support import make_slim, publish, random_features
 
 
 @pytest.fixture
@@ -51,6 +51,17 @@ def test_switch_checks_every_byte_first(
     assert main(["check", old, "--root", str(two.path)]) == 1
     assert main(["check", "--root", str(two.path)]) == 0
     assert f"release {new} is sound" in capsys.readouterr().out
+
+
+def test_a_slim_copy_is_sound_and_called_so(
+    two: ReleaseRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_slim(two)
+    assert main(["check", "--root", str(two.path)]) == 0
+    assert capsys.readouterr().out.endswith(f"release {two.current()} is sound (a slim copy)\n")
+    assert main(["releases", "--root", str(two.path)]) == 0
+    old, new = capsys.readouterr().out.splitlines()
+    assert (old.endswith("model: test"), new.endswith("model: test, slim")) == (True, True)
 
 
 def test_an_unknown_release_is_named_with_those_there_are(

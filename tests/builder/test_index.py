@@ -17,6 +17,7 @@ from support import (
     MODEL,
     Catalogue,
     integer_catalogue,
+    make_slim,
     publish,
     random_features,
     string_catalogue,
@@ -125,6 +126,16 @@ def test_unchanged_categories_are_hard_links(root: ReleaseRoot, tmp_path: Path) 
         for path in (current(root) / category).iterdir():
             assert path.samefile(before / category / path.name)
     assert not (current(root) / "2" / "index.ann").samefile(before / "2" / "index.ann")
+
+
+def test_where_the_current_release_is_a_slim_copy_a_full_one_is_made(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    slim = current(root)
+    make_slim(root)
+    publish(root.path, integer_catalogue(), tmp_path / "features")
+    assert current(root) != slim
+    assert not root.open(current(root).name).slim
 
 
 def test_ids_of_two_types_publish_to_one_root(root: ReleaseRoot, tmp_path: Path) -> None:
