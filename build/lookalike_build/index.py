@@ -136,10 +136,15 @@ def _search_k(recall: Callable[[int], float], least: int, n_items: int, goal: fl
         search_k, too_low = 2 * search_k, search_k
     else:
         return n_items
-    for _ in range(3 if too_low else 0):
-        less = (too_low + search_k) // 2
-        if recall(less) >= goal:
-            search_k = less
+    return halved(lambda less: recall(less) >= goal, too_low, search_k) if too_low else search_k
+
+
+def halved(enough: Callable[[int], bool], too_low: int, most: int) -> int:
+    """What is still enough after three halvings of the way from too_low to most."""
+    for _ in range(3):
+        middle = (too_low + most) // 2
+        if enough(middle):
+            most = middle
         else:
-            too_low = less
-    return search_k
+            too_low = middle
+    return most

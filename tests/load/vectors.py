@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from load.serving import Verdict
 from lookalike.vector_index import Items, VectorIndex
-from lookalike_build.index import RECALL_SAMPLE, IndexSettings, build_annoy, tune
+from lookalike_build.index import RECALL_SAMPLE, IndexSettings, build_annoy, halved, tune
 from lookalike_build.neighbours import recall_at_k
 from lookalike_build.projection import project
 
@@ -89,10 +89,4 @@ def least_search_k(recall: Callable[[int], float], least: int, goal: float) -> i
     search_k, too_low = least, 0
     while recall(search_k) < goal:
         search_k, too_low = 2 * search_k, search_k
-    for _ in range(3 if too_low else 0):
-        less = (too_low + search_k) // 2
-        if recall(less) >= goal:
-            search_k = less
-        else:
-            too_low = less
-    return search_k
+    return halved(lambda less: recall(less) >= goal, too_low, search_k) if too_low else search_k
