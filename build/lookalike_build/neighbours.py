@@ -212,6 +212,7 @@ class _Search:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
         n = len(self._needed)
         kept = _Kept(n, m)
+        told = 0
         merges: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as merger:
             for one in range(0, n, _BLOCK):
@@ -221,7 +222,10 @@ class _Search:
                     merges.append(merger.submit(self._merge, kept, product, rows, columns))
                     if len(merges) > 2:
                         merges.popleft().result()
-                self._done(min(_BLOCK, n - one))
+                # The first blocks meet the most others: tell the share of the work, in items.
+                left = max(0, n - one - _BLOCK) / n
+                self._done(round(n * (1 - left * left)) - told)
+                told = round(n * (1 - left * left))
             for merge in merges:
                 merge.result()
         return kept
