@@ -186,7 +186,7 @@ class _ManifestReader:
         root = self.root
         self.expect(isinstance(root, dict), "is not a JSON object")
         found = self.field(root, "format", int)
-        self.expect(found == FORMAT, f"format is {found}, this version reads {FORMAT}")
+        self.expect(found == FORMAT, f"format is {found}, this version reads {FORMAT}; index again")
         metric = self.field(root, "metric", str)
         self.expect(metric == METRIC, f"metric is {metric!r}, this version serves {METRIC!r}")
         release = self.field(root, "release", str)

@@ -6,13 +6,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lookalike.arguments import port
 from lookalike.category import Category
-from lookalike.manifest import Id
+from lookalike.manifest import Id, ReleaseError
 from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 from lookalike.server import ServerError, check_address, serve
@@ -44,17 +44,27 @@ def main() -> int:
         print(f"make demo PORT=…: {error}", file=sys.stderr)
         return 1
     root = ReleaseRoot(options.folder / "root")
-    if root.current() is None and (failed := _build(options.folder, root)):
-        return failed
-    current = root.current()
-    if current is None:
-        return 1
+    release = _opened(root)
+    if release is None:
+        if failed := _build(options.folder, root):
+            return failed
+        release = _opened(root)
+        if release is None:
+            return 1
     families = _families(options.folder / "catalogue.csv")
-    category_id, product_id = _show(root.open(current), families)
+    category_id, product_id = _show(release, families)
     url = f"http://{_HOST}:{options.port}/nns?category_id={category_id}&product_id={product_id}"
     print(f"\ntry:   curl '{url}&limit=12'\nstop:  Ctrl-C\n", flush=True)
     _serve(options, root)
     return 0
+
+
+def _opened(root: ReleaseRoot) -> Release | None:
+    """The current release; None where there is none, or only one that another version made."""
+    with suppress(ReleaseError):
+        current = root.current()
+        return root.open(current) if current else None
+    return None
 
 
 def _build(folder: Path, root: ReleaseRoot) -> int:
