@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 from lookalike import __version__
 from lookalike.arguments import whole_number
@@ -15,7 +16,7 @@ from lookalike_build.catalogue import CatalogueError, read_catalogue
 from lookalike_build.extract import BATCH, Outcome, Product, extract
 from lookalike_build.features import REJECTED, FeatureError, FeatureStore
 from lookalike_build.index import IndexSettings, index
-from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, WeightsError
+from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, Precision, WeightsError
 from lookalike_build.progress import progress
 
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
@@ -91,6 +92,13 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "Keras weights file of InceptionV3; default: %(default)s",
     )
     added.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="float32, or mixed: bfloat16 on a CPU, float16 on a GPU; auto is mixed where the "
+        "hardware has it (%(default)s)",
+    )
+    added.add_argument(
         "--max-rejected",
         type=_number(100),
         default=5.0,
@@ -151,7 +159,7 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
     catalogue = read_catalogue(options.catalogue)
-    network = Network(options.weights, BATCH)
+    network = Network(options.weights, BATCH, options.precision)
     shown = 0
 
     def reject(product: Product, reason: str) -> None:
