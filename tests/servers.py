@@ -128,6 +128,7 @@ def nginx_before(address: str) -> Iterator[str]:
         places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
         Path(folder, "nginx.conf").write_text(
             f"daemon off; pid {folder}/pid; worker_processes 1;\n"
+            f"{'user root;' if os.getuid() == 0 else ''}\n"  # the folder is ours alone
             "events { worker_connections 1024; }\n"
             f"http {{ access_log off; keepalive_requests 1000000000;\n{places}{site}}}\n"
         )

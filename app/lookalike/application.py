@@ -173,12 +173,12 @@ class Application:
 
     def _json_headers(self, release: Release) -> Headers:
         """The headers of a 200: which release it is from and how long it may be kept."""
-        # By name: a reference to the release would keep a replaced one's files mapped.
-        name, headers = self._known_headers
-        if name != release.manifest.release:
-            name = release.manifest.release
-            headers = [("ETag", f'"{name}"'), self._cache_control, _JSON]
-            self._known_headers = (name, headers)
+        # By ETag: a reference to the release would keep a replaced one's files mapped.
+        etag, headers = self._known_headers
+        if etag != release.etag:
+            etag = release.etag
+            headers = [("ETag", etag), self._cache_control, _JSON]
+            self._known_headers = (etag, headers)
         return headers
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:

@@ -127,5 +127,8 @@ def _boolean(values: dict[str, Any], name: str) -> bool:
 
 
 def _json(value: object) -> str:
-    text = orjson.dumps(value).decode()
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # it reads some 1,000 levels and writes 254
+        return "something nested too deep"
     return text if len(text) <= 40 else f"{text[:40]}…"

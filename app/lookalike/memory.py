@@ -8,9 +8,7 @@ and watched by a metric.
 import ctypes
 import mmap
 import os
-import resource
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +36,6 @@ def lock(array: npt.NDArray[Any]) -> None:
     if array.nbytes and _libc.mlock(array.ctypes.data, array.nbytes):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def raise_lock_limit() -> int | None:
-    """Allow ourselves all the locked memory that we may have; the limit in bytes, None for any."""
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def locked_bytes() -> int:

@@ -45,7 +45,10 @@ from lookalike.manifest import (
 
 
 class Release:
-    """An open release: its folder, its manifest, its categories by id, and whether it is slim."""
+    """An open release: its folder, its manifest, its categories by id, and whether it is slim.
+
+    `etag` is that of what it answers: a slim copy's answers are not the full release's.
+    """
 
     def __init__(
         self, folder: Path, manifest: Manifest, categories: Mapping[Id, Category], slim: bool
@@ -54,6 +57,7 @@ class Release:
         self.manifest = manifest
         self.categories = categories
         self.slim = slim
+        self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
         self._tables = {
             category_id: table
             for category_id, category in categories.items()
@@ -86,9 +90,15 @@ class Release:
                 yield self.folder / category_folder(category_id) / file
 
     def lock(self) -> None:
-        """Keep the hot files in memory while the release is open; OSError if not allowed."""
+        """Keep the hot files in memory while the release is open; OSError if not all are allowed."""
+        refused = None
         for category in self.categories.values():
-            category.lock()
+            try:
+                category.lock()
+            except OSError as error:
+                refused = error
+        if refused:
+            raise refused
 
 
 def open_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
@@ -105,6 +115,13 @@ def open_release(folder: Path, manifest: Manifest, before: Release | None = None
         known = _same(before, entry, manifest, category, files)
         categories[entry.category_id] = known or Category(category, entry, manifest, files)
     return Release(folder, manifest, categories, INDEX not in files)
+
+
+def check_release(folder: Path, manifest: Manifest) -> None:
+    """`open_release` without keeping anything open: for any number of categories."""
+    files = _files(folder, manifest)
+    for entry in manifest.categories:
+        Category(folder / category_folder(entry.category_id), entry, manifest, files)
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:

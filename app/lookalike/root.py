@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lookalike.manifest import MANIFEST, CategoryEntry, Manifest, ReleaseError, is_release_name
-from lookalike.release import Release, open_release, verify_digests
+from lookalike.release import Release, check_release, open_release, verify_digests
 
 RELEASES = "releases"
 CURRENT = "current"
@@ -99,7 +99,7 @@ class ReleaseRoot:
         """Check every byte of `name`, yielding each category when done; ReleaseError if unfit."""
         manifest = self.manifest(name)
         yield from verify_digests(self.folder(name), manifest)
-        open_release(self.folder(name), manifest)
+        check_release(self.folder(name), manifest)
 
     def new_name(self, content_digest: str) -> str:
         """A name for a new release that sorts after all others: UTC time, then content."""
@@ -144,7 +144,7 @@ class ReleaseRoot:
 
     def publish(self, name: str) -> None:
         """Check the staged release, give it its name and make it current."""
-        open_release(self.staging, Manifest.read(self.staging))
+        check_release(self.staging, Manifest.read(self.staging))
         sync(self.staging)
         self.staging.rename(self.releases / name)
         sync(self.releases)

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from lookalike import memory
+from lookalike.limits import raise_locked_memory
 from lookalike.manifest import MANIFEST, ReleaseError
 from lookalike.metrics import Metrics
 from lookalike.release import Release
@@ -63,11 +63,12 @@ class ReleaseSource:
             self.look()
 
     def _identity(self) -> tuple[object, ...]:
-        """What changes when `current` does, at the price of two system calls."""
+        """What changes when `current` does, at the price of three system calls."""
         link = self._root.path / CURRENT
         try:
             status = (link / MANIFEST).stat()
-            return (link.readlink(), status.st_ino, status.st_mtime_ns)
+            # The link's own number too: switching to the same release has it looked at again.
+            return (link.readlink(), link.lstat().st_ino, status.st_ino, status.st_mtime_ns)
         except OSError as error:
             return (error.errno,)
 
@@ -97,7 +98,7 @@ class ReleaseSource:
 
 
 def _lock(release: Release) -> None:
-    limit = memory.raise_lock_limit()
+    limit = raise_locked_memory()
     try:
         release.lock()
     except OSError as error:

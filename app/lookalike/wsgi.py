@@ -11,11 +11,10 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import logging
-import resource
 import sys
-from contextlib import suppress
 
 from lookalike.application import Application
+from lookalike.limits import raise_open_files
 from lookalike.metrics import Metrics, shared_path
 from lookalike.root import ReleaseRoot
 from lookalike.settings import SettingError, Settings
@@ -29,13 +28,6 @@ def _log_to_stderr() -> None:
         handler.setFormatter(logging.Formatter("lookalike[%(process)d] %(levelname)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-
-
-def _raise_descriptor_limit() -> None:
-    """Every category holds up to six files open, and two releases are open during a change."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make_application() -> Application:
@@ -52,5 +44,5 @@ def make_application() -> Application:
 
 
 _log_to_stderr()
-_raise_descriptor_limit()
+raise_open_files()
 application = make_application()

@@ -55,6 +55,7 @@ class Staging:
     def __init__(self, root: ReleaseRoot) -> None:
         self._root = root
         self._entries: list[CategoryEntry] = []
+        self._damaged = False
         self._current = _manifest(root, root.current())
         root.remove_staging()
         root.staging.mkdir()
@@ -114,13 +115,15 @@ class Staging:
         """
         draft = Manifest("draft", model, n_dims, *id_types, categories=tuple(self._entries))
         digest = draft.content_digest()
-        if self._current and self._current.content_digest() == digest:
+        same = self._current is not None and self._current.content_digest() == digest
+        if self._current and same and not self._damaged:
             return self._current.release, False
         newest = _manifest(self._root, next(reversed(self._root.names()), None))
         if newest and newest.content_digest() == digest:
-            # A writer died between naming this release and making it current.
-            self._root.switch(newest.release)
-            return newest.release, True
+            # A writer died between naming this release and making it current; or it is damaged.
+            with suppress(ReleaseError):
+                self._root.switch(newest.release)
+                return newest.release, True
         name = self._root.new_name(digest)
         manifest = Manifest(name, model, n_dims, *id_types, categories=tuple(self._entries))
         path = self._root.staging / MANIFEST
@@ -135,7 +138,14 @@ class Staging:
         same_id = [old for old in self._current.categories if old.category_id == entry.category_id]
         published = self._root.folder(self._current.release) / folder.name
         for file in FILES:
-            if same_id and same_id[0].files[file] == entry.files[file]:
+            if not same_id or same_id[0].files[file] != entry.files[file]:
+                continue
+            try:
+                entry.files[file].check_all(published / file, f"{folder.name}/{file}")
+            except ReleaseError:
+                # The current release is not what its manifest says: ours is the good file.
+                self._damaged = True
+            else:
                 _replace_by_link(folder / file, published / file)
 
 

@@ -134,6 +134,31 @@ print(b"".join(application(environ, lambda status, headers: print(status))))
     assert "the limit is 4096 bytes" in run.stderr
 
 
+def test_what_fits_is_locked_where_not_all_does(root: ReleaseRoot) -> None:
+    program = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+from lookalike.memory import locked_bytes
+from lookalike.root import ReleaseRoot
+root = ReleaseRoot(Path(sys.argv[1]))
+release = root.open(root.current())
+try:
+    release.lock()
+except OSError:
+    print(locked_bytes())
+"""
+    may_lock_all = (24, 14, 0, 0, 0)
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(root.path)],
+        capture_output=True,
+        check=True,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(*may_lock_all),
+    )
+    # Category 40's table is too large; those before and after it are not.
+    assert 24_576 <= int(run.stdout) <= 65_536
+
+
 def test_unchanged_categories_stay_open_through_a_change(root: ReleaseRoot, tmp_path: Path) -> None:
     source = ReleaseSource(root)
     source.look()

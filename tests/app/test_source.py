@@ -10,7 +10,7 @@ from lookalike.application import Application
 from lookalike.metrics import Metrics
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
-from support import Client, client_of, integer_catalogue, publish, random_features
+from support import Client, client_of, integer_catalogue, make_slim, publish, random_features
 
 
 def test_ready_and_release_tell_what_is_served(integer_root: ReleaseRoot) -> None:
@@ -67,6 +67,23 @@ def test_an_answer_comes_from_the_release_its_etag_names(root: ReleaseRoot, tmp_
     assert new.headers["ETag"] == f'"{root.current()}"'
     again = client.get(target, HTTP_IF_NONE_MATCH=old.headers["ETag"])
     assert again.status == "200 OK"
+
+
+def test_a_slim_copy_completed_in_place_is_taken_up_by_switching_to_it_again(
+    root: ReleaseRoot,
+) -> None:
+    name = str(root.current())
+    kept = {path: path.read_bytes() for path in root.folder(name).glob("*/index.ann")}
+    make_slim(root)
+    source = ReleaseSource(root)
+    source.look()
+    assert source.release is not None
+    assert source.release.slim
+    for path, data in kept.items():
+        path.write_bytes(data)
+    root.switch(name)
+    source.look()
+    assert not source.release.slim
 
 
 def test_a_defect_costs_one_answer_and_is_logged(

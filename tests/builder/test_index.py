@@ -128,6 +128,49 @@ def test_unchanged_categories_are_hard_links(root: ReleaseRoot, tmp_path: Path) 
     assert not (current(root) / "2" / "index.ann").samefile(before / "2" / "index.ann")
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_damaged_current_release_is_mended_by_indexing_again(
+    root: ReleaseRoot, tmp_path: Path, damage: str, changed: bool
+) -> None:
+    before = current(root)
+    path = before / "40" / "neighbours.npy"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(data if damage == "flipped" else data[:-4])
+    catalogue = integer_catalogue()
+    if changed:
+        catalogue = {**catalogue, 2: ([1, 2], random_features(2, 9))}
+    publish(root.path, catalogue, tmp_path / "features")
+    assert current(root) != before
+    assert list(root.check(current(root).name))
+    assert (current(root) / "1" / "neighbours.npy").samefile(before / "1" / "neighbours.npy")
+
+
+def test_copies_of_a_photo_are_as_good_as_one_another(tmp_path: Path) -> None:
+    features = np.concatenate([random_features(300, 1), np.repeat(random_features(1, 2), 130, 0)])
+    catalogue: Catalogue = {1: (list(range(430)), features)}
+    root = publish(tmp_path / "r", catalogue, tmp_path / "f", neighbours=20)
+    (entry,) = Manifest.read(current(root)).categories
+    assert (entry.recall or 0) > 0.99
+
+
+def test_many_categories_need_no_more_open_files_than_few(tmp_path: Path) -> None:
+    catalogue: Catalogue = {number: ([1, 2], random_features(2, number)) for number in range(40)}
+    store = write_store(tmp_path / "f", catalogue)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, limits[1]))
+    try:
+        root = ReleaseRoot(tmp_path / "r")
+        name, _ = index(store, root, IndexSettings())
+        assert len(list(root.check(name))) == 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_where_the_current_release_is_a_slim_copy_a_full_one_is_made(
     root: ReleaseRoot, tmp_path: Path
 ) -> None:

@@ -1,25 +1,26 @@
 """deploy/nginx under a real nginx, before a real server of the app."""
 
 import time
+from contextlib import closing
 from http.client import HTTPConnection
 
 import pytest
 
 from lookalike.root import ReleaseRoot
-from servers import Serve, embedded, nginx_before, unit
+from servers import nginx_before, unit
 
 TARGET = "/nns?category_id=1&product_id=100"
 BODY = b'{"category_id":1,"product_ids":[100]}'
 
-pytestmark = pytest.mark.nginx
+pytestmark = [pytest.mark.nginx, pytest.mark.unit]
 
 
-@pytest.mark.parametrize("serve", [embedded, pytest.param(unit, marks=pytest.mark.unit)])
-def test_a_process_that_dies_under_a_request_is_not_seen(
-    serve: Serve, integer_root: ReleaseRoot
-) -> None:
-    with serve(integer_root) as server, nginx_before("{}:{}".format(*server.address)) as front:
-        connection = HTTPConnection(front, timeout=10)
+def test_a_process_that_dies_under_a_request_is_not_seen(integer_root: ReleaseRoot) -> None:
+    with (
+        unit(integer_root) as server,
+        nginx_before("{}:{}".format(*server.address)) as front,
+        closing(HTTPConnection(front, timeout=10)) as connection,
+    ):
 
         def ask(method: str, target: str, body: bytes | None = None) -> bytes:
             connection.request(method, target, body)
@@ -38,4 +39,15 @@ def test_a_process_that_dies_under_a_request_is_not_seen(
                 assert ask("POST", "/nns", BODY) == b"[" + right + b"]"
                 asked += 1
                 assert time.monotonic() < until
-        connection.close()
+
+
+def test_the_largest_body_taken_reaches_the_app(integer_root: ReleaseRoot) -> None:
+    with (
+        unit(integer_root) as server,
+        nginx_before("{}:{}".format(*server.address)) as front,
+        closing(HTTPConnection(front, timeout=10)) as connection,
+    ):
+        for size, status, said in ((2**21, 400, b"not JSON"), (2**21 + 1, 413, b"too_large")):
+            connection.request("POST", "/nns", b" " * size)
+            answer = connection.getresponse()
+            assert (answer.status, said in answer.read()) == (status, True)

@@ -33,9 +33,11 @@ def vectors_beside_annoy(features: Features, queries: Features, k: int) -> Verdi
     sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.intp))
     neighbours = np.zeros((n_items, k), np.uint32)  # only the sample's are looked at
     neighbours[sample] = nearest(features, features[sample], k + 1)[:, 1:]
+    distances = np.full((n_items, k), 2, np.float32)
+    distances[sample, -1] = apart(features, sample, neighbours[sample, -1])
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
-    tuned = tune(features, projected, annoy, neighbours, settings)
+    tuned = tune(features, projected, annoy, (neighbours, distances), settings)
     index = annoy if tuned.search_k < n_items else projected.items
     ours = VectorIndex(features, projected.projection, index, tuned.candidates, tuned.search_k, k)
     plain = build_annoy(features, settings)
@@ -82,6 +84,15 @@ def nearest(features: Features, queries: Features, k: int) -> Items:
     lengths = np.linalg.norm(features, axis=1)
     scores = queries @ features.T / lengths
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.uint32)
+
+
+def apart(features: Features, some: npt.NDArray[np.intp], others: Items) -> Features:
+    """The angular distances of some items to as many others."""
+    one, other = (
+        features[items] / np.linalg.norm(features[items], axis=1)[:, None]
+        for items in (some, others)
+    )
+    return np.asarray(np.linalg.norm(one - other, axis=1), np.float32)
 
 
 def least_search_k(recall: Callable[[int], float], least: int, goal: float) -> int:
