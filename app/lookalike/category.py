@@ -4,7 +4,7 @@ import math
 import mmap
 from bisect import bisect_left
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,22 @@ def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
     """
     found = ((folder / file).stat() for file in files)
     return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
+
+
+class IntegerTable(NamedTuple):
+    """One category with integer ids, made to be looked up in fast.
+
+    `ids` (n_items,) ascending; the items with ids from `first` + (s << `shift`) on, up to the next
+    slot's, are those from `starts`[s] to `starts`[s + 1]; `neighbours` is flat, (n_items * k,).
+    """
+
+    ids: "memoryview[int]"
+    first: int
+    shift: int
+    starts: "memoryview[int]"
+    neighbours: "memoryview[int]"
+    n_items: int
+    k: int
 
 
 class Category:
@@ -104,11 +120,15 @@ class Category:
         known = item < self.product_ids.size and self.product_ids[item] == key
         return item if known else None
 
-    def integer_table(self) -> "tuple[memoryview[int], memoryview[int], int, int] | None":
-        """Product ids, the flat neighbour table, n_items and k; None where ids are strings."""
+    def integer_table(self) -> "IntegerTable | None":
+        """What the usual answer is looked up in; None where ids are strings."""
         if self._integers is None:
             return None
-        return self._integers, self._table, self.entry.n_items, self.entry.k
+        first, shift, starts = _slots(self.product_ids)
+        entry = self.entry
+        return IntegerTable(
+            self._integers, first, shift, starts, self._table, entry.n_items, entry.k
+        )
 
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
@@ -154,6 +174,18 @@ class Category:
         # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
+
+
+def _slots(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
+    """`first`, `shift` and `starts` of an `IntegerTable`: about a slot for every four items.
+
+    Halving all of a large category for an id costs as much as all the rest of a look-up.
+    """
+    first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
+    shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
+    edges = np.arange((span >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
+    starts = np.searchsorted(ids.view(np.uint64), edges + np.uint64(first))
+    return first, shift, memoryview(starts.astype(np.uint32).data)
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:

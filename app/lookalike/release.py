@@ -73,12 +73,15 @@ class Release:
         table = self._tables.get(category_id)
         if table is None:
             return None
-        ids, neighbours, n_items, k = table
+        ids, first, shift, starts, neighbours, n_items, k = table
         if n > k:
             if k != n_items - 1:
                 return None
             n = k
-        item = bisect_left(ids, product_id)
+        slot = (product_id - first) >> shift
+        if not 0 <= slot < len(starts) - 1:
+            return None
+        item = bisect_left(ids, product_id, starts[slot], starts[slot + 1])
         if item == n_items or ids[item] != product_id:
             return None
         return [ids[other] for other in neighbours[item * k : item * k + n]]

@@ -35,7 +35,7 @@ def main() -> None:
     """Make the release if need be, open it cold and warm, measure, print the table."""
     parser = argparse.ArgumentParser(prog="make bench-scale", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".bench"))
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--seconds", type=int, default=2)
     options = parser.parse_args()
     root = ReleaseRoot(options.folder / "scale")
