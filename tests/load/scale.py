@@ -13,6 +13,8 @@ from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
+from load.change import N_ITEMS as MEAN_ITEMS
+from load.change import changing_releases
 from load.made_release import make_release
 from load.serving import CEILING, Served, Verdict, in_turn, print_rows, serving, total_bytes, wrk
 from lookalike.manifest import HOT_FILES
@@ -21,6 +23,7 @@ from lookalike.unit import APPLICATION
 
 N_ITEMS, N_CATEGORIES, K, N_DIMS = 3_800_000, 120, 100, 16
 DISK_BYTES = 8e9
+MEAN = "mean-category"
 
 
 def sizes() -> list[int]:
@@ -55,11 +58,17 @@ def main() -> None:
     with serving(root) as served:
         from_disk_s = opening_s(served)
     arguments = ["&limit=12", *map(str, sizes())]
-    with serving(root) as served:
+    mean = ReleaseRoot(options.folder / "change")
+    changing_releases(mean)
+    with serving(root, **{MEAN: mean}) as served:
         from_cache_s = opening_s(served)
         runs = {
-            name: partial(wrk, address, options.seconds, "random_ids.lua", *arguments)
-            for name, address in ((CEILING, served.ceiling), (APPLICATION, served.app))
+            name: partial(wrk, address, options.seconds, "random_ids.lua", *each)
+            for name, address, each in (
+                (CEILING, served.ceiling, arguments),
+                (APPLICATION, served.app, arguments),
+                (MEAN, served.others[MEAN], ["&limit=12", str(MEAN_ITEMS)]),
+            )
         }
         seen = in_turn(runs, options.rounds)
         memory = {name: served.memory_mb(name) for name in runs}
@@ -72,9 +81,11 @@ def main() -> None:
         f"memory: processes {processes / 1e6:.0f} MB, files in the page cache {files / 1e6:.0f} MB"
     )
     print(f"of those files, what look-ups touch: {hot / 1e6:.0f} MB\n")
-    pairs = zip(seen[APPLICATION], seen[CEILING], strict=True)
-    ratios = [app.requests_s / ceiling.requests_s for app, ceiling in pairs]
-    print(Verdict("requests/s, lookalike / ceiling", ratios, lambda r: r >= 0.95, "0.95 or more"))
+    for other in (MEAN, CEILING):
+        pairs = zip(seen[APPLICATION], seen[other], strict=True)
+        ratios = [one.requests_s / two.requests_s for one, two in pairs]
+        what = f"requests/s, {APPLICATION} / {other}"
+        print(Verdict(what, ratios, lambda ratio: ratio >= 0.95, "0.95 or more"))
     print(Verdict("opening, s", [from_cache_s], lambda s: s <= 2, "2 or less"))
     print(Verdict("memory, GB", [(processes + files) / 1e9], lambda gb: gb <= 2, "2 or less"))
 

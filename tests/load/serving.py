@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lookalike.root import ReleaseRoot
+from lookalike.settings import ROOT
 from lookalike.unit import APPLICATION, PrivateUnit, configuration, find_unitd
 from servers import SHIPPED, free_port, in_session
 
@@ -41,10 +42,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Served:
-    """A running Unit: the app's address, that of the ceiling, the processes."""
+    """A running Unit: the app's address, those of the ceiling and of the `others`, the processes."""
 
     app: str
     ceiling: str
+    others: dict[str, str]
     unit: PrivateUnit
 
     def pids(self, application: str) -> list[int]:
@@ -58,8 +60,11 @@ class Served:
 
 
 @contextmanager
-def serving(root: ReleaseRoot) -> Iterator[Served]:
-    """The shipped configuration on a Unit of our own, with the ceiling's app beside it."""
+def serving(root: ReleaseRoot, **others: ReleaseRoot) -> Iterator[Served]:
+    """The shipped configuration on a Unit of our own, with the ceiling's app beside it.
+
+    `others` are the app once more, by name, with other releases.
+    """
     unitd = find_unitd()
     if unitd is None or not (shutil.which("wrk") and shutil.which("nginx")):
         sys.exit(
@@ -70,10 +75,19 @@ def serving(root: ReleaseRoot) -> Iterator[Served]:
     constant = {**config["applications"][APPLICATION], "module": "constant", "path": str(HERE)}
     config["applications"][CEILING] = constant
     config["listeners"][ceiling] = {"pass": f"applications/{CEILING}"}
+    addresses = {}
+    for name, other in others.items():
+        environment = {ROOT.name: str(other.path.resolve())}
+        config["applications"][name] = {
+            **config["applications"][APPLICATION],
+            "environment": environment,
+        }
+        addresses[name] = f"127.0.0.1:{free_port()}"
+        config["listeners"][addresses[name]] = {"pass": f"applications/{name}"}
     with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as unit:
         unit.check_python()
         unit.configure(config)
-        yield Served(app, ceiling, unit)
+        yield Served(app, ceiling, addresses, unit)
 
 
 def wrk(address: str, seconds: int, script: str, *arguments: str, connections: int = 32) -> Run:
@@ -147,12 +161,14 @@ def resident_bytes(path: Path) -> int:
 
 
 def total_bytes(served: Served, folder: Path) -> tuple[int, int]:
-    """Memory that serving `folder` takes: of all processes but the ceiling's, and of the files.
+    """Memory that serving `folder` takes: of all processes but the others', and of the files.
 
     The first is the proportional set size of everything that is not a file of the release, the
     second the pages of the release's files in the page cache, mapped or not.
     """
-    pids = set(in_session(served.unit.process.pid)) - set(served.pids(CEILING))
+    pids = set(in_session(served.unit.process.pid))
+    for name in (CEILING, *served.others):
+        pids -= set(served.pids(name))
     processes = sum(_pss_outside(pid, folder) for pid in pids)
     return processes, sum(resident_bytes(path) for path in folder.glob("*/*"))
 
