@@ -86,15 +86,14 @@ def extract(
         report = csv.writer(file)
         report.writerow([*COLUMNS, "reason"])
         photos = _read_ahead(_products(catalogue), catalogue.folder)
-        for category_id, of_category in groupby(photos, lambda photo: photo.product.category_id):
-            for batch in _batches(of_category, BATCH):
-                fit, unfit = _extract_batch(network, writer, category_id, batch)
-                for photo in unfit:
-                    report.writerow([*photo.product, photo.reason])
-                    reject(photo.product, photo.reason)
-                outcome.n_extracted += fit
-                outcome.n_rejected += len(unfit)
-                done(len(batch))
+        for batch in _batches(photos, BATCH):
+            fit, unfit = _extract_batch(network, writer, batch)
+            for photo in unfit:
+                report.writerow([*photo.product, photo.reason])
+                reject(photo.product, photo.reason)
+            outcome.n_extracted += fit
+            outcome.n_rejected += len(unfit)
+            done(len(batch))
         writer.finish()
     return outcome
 
@@ -133,7 +132,7 @@ def _batches(photos: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
 
 
 def _extract_batch(
-    network: Extractor, writer: FeatureWriter, category_id: Id, batch: list[Photo]
+    network: Extractor, writer: FeatureWriter, batch: list[Photo]
 ) -> tuple[int, list[Photo]]:
     """Write a batch's features; how many there are, and the photos that gave none."""
     unfit = [photo for photo in batch if photo.pixels is None]
@@ -149,12 +148,14 @@ def _extract_batch(
         for photo, fit in zip(decoded, usable, strict=True)
         if not fit
     ]
-    kept = [photo for photo, fit in zip(decoded, usable, strict=True) if fit]
-    if kept:
+    kept = [place for place, fit in enumerate(usable) if fit]
+    # The network's batches take no notice of categories: a part-filled one costs as much as a full.
+    for category_id, of_category in groupby(kept, lambda place: decoded[place].product.category_id):
+        places = list(of_category)
         writer.write(
             category_id,
-            [photo.product.product_id for photo in kept],
-            [photo.sha256 for photo in kept],
-            features[usable],
+            [decoded[place].product.product_id for place in places],
+            [decoded[place].sha256 for place in places],
+            features[places],
         )
     return len(kept), unfit

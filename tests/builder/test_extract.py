@@ -55,7 +55,8 @@ def test_every_photo_gets_its_own_features(tmp_path: Path, n: int) -> None:
     rows = [(i, i % 2, paint(tmp_path, f"{i}.png", (i, 2 * i, 255 - i))) for i in range(n)]
     outcome, network = run(tmp_path, list(rows))
     assert (outcome.n_products, outcome.n_extracted, outcome.n_rejected) == (n, n, 0)
-    assert max(network.batches) <= BATCH
+    rest = [n % BATCH] if n % BATCH else []
+    assert network.batches == [BATCH] * (n // BATCH) + rest  # whatever the categories
     store = FeatureStore.open(tmp_path / "features")
     for category_id in store.categories:
         category = store.read(category_id)
