@@ -1,12 +1,13 @@
 # demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
 # bench: requests a second under Unit, and what else is to hold (6 minutes)
 # bench-scale: the same for 3.8 million products · bench-change: releases changing under load
+# bench-extract: photos a second
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 
-.PHONY: bench bench-change bench-scale demo lint test venv
+.PHONY: bench bench-change bench-extract bench-scale demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
@@ -16,6 +17,9 @@ test: venv
 
 bench: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.bench
+
+bench-extract: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.extraction
 
 bench-scale: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.scale

@@ -1,0 +1,148 @@
+"""``make bench-extract``: photos a second through the network, each way in turn, on drawn photos.
+
+With OpenVINO installed (pip install openvino) it is measured beside, in bfloat16.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from load.serving import Verdict
+from lookalike_build.catalogue import read_catalogue
+from lookalike_build.drawing import draw_catalogue
+from lookalike_build.extract import BATCH, extract
+from lookalike_build.neighbours import exact_neighbours, recall_at_k
+from lookalike_build.network import N_DIMS, UNTRAINED, Network
+from lookalike_build.photo import decode_photo, read_photo
+
+K = 10
+PREDICT, FLOAT32, OURS, OPENVINO, FILES = (
+    "Keras's predict, float32",
+    "ours, float32",
+    "ours",
+    "OpenVINO, bfloat16",
+    "ours, from JPEG files",
+)
+
+Photos = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.float32]
+Way = Callable[[Photos], Features]
+
+
+def main() -> None:
+    """Draw, run each way in turn, print the table, judge."""
+    parser = argparse.ArgumentParser(prog="make bench-extract", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    path = options.folder / "photos" / "catalogue.csv"
+    if not path.exists():
+        print("drawing photos ...", flush=True)
+        path = draw_catalogue(path.parent)
+    catalogue = read_catalogue(path)
+    images = catalogue.rows["image"].to_pylist()
+    photos = np.stack([decode_photo(read_photo(catalogue.folder / image)) for image in images])
+    network = Network(UNTRAINED, BATCH)
+    ways = the_ways(network)
+    found = {name: way(photos) for name, way in ways.items()}  # and compile
+    rates: dict[str, list[float]] = {name: [] for name in (*ways, FILES)}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            rates[name].append(rate_of(len(photos), lambda way=way: way(photos)))  # type: ignore[misc]
+        with TemporaryDirectory() as store:
+            work = lambda: extract(catalogue, network, N_DIMS, Path(store))  # noqa: E731
+            rates[FILES].append(rate_of(len(photos), work))
+    print_table(rates, found)
+    judge(rates)
+
+
+def the_ways(network: Network) -> dict[str, Way]:
+    """The ways to be measured, by name: each takes photos (n, 299, 299, 3) to features."""
+    keras_model = network._keras_model
+    float32 = Network(UNTRAINED, BATCH, "float32")
+
+    def predict(photos: Photos) -> Features:
+        float32.features(photos[:1])  # sets the process's precision
+        prepared = photos.astype(np.float32) / 127.5 - 1
+        return np.asarray(keras_model.predict(prepared, batch_size=BATCH, verbose=0))
+
+    ways: dict[str, Way] = {
+        PREDICT: predict,
+        FLOAT32: lambda photos: in_batches(float32.features, photos),
+        OURS: lambda photos: in_batches(network.features, photos),
+    }
+    try:
+        import openvino
+    except ImportError:
+        print("OpenVINO is not installed: pip install openvino")
+        return ways
+    compiled = openvino_model(openvino, keras_model)
+    ways[OPENVINO] = lambda photos: in_batches(
+        lambda batch: np.asarray(compiled(batch.astype(np.float32) / 127.5 - 1)[0]), photos
+    )
+    return ways
+
+
+def openvino_model(openvino: Any, keras_model: Any) -> Any:
+    """The model compiled by OpenVINO for bfloat16."""
+    with TemporaryDirectory() as folder:
+        keras_model.export(folder, verbose=False)
+        model = openvino.convert_model(folder, input=[BATCH, 299, 299, 3])
+    hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    return openvino.Core().compile_model(model, "CPU", hints)
+
+
+def in_batches(features: Way, photos: Photos) -> Features:
+    """`features` of all photos, a batch at a time; only whole batches."""
+    return np.concatenate([features(photos[i : i + BATCH]) for i in range(0, len(photos), BATCH)])
+
+
+def rate_of(n: int, work: Callable[[], object]) -> float:
+    """Photos a second."""
+    started = time.perf_counter()
+    work()
+    return n / (time.perf_counter() - started)
+
+
+def print_table(rates: dict[str, list[float]], found: dict[str, Features]) -> None:
+    """Rates, and how near the features and their neighbours are to predict's."""
+    exact = found[PREDICT]
+    nearest, _ = exact_neighbours(exact, K)
+    print(f"\n{'':28}{'photos/s':>10}{'cosine':>12}{f'same of {K}':>12}")
+    for name, seen in rates.items():
+        line = f"{name:28}{statistics.median(seen):10.1f}"
+        if name in found:
+            features = found[name]
+            cosine = np.sum(exact * features, axis=1) / np.linalg.norm(exact, axis=1)
+            cosine /= np.linalg.norm(features, axis=1)
+            same = [
+                recall_at_k(*pair)
+                for pair in zip(nearest, exact_neighbours(features, K)[0], strict=True)
+            ]
+            line += f"{cosine.min():12.7f}{np.mean(same):12.3f}"
+        print(line)
+    print(flush=True)
+
+
+def judge(rates: dict[str, list[float]]) -> None:
+    """Say what holds."""
+
+    def ratios(one: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+
+    print(Verdict(f"{OURS} / {PREDICT}", ratios(OURS, PREDICT), lambda r: r >= 2.2, "2.2 or more"))
+    if OPENVINO in rates:
+        what = f"{OURS} / {OPENVINO}"
+        print(Verdict(what, ratios(OURS, OPENVINO), lambda r: r >= 0.9, "0.9 or more"))
+    print(Verdict(f"{FILES} / {OURS}", ratios(FILES, OURS), lambda r: r >= 0.9, "0.9 or more"))
+
+
+if __name__ == "__main__":
+    main()
