@@ -19,7 +19,7 @@ from lookalike_build.catalogue import read_catalogue
 from lookalike_build.drawing import draw_catalogue
 from lookalike_build.extract import BATCH, extract
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
-from lookalike_build.network import N_DIMS, UNTRAINED, Network
+from lookalike_build.network import N_DIMS, UNTRAINED, Network, _options
 from lookalike_build.photo import decode_photo, read_photo
 
 K = 10
@@ -65,11 +65,13 @@ def main() -> None:
 
 def the_ways(network: Network) -> dict[str, Way]:
     """The ways to be measured, by name: each takes photos (n, 299, 299, 3) to features."""
+    import tensorflow as tf
+
     keras_model = network._keras_model
     float32 = Network(UNTRAINED, BATCH, "float32")
 
     def predict(photos: Photos) -> Features:
-        float32.features(photos[:1])  # sets the process's precision
+        tf.config.optimizer.set_experimental_options(_options("float32"))
         prepared = photos.astype(np.float32) / 127.5 - 1
         return np.asarray(keras_model.predict(prepared, batch_size=BATCH, verbose=0))
 
