@@ -63,21 +63,54 @@ class IntegerTable(NamedTuple):
     n_items: int
     k: int
 
+    @classmethod
+    def of(cls, ids: npt.NDArray[np.int64], neighbours: Items) -> "IntegerTable":
+        """The table of ids (n_items,) and neighbours (n_items, k): about a slot for every four items.
+
+        Halving all of a large category for an id costs as much as all the rest of a look-up.
+        """
+        first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
+        shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
+        edges = np.arange((span >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
+        starts = np.searchsorted(ids.view(np.uint64), edges + np.uint64(first)).astype(np.uint32)
+        # Memoryviews give plain ints, several times as fast as an ndarray gives its scalars.
+        flat = memoryview(neighbours.reshape(-1).data)
+        views = (memoryview(ids.data), first, shift, memoryview(starts.data), flat)
+        return cls(*views, *neighbours.shape)
+
+    def neighbours_of(self, product_id: int, n: int) -> list[int] | None:
+        """The product ids of the `n` nearest, itself left out.
+
+        None where the table cannot tell: it is unknown, or n is beyond k and more is to be had.
+        """
+        ids, first, shift, starts, neighbours, n_items, k = self
+        if n > k:
+            if k != n_items - 1:
+                return None
+            n = k
+        slot = (product_id - first) >> shift
+        if not 0 <= slot < len(starts) - 1:
+            return None
+        item = bisect_left(ids, product_id, starts[slot], starts[slot + 1])
+        if item == n_items or ids[item] != product_id:
+            return None
+        return [ids[other] for other in neighbours[item * k : item * k + n]]
+
 
 class Category:
     """One category's index, memory-mapped and read-only.
 
     Attributes: `entry`; `identity`, as `identity_of` gives it; `product_ids` (n_items,);
-    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `vectors`, what finds the
-    items nearest to a vector, or None in a slim copy.
+    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `integers`, what the usual
+    answer is looked up in, or None where ids are strings; `vectors`, what finds the items nearest
+    to a vector, or None in a slim copy.
     """
 
     __slots__ = (
-        "_integers",
-        "_table",
         "distances",
         "entry",
         "identity",
+        "integers",
         "neighbours",
         "product_ids",
         "vectors",
@@ -102,15 +135,14 @@ class Category:
         kind = "i" if manifest.product_id_type == "integer" else "S"
         self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")
-        # Memoryviews give plain ints, several times as fast as an ndarray gives its scalars.
-        self._integers = memoryview(self.product_ids.data) if kind == "i" else None
-        self._table = memoryview(self.neighbours.reshape(-1).data)
+        self.integers = IntegerTable.of(self.product_ids, self.neighbours) if kind == "i" else None
 
     def item_of(self, product_id: Id) -> int | None:
         """The item of a product id, of the release's product id type; None if it is unknown."""
-        if self._integers is not None:
-            item = bisect_left(self._integers, product_id)
-            known = item < len(self._integers) and self._integers[item] == product_id
+        if self.integers is not None:
+            ids = self.integers.ids
+            item = bisect_left(ids, product_id)
+            known = item < len(ids) and ids[item] == product_id
             return item if known else None
         key = str(product_id).encode()
         # A longer key would make searchsorted copy all ids to the key's width.
@@ -119,16 +151,6 @@ class Category:
         item = int(self.product_ids.searchsorted(key))
         known = item < self.product_ids.size and self.product_ids[item] == key
         return item if known else None
-
-    def integer_table(self) -> "IntegerTable | None":
-        """What the usual answer is looked up in; None where ids are strings."""
-        if self._integers is None:
-            return None
-        first, shift, starts = _slots(self.product_ids)
-        entry = self.entry
-        return IntegerTable(
-            self._integers, first, shift, starts, self._table, entry.n_items, entry.k
-        )
 
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
@@ -150,7 +172,7 @@ class Category:
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in their order."""
         ids = self.product_ids[items].tolist()
-        return ids if self._integers is not None else [text.decode() for text in ids]
+        return ids if self.integers is not None else [text.decode() for text in ids]
 
     def lock(self) -> None:
         """Keep what every look-up touches in memory; OSError if that is not allowed."""
@@ -174,18 +196,6 @@ class Category:
         # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
-
-
-def _slots(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
-    """`first`, `shift` and `starts` of an `IntegerTable`: about a slot for every four items.
-
-    Halving all of a large category for an id costs as much as all the rest of a look-up.
-    """
-    first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
-    shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
-    edges = np.arange((span >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
-    starts = np.searchsorted(ids.view(np.uint64), edges + np.uint64(first))
-    return first, shift, memoryview(starts.astype(np.uint32).data)
 
 
 def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:

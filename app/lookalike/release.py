@@ -27,7 +27,6 @@ Annoy checks nothing of what it maps (github.com/spotify/annoy issues 394 and 42
 milliseconds a category; `verify_digests` reads every byte.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -58,33 +57,6 @@ class Release:
         self.categories = categories
         self.slim = slim
         self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
-        self._tables = {
-            category_id: table
-            for category_id, category in categories.items()
-            if isinstance(category_id, int) and (table := category.integer_table())
-        }
-
-    def integer_neighbours(self, category_id: int, product_id: int, n: int) -> list[int] | None:
-        """The product ids of the `n` nearest, itself left out, straight from the table.
-
-        None where the table cannot tell: ids are strings, one is unknown, or n is beyond k and more
-        is to be had.
-        """
-        table = self._tables.get(category_id)
-        if table is None:
-            return None
-        ids, first, shift, starts, neighbours, n_items, k = table
-        if n > k:
-            if k != n_items - 1:
-                return None
-            n = k
-        slot = (product_id - first) >> shift
-        if not 0 <= slot < len(starts) - 1:
-            return None
-        item = bisect_left(ids, product_id, starts[slot], starts[slot + 1])
-        if item == n_items or ids[item] != product_id:
-            return None
-        return [ids[other] for other in neighbours[item * k : item * k + n]]
 
     def hot_files(self) -> Iterator[Path]:
         """The files that are to be in memory."""

@@ -24,8 +24,11 @@ def usual_body(release: Release, query: str, max_limit: int) -> bytes | None:
     limit = int(limit_text) if limit_text else DEFAULT_LIMIT
     if not 1 <= limit <= max_limit:
         return None
+    category = release.categories.get(int(category_id))
+    if category is None or category.integers is None:
+        return None
     product = int(product_id)
-    neighbours = release.integer_neighbours(int(category_id), product, limit - 1)
+    neighbours = category.integers.neighbours_of(product, limit - 1)
     if neighbours is None:
         return None
     # orjson takes four times as long: it allocates for any document, this for eleven numbers.

@@ -28,7 +28,9 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
     environs: list[dict[str, Any]] = [
         {"PATH_INFO": "/nns", "REQUEST_METHOD": "GET", "QUERY_STRING": query} for query in queries
     ]
-    answers = [(each, *(release.integer_neighbours(1, each, limit - 1) or ())) for each in ids]
+    table = release.categories[1].integers
+    assert table is not None
+    answers = [(each, *(table.neighbours_of(each, limit - 1) or ())) for each in ids]
     template = usual._ARRAYS[limit - 1]
     start: Any = lambda status, headers: None  # noqa: E731
     metrics, clock = application._metrics, time.perf_counter_ns
@@ -36,7 +38,7 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
         "all of it": lambda i: application(environs[i], start),
         "  the body": lambda i: usual.usual_body(release, queries[i], 1000),
         "    taking the query apart": lambda i: usual._match(queries[i]),
-        "    looking up": lambda i: release.integer_neighbours(1, ids[i], limit - 1),
+        "    looking up": lambda i: table.neighbours_of(ids[i], limit - 1),
         "    writing the array": lambda i: template % answers[i],
         "  clock and counters": lambda i: metrics.answered_nns(clock() - clock()),
     }
