@@ -71,7 +71,7 @@ def embedded(root: ReleaseRoot) -> Iterator[Server]:
                 command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         try:
-            _wait_until(lambda: _is_ready(server))
+            wait_until(lambda: _is_ready(server))
             yield server
             assert process.poll() is None, server.log.read_text()
         except BaseException:
@@ -104,7 +104,7 @@ def unit(root: ReleaseRoot) -> Iterator[Server]:
         listen = "{}:{}".format(*server.address)
         try:
             private.configure(configuration(SHIPPED, listen, Path(sys.prefix), root.path))
-            _wait_until(lambda: _is_ready(server))
+            wait_until(lambda: _is_ready(server))
             yield server
             served = server.log.read_text()
             private.stop()
@@ -137,7 +137,7 @@ def nginx_before(address: str) -> Iterator[str]:
         process = subprocess.Popen(command)
         host, _, port = front.partition(":")
         try:
-            _wait_until(lambda: _listens((host, int(port))) or process.poll() is not None)
+            wait_until(lambda: _listens((host, int(port))) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield front
         finally:
@@ -176,7 +176,8 @@ def _check_unit_log(server: Server, served: str) -> None:
     assert "Traceback" not in text, text
 
 
-def _wait_until(held: Callable[[], bool]) -> None:
+def wait_until(held: Callable[[], bool]) -> None:
+    """Return once it holds; AssertionError if that takes longer than `READY_S`."""
     until = time.monotonic() + READY_S
     while not held():
         assert time.monotonic() < until, f"not within {READY_S} s"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,16 @@ def make_slim(root: ReleaseRoot) -> None:
     """Make the current release of a root a slim copy, as rsync --exclude would."""
     for path in root.folder(str(root.current())).glob(f"*/{INDEX}"):
         path.unlink()
+
+
+def forget(path: Path) -> None:
+    """Drop a file's pages from the page cache, if nothing has it mapped."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def client_of(root: ReleaseRoot, max_limit: int = 1000) -> Client:

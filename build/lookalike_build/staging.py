@@ -115,9 +115,9 @@ class Staging:
         """
         draft = Manifest("draft", model, n_dims, *id_types, categories=tuple(self._entries))
         digest = draft.content_digest()
-        same = self._current is not None and self._current.content_digest() == digest
-        if self._current and same and not self._damaged:
-            return self._current.release, False
+        current = None if self._damaged else self._current
+        if current and current.content_digest() == digest:
+            return current.release, False
         newest = _manifest(self._root, next(reversed(self._root.names()), None))
         if newest and newest.content_digest() == digest:
             # A writer died between naming this release and making it current; or it is damaged.

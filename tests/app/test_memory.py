@@ -16,19 +16,17 @@ from lookalike.manifest import DISTANCES, HOT_FILES, NEIGHBOURS
 from lookalike.memory import locked_bytes, resident_share
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
-from support import Catalogue, Client, client_of, integer_catalogue, publish, random_features
+from support import (
+    Catalogue,
+    Client,
+    client_of,
+    forget,
+    integer_catalogue,
+    publish,
+    random_features,
+)
 
 PAGE = resource.getpagesize()
-
-
-def forget(path: Path) -> None:
-    """Drop a file's pages from the page cache, if nothing has it mapped."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def forget_or_skip(path: Path) -> None:

@@ -19,7 +19,7 @@ from load.made_release import make_release
 from load.serving import Served, Verdict, serving
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
-from servers import nginx_before
+from servers import nginx_before, wait_until
 
 N_ITEMS, N_DIMS, K = 31_667, 64, 100
 STEPS = (1, 2, 3)
@@ -122,11 +122,11 @@ def swap_many(served: Served, root: ReleaseRoot, releases: dict[str, int], swaps
     """Swap that often, each taken up by all processes; judge what is left of the old ones."""
     names = list(releases)
     swap(served, root, names[0])
-    before = leftovers(served)
+    before = leftovers(served, names[0])
     for number in range(swaps):
         swap(served, root, names[(number + 1) % len(names)])
     swap(served, root, names[0])
-    after = leftovers(served)
+    after = leftovers(served, names[0])
     print(f"\nbefore and after {swaps} swaps, over all processes:")
     for what in before:
         print(f"  {what}: {before[what]:.1f}, {after[what]:.1f}")
@@ -148,16 +148,12 @@ def swap_many(served: Served, root: ReleaseRoot, releases: dict[str, int], swaps
 def swap(served: Served, root: ReleaseRoot, name: str) -> None:
     """Make a release current and wait until every process has taken it up."""
     root.make_current(name)
-    until = time.monotonic() + 30
-    while any(name not in _mapped(pid) for pid in served.pids(APPLICATION)):
-        if time.monotonic() > until:
-            raise TimeoutError(f"not taken up: {name}")
-        time.sleep(0.02)
+    wait_until(lambda: all(name in _mapped(pid) for pid in served.pids(APPLICATION)))
     time.sleep(0.1)
 
 
-def leftovers(served: Served) -> dict[str, float]:
-    """Memory, descriptors, and files of releases besides the newest mapped, of all processes."""
+def leftovers(served: Served, current: str) -> dict[str, float]:
+    """Memory, descriptors, and files of other releases than `current` in use, of all processes."""
     pids = served.pids(APPLICATION)
     descriptors = 0
     old = 0
@@ -165,8 +161,8 @@ def leftovers(served: Served) -> dict[str, float]:
         links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
         descriptors += len(links)
         paths = [*_mapped_paths(pid), *(link for link in links if "/releases/" in link)]
-        current = re.findall(r"/releases/([^/]+)/", " ".join(paths))
-        old += sum(name != max(set(current), key=current.count) for name in current)
+        used = re.findall(r"/releases/([^/]+)/", " ".join(paths))
+        old += sum(name != current for name in used)
     return {
         "processes": len(pids),
         "memory MB": served.memory_mb(APPLICATION),
@@ -177,11 +173,7 @@ def leftovers(served: Served) -> dict[str, float]:
 
 def wait_until_ready(served: Served) -> None:
     """Until both processes serve."""
-    until = time.monotonic() + 30
-    while len([pid for pid in served.pids(APPLICATION) if _mapped(pid)]) < 2:
-        if time.monotonic() > until:
-            raise TimeoutError("Unit's processes do not serve")
-        time.sleep(0.1)
+    wait_until(lambda: len([pid for pid in served.pids(APPLICATION) if _mapped(pid)]) == 2)
 
 
 def _mapped_paths(pid: int) -> list[str]:

@@ -1,11 +1,10 @@
 """``make bench-scale``: the paper's full size, 3.8 million products in 120 categories, under Unit.
 
 The release is made once: 3.3 GB on disk. Features have 16 numbers in place of 2048, which opening and
-look-ups by product do not read; `index.ann` would take 31 GB of disk, and no memory, otherwise.
+look-ups by product do not read; `features.npy` would take 31 GB of disk, and no memory, otherwise.
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from load.serving import CEILING, Served, Verdict, in_turn, print_rows, serving,
 from lookalike.manifest import HOT_FILES
 from lookalike.root import ReleaseRoot
 from lookalike.unit import APPLICATION
+from support import forget
 
 N_ITEMS, N_CATEGORIES, K, N_DIMS = 3_800_000, 120, 100, 16
 DISK_BYTES = 8e9
@@ -54,7 +54,8 @@ def main() -> None:
         make_release(root, sizes(), K, N_DIMS)
         print(f"made in {time.monotonic() - started:.0f} s")
     folder = root.folder(str(root.current())).resolve()
-    drop_from_page_cache(folder)
+    for path in folder.glob("*/*"):
+        forget(path)  # as after a boot
     with serving(root) as served:
         from_disk_s = opening_s(served)
     arguments = ["&limit=12", *map(str, sizes())]
@@ -101,15 +102,6 @@ def opening_s(served: Served) -> float:
         time.sleep(0.1)
     lines = [line for line in served.unit.log.read_text().splitlines() if "opened in" in line]
     return max(float(line.split("opened in ")[1].split()[0]) for line in lines)
-
-
-def drop_from_page_cache(folder: Path) -> None:
-    """Have the kernel forget the files, as after a boot."""
-    for path in folder.glob("*/*"):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
 
 
 if __name__ == "__main__":
