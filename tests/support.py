@@ -1,5 +1,6 @@
 """What several tests need: small feature stores, releases made of them, and the app called directly."""
 
+import hashlib
 import io
 import json
 import os
@@ -58,10 +59,11 @@ def write_store(folder: Path, catalogue: Catalogue, model: Model = MODEL) -> Fea
     category_ids = list(catalogue)
     types = (_arrow_type(catalogue[category_ids[0]][0][0]), _arrow_type(category_ids[0]))
     n_dims = catalogue[category_ids[0]][1].shape[1]
-    with FeatureWriter(folder, model, n_dims, types) as writer:
-        for category_id, (product_ids, features) in catalogue.items():
-            writer.write(category_id, product_ids, ["0" * 64] * len(product_ids), features)
-        writer.finish()
+    writer = FeatureWriter(folder, model, n_dims, types)
+    for category_id, (product_ids, features) in catalogue.items():
+        photos = [hashlib.sha256(feature).hexdigest() for feature in features]
+        writer.add_category(category_id, product_ids, photos, [features])
+    writer.finish()
     return FeatureStore.open(folder)
 
 

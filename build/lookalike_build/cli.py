@@ -13,10 +13,18 @@ from lookalike.arguments import whole_number
 from lookalike.manifest import ReleaseError
 from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.catalogue import CatalogueError, read_catalogue
-from lookalike_build.extract import BATCH, Outcome, Product, extract
+from lookalike_build.extract import Outcome, Product, extract
+from lookalike_build.extractor import (
+    IMAGENET,
+    UNTRAINED,
+    ExtractorSettings,
+    Precision,
+    WeightsError,
+)
 from lookalike_build.features import REJECTED, FeatureError, FeatureStore
 from lookalike_build.index import IndexSettings, index
-from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, Precision, WeightsError
+from lookalike_build.local_engine import LocalEngine
+from lookalike_build.photo_reader import PhotoReader
 from lookalike_build.progress import progress
 
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
@@ -159,7 +167,7 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
     catalogue = read_catalogue(options.catalogue)
-    network = Network(options.weights, BATCH, options.precision)
+    extractor = ExtractorSettings(options.weights, options.precision).make()
     shown = 0
 
     def reject(product: Product, reason: str) -> None:
@@ -169,11 +177,20 @@ def _extract(options: argparse.Namespace) -> None:
             print(f"rejected product {product.product_id}: {reason}", file=sys.stderr)
 
     with progress("extract", catalogue.rows.num_rows) as done:
-        outcome = extract(catalogue, network, N_DIMS, options.features, done, reject)
+        outcome = extract(
+            catalogue,
+            LocalEngine(extractor),
+            PhotoReader(catalogue.folder),
+            extractor.model,
+            extractor.n_dims,
+            options.features,
+            done,
+            reject,
+        )
     seconds = time.monotonic() - started
     print(
-        f"{outcome.n_products} products = {outcome.n_extracted} extracted + "
-        f"{outcome.n_rejected} rejected, in {seconds:.1f} s, model {network.model.name}"
+        f"{outcome.n_products} products = {outcome.n_extracted} extracted + {outcome.n_known} known"
+        f" + {outcome.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
     )
     _judge(outcome, options)
 

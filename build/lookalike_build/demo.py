@@ -72,15 +72,15 @@ def _build(folder: Path, root: ReleaseRoot) -> int:
     # Only here: a second run, which has its release, starts without TensorFlow.
     from lookalike_build.cli import main as command
     from lookalike_build.drawing import draw_catalogue
-    from lookalike_build.extract import BATCH
-    from lookalike_build.network import IMAGENET, UNTRAINED, Network, WeightsError
+    from lookalike_build.extractor import IMAGENET, UNTRAINED, WeightsError
+    from lookalike_build.network import Network
 
     print(f"drawing a catalogue in {folder} …", flush=True)
     catalogue = draw_catalogue(folder)
     features = str(folder / "features")
     extract = ["extract", str(catalogue), "--features", features, "--weights"]
     try:
-        Network(IMAGENET, BATCH)  # downloads the weights, once
+        Network(IMAGENET)  # downloads the weights, once
         weights = IMAGENET
     except WeightsError:
         weights = UNTRAINED

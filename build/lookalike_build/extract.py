@@ -1,35 +1,25 @@
-"""Extraction: a catalogue's photos through the network into a feature store."""
+"""Extraction: a catalogue's photos through the network into a feature store.
+
+An engine takes photos to features; the rest, here, is the same for all engines. Of a photo whose
+features are in the store only the bytes are read. What an engine gives is saved at once, and a category
+becomes a file when its last product is done, so a run that is killed goes on where it was.
+"""
 
 import csv
-import hashlib
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.manifest import Id, Model
+from lookalike.root import sync
 from lookalike_build.catalogue import COLUMNS, Catalogue
-from lookalike_build.features import REJECTED, FeatureWriter
-from lookalike_build.photo import PhotoError, decode_photo, read_photo
-
-BATCH = 32
-
-
-class Extractor(Protocol):
-    """What turns photos into features; `lookalike_build.network.Network` is the one."""
-
-    model: Model
-
-    def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Features (n, n_dims) of photos (n, 299, 299, 3), n at most `BATCH`."""
-        ...
+from lookalike_build.features import REJECTED, Features, FeatureWriter, model_text
+from lookalike_build.known_photos import KnownPhotos
+from lookalike_build.photo_features import PhotoFeatures
 
 
 class Product(NamedTuple):
@@ -40,21 +30,53 @@ class Product(NamedTuple):
     image: str
 
 
-class Photo(NamedTuple):
-    """A product with its decoded photo, or the reason why it is rejected."""
+class Result(NamedTuple):
+    """What became of the product in one row of the catalogue.
 
-    product: Product
-    sha256: str
-    pixels: npt.NDArray[np.uint8] | None
+    `photo_sha256` is hexadecimal, empty where `reason` says why the product is rejected. `features`
+    (n_dims,) is None where it is rejected, or where the photo's features are known already or come
+    with another row.
+    """
+
+    row: int
+    photo_sha256: str
+    features: Features | None
     reason: str
+
+
+class Reader(Protocol):
+    """Reads photos; `lookalike_build.photo_reader.PhotoReader` is the one."""
+
+    def read(self, image: str) -> bytes:
+        """The bytes of the photo at `image`, a path or a URL; PhotoError. For many threads."""
+        ...
+
+
+Rows = Iterable[tuple[int, str]]
+"""Rows of the catalogue and their images."""
+
+
+class Engine(Protocol):
+    """Takes photos to features.
+
+    Gives a result for each of `rows` once, in any order, a list at a time: what is in one is saved
+    before the next is asked for. Of photos in `known` it gives no features.
+    """
+
+    def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:  # noqa: D102
+        ...
 
 
 @dataclass
 class Outcome:
-    """How an extraction went: n_products = n_extracted + n_rejected."""
+    """How an extraction went: n_products = n_extracted + n_known + n_rejected.
+
+    `n_known` are products whose photo's features were there: unchanged, or another product's too.
+    """
 
     n_products: int
     n_extracted: int = 0
+    n_known: int = 0
     n_rejected: int = 0
 
     @property
@@ -65,97 +87,100 @@ class Outcome:
 
 def extract(
     catalogue: Catalogue,
-    network: Extractor,
+    engine: Engine,
+    reader: Reader,
+    model: Model,
     n_dims: int,
     folder: Path,
     done: Callable[[int], object] = lambda _: None,
     reject: Callable[[Product, str], object] = lambda *_: None,
 ) -> Outcome:
-    """Write the features of every product of `catalogue` to the store in `folder`.
+    """Make the store in `folder` that of `catalogue`; the one before it stands until then.
 
-    A photo that cannot be used is named in ``rejected.csv`` and to `reject`; the rest goes on.
-    `done` hears how many more products are finished.
+    Features (n_dims) of `model` that the store has already are kept. A photo that cannot be used is
+    named in ``rejected.csv`` and to `reject`; the rest goes on. `done` hears how many more products
+    are finished. Raises FeatureError; what was extracted is then there for the next run.
     """
-    outcome = Outcome(catalogue.rows.num_rows)
-    types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        FeatureWriter(folder, network.model, n_dims, (types[0], types[1])) as writer,
-        (folder / REJECTED).open("w", newline="") as file,
-    ):
-        report = csv.writer(file)
-        report.writerow([*COLUMNS, "reason"])
-        photos = _read_ahead(_products(catalogue), catalogue.folder)
-        for batch in _batches(photos, BATCH):
-            fit, unfit = _extract_batch(network, writer, batch)
-            for photo in unfit:
-                report.writerow([*photo.product, photo.reason])
-                reject(photo.product, photo.reason)
-            outcome.n_extracted += fit
-            outcome.n_rejected += len(unfit)
-            done(len(batch))
+    with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:
+        types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
+        writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]))
+        extraction = _Extraction(catalogue, had, writer)
+        images = catalogue.rows["image"]
+        rows = ((row, image.as_py()) for row, image in enumerate(images))
+        for results in engine(rows, reader, had.known):
+            for result in extraction.take(results):
+                reject(extraction.product(result.row), result.reason)
+            done(len(results))
+        extraction.report(folder / REJECTED)
         writer.finish()
-    return outcome
+        had.discard_unfinished()
+    return extraction.outcome
 
 
-def _products(catalogue: Catalogue) -> Iterator[Product]:
-    for rows in catalogue.rows.to_batches(max_chunksize=1024):
-        for row in zip(*(rows.column(name).to_pylist() for name in COLUMNS), strict=True):
-            yield Product(*row)
+class _Extraction:
+    """Where an extraction stands: what has become of each row, and which categories are done."""
 
+    def __init__(self, catalogue: Catalogue, had: PhotoFeatures, writer: FeatureWriter) -> None:
+        self.outcome = Outcome(catalogue.rows.num_rows)
+        self._rows = catalogue.rows
+        self._had = had
+        self._writer = writer
+        self._photos = np.zeros(self._rows.num_rows, "S32")
+        self._reasons: dict[int, str] = {}
+        # Rows are sorted by category: a category is the rows from one start to the next.
+        codes = self._rows["category_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        self._starts = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
+        self._left = np.diff(self._starts)
 
-def _read_ahead(products: Iterable[Product], folder: Path) -> Iterator[Photo]:
-    """Photos in the products' order, read and decoded by threads while the network works."""
-    waiting: deque[Future[Photo]] = deque()
-    remaining = iter(products)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while True:
-            for product in islice(remaining, 4 * BATCH - len(waiting)):
-                waiting.append(pool.submit(_load, product, folder))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-
-
-def _load(product: Product, folder: Path) -> Photo:
-    try:
-        data = read_photo(folder / product.image)
-        return Photo(product, hashlib.sha256(data).hexdigest(), decode_photo(data), "")
-    except PhotoError as error:
-        return Photo(product, "", None, error.reason)
-
-
-def _batches(photos: Iterable[Photo], size: int) -> Iterator[list[Photo]]:
-    remaining = iter(photos)
-    while batch := list(islice(remaining, size)):
-        yield batch
-
-
-def _extract_batch(
-    network: Extractor, writer: FeatureWriter, batch: list[Photo]
-) -> tuple[int, list[Photo]]:
-    """Write a batch's features; how many there are, and the photos that gave none."""
-    unfit = [photo for photo in batch if photo.pixels is None]
-    decoded = [photo for photo in batch if photo.pixels is not None]
-    if not decoded:
-        return 0, unfit
-    features = network.features(
-        np.stack([photo.pixels for photo in decoded if photo.pixels is not None])
-    )
-    usable = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
-    unfit += [
-        photo._replace(reason="the network gives no features for it")
-        for photo, fit in zip(decoded, usable, strict=True)
-        if not fit
-    ]
-    kept = [place for place, fit in enumerate(usable) if fit]
-    # The network's batches take no notice of categories: a part-filled one costs as much as a full.
-    for category_id, of_category in groupby(kept, lambda place: decoded[place].product.category_id):
-        places = list(of_category)
-        writer.write(
-            category_id,
-            [decoded[place].product.product_id for place in places],
-            [decoded[place].sha256 for place in places],
-            features[places],
+    def take(self, results: list[Result]) -> list[Result]:
+        """Save results and write the categories that they complete; those that are rejected."""
+        self._had.save(
+            (result.photo_sha256, result.features)
+            for result in results
+            if result.features is not None
         )
-    return len(kept), unfit
+        rejected = [result for result in results if result.reason]
+        extracted = sum(result.features is not None for result in results)
+        self.outcome.n_rejected += len(rejected)
+        self.outcome.n_extracted += extracted
+        self.outcome.n_known += len(results) - len(rejected) - extracted
+        for result in results:
+            if result.reason:
+                self._reasons[result.row] = result.reason
+            else:
+                self._photos[result.row] = bytes.fromhex(result.photo_sha256)
+            category = int(self._starts.searchsorted(result.row, "right")) - 1
+            self._left[category] -= 1
+            if self._left[category] == 0:
+                self._write(range(*self._starts[category : category + 2].tolist()))
+        return rejected
+
+    def product(self, row: int) -> Product:
+        """The product in a row."""
+        return Product(*(self._rows[name][row].as_py() for name in COLUMNS))
+
+    def report(self, path: Path) -> None:
+        """Write who is rejected and why, in the catalogue's order."""
+        part = path.with_name(f".{path.name}")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            report = csv.writer(file)
+            report.writerow([*COLUMNS, "reason"])
+            for row, reason in sorted(self._reasons.items()):
+                report.writerow([*self.product(row), reason])
+        sync(part)
+        part.replace(path)
+
+    def _write(self, rows: range) -> None:
+        """Write the category in `rows`, unless all of it is rejected."""
+        fit = [row for row in rows if row not in self._reasons]
+        if not fit:
+            return
+        product_ids = self._rows["product_id"].take(fit).to_pylist()
+        photos = self._photos[fit]
+        digests = [photo.hex() for photo in photos.view("V32").tolist()]
+        category_id = self._rows["category_id"][rows.start].as_py()
+        path = self._writer.add_category(
+            category_id, product_ids, digests, self._had.pieces(digests)
+        )
+        self._had.complete(path, digests)

@@ -1,22 +1,29 @@
 """The feature store: a folder with one Parquet file a category and ``store.json``.
 
-    DIR/store.json                     model, n_dims, the types of the ids and the product count of
-                                       each category; written last
-    DIR/categories/<category>.parquet  a row a product, in the catalogue's order
+    DIR/store.json                     model, n_dims, the types of the ids and, for each category, its
+                                       id, n_products and file; written last
+    DIR/categories/<file>              a row a product, in the catalogue's order
     DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
                                        extracted
+    DIR/unfinished.sqlite              what an extraction that has not ended has so far
+    DIR/photos/                        photos from URLs, see `lookalike_build.photo_reader`
 
 Columns of a category's file: `product_id`, `category_id` (int64 or string), `photo_sha256` (string,
 hexadecimal), `model` (string, ``name digest``) and `features` (fixed_size_list<float32>[n_dims]).
-``<category>`` is the category id as `lookalike.release.category_folder` encodes it. A store without
-``store.json`` is one whose extraction has not ended.
+A category of which ``store.json`` gives no file has ``<category>.parquet``, the id encoded as by
+`lookalike.manifest.category_folder`.
+
+The writer names a file for what is in it, so a new store grows beside the one before it, shares the
+files of unchanged categories with it and replaces it in one step.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +32,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.manifest import Id, IdType, Model, category_folder
+from lookalike.root import sync
 
 STORE = "store.json"
 REJECTED = "rejected.csv"
 CATEGORIES = "categories"
 FORMAT = 1
-_ROW_GROUP = 1024
+ROW_GROUP = 1024
+"""Rows that are written, and can be read, together."""
 
 Features = npt.NDArray[np.float32]
 
@@ -48,16 +57,47 @@ class CategoryFeatures:
     features: Features
 
 
+class FeatureSource(Protocol):
+    """What a release is made of; `FeatureStore` is the usual one.
+
+    `id_types` are those of the category and the product ids; `categories` is category id → number
+    of products.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """Where the features come from, for messages."""
+        ...
+
+    @property
+    def model(self) -> Model: ...  # noqa: D102
+    @property
+    def n_dims(self) -> int: ...  # noqa: D102
+    @property
+    def id_types(self) -> tuple[IdType, IdType]: ...  # noqa: D102
+    @property
+    def categories(self) -> Mapping[Id, int]: ...  # noqa: D102
+
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
+
+        FeatureError names the product that is unfit.
+        """
+        ...
+
+
 class FeatureWriter:
-    """Writes a store; a category's rows come together. Use as a context manager, then `finish`."""
+    """Writes a store, category by category, then `finish`; until then the store before it stands.
+
+    `id_types` are those of the product and the category ids.
+    """
 
     def __init__(
         self, folder: Path, model: Model, n_dims: int, id_types: tuple[pa.DataType, pa.DataType]
     ) -> None:
         product_id_type, category_id_type = id_types
         self._folder = folder
-        self._model = model
-        self._n_dims = n_dims
+        self._model = model_text(model)
         self._schema = pa.schema(
             {
                 "product_id": product_id_type,
@@ -67,94 +107,94 @@ class FeatureWriter:
                 "features": pa.list_(pa.float32(), n_dims),
             }
         )
-        self._counts: dict[Id, int] = {}
-        self._category: Id | None = None
-        self._file: pq.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
+        self._entries: list[dict[str, Id]] = []
+        self._store = {
+            "format": FORMAT,
+            "model": {"name": model.name, "digest": model.digest},
+            "n_dims": n_dims,
+            "category_id_type": _id_type(category_id_type),
+            "product_id_type": _id_type(product_id_type),
+            "categories": self._entries,
+        }
         # A folder that is ours alone: what is stale in it is removed.
         (folder / CATEGORIES).mkdir(parents=True, exist_ok=True)
-        # From here until `finish` the store is not to be indexed.
-        (folder / STORE).unlink(missing_ok=True)
 
-    def __enter__(self) -> "FeatureWriter":
-        return self
+    def add_category(
+        self,
+        category_id: Id,
+        product_ids: Sequence[Id],
+        digests: Sequence[str],
+        features: Iterable[Features],
+    ) -> Path:
+        """Add a category, on disk when this returns; its file.
 
-    def __exit__(self, *_: object) -> None:
-        self._close_file()
-
-    def write(
-        self, category_id: Id, product_ids: Sequence[Id], digests: Sequence[str], features: Features
-    ) -> None:
-        """Append products of one category: features (n, n_dims), the others n long."""
-        if category_id != self._category:
-            self._next_category(category_id)
-        n = len(product_ids)
-        columns = {
-            "product_id": pa.array(product_ids, self._schema.field("product_id").type),
-            "category_id": pa.array([category_id] * n, self._schema.field("category_id").type),
-            "photo_sha256": pa.array(digests, pa.string()),
-            "model": pa.array([model_text(self._model)] * n, pa.string()),
-            "features": pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(features, np.float32).reshape(-1)), self._n_dims
-            ),
-        }
-        self._waiting.append(pa.table(columns, self._schema))
-        self._counts[category_id] += n
-        if sum(table.num_rows for table in self._waiting) >= _ROW_GROUP:
-            self._write_waiting()
+        `digests` are the photos' SHA-256; `features` comes in pieces (n, n_dims) in the products'
+        order. It is not asked for where a file of the same model, products and photos is there.
+        """
+        file = self._file_name(category_id, product_ids, digests)
+        path = self._folder / CATEGORIES / file
+        if not path.exists():
+            part = path.with_name(f".{file}.part")
+            self._write(part, category_id, product_ids, digests, features)
+            sync(part)
+            part.replace(path)
+            sync(path.parent)
+        entry = {"category_id": category_id, "n_products": len(product_ids), "file": file}
+        self._entries.append(entry)
+        return path
 
     def finish(self) -> None:
-        """Complete the store: categories of an earlier run go, ``store.json`` comes last."""
-        self._close_file()
-        written = {self._path(category_id) for category_id in self._counts}
-        for stale in set((self._folder / CATEGORIES).iterdir()) - written:
-            stale.unlink()
-        document = {
-            "format": FORMAT,
-            "model": {"name": self._model.name, "digest": self._model.digest},
-            "n_dims": self._n_dims,
-            "category_id_type": _id_type(self._schema.field("category_id").type),
-            "product_id_type": _id_type(self._schema.field("product_id").type),
-            "categories": [
-                {"category_id": category_id, "n_products": n}
-                for category_id, n in self._counts.items()
-            ],
-        }
+        """Make this the store; what is only of the one before it goes."""
+        self._entries.sort(key=lambda entry: sort_key(entry["category_id"]))
         temporary = self._folder / f".{STORE}"
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.write_text(json.dumps(self._store, indent=1) + "\n", encoding="utf-8")
+        sync(temporary)
         temporary.replace(self._folder / STORE)
+        sync(self._folder)
+        written = {entry["file"] for entry in self._entries}
+        for path in (self._folder / CATEGORIES).iterdir():
+            if path.name not in written:
+                path.unlink()
 
-    def _next_category(self, category_id: Id) -> None:
-        self._close_file()
-        self._category = category_id
-        self._counts[category_id] = 0
-        self._file = pq.ParquetWriter(
-            self._temporary(category_id),
+    def _file_name(self, category_id: Id, product_ids: Sequence[Id], digests: Sequence[str]) -> str:
+        content = hashlib.sha256(f"{self._model}\n{self._schema}\n".encode())
+        for product_id, digest in zip(product_ids, digests, strict=True):
+            content.update(f"{product_id}\n{digest}\n".encode())
+        return f"{category_folder(category_id)}-{content.hexdigest()[:16]}.parquet"
+
+    def _write(
+        self,
+        path: Path,
+        category_id: Id,
+        product_ids: Sequence[Id],
+        digests: Sequence[str],
+        features: Iterable[Features],
+    ) -> None:
+        first = 0
+        with pq.ParquetWriter(
+            path,
             self._schema,
             compression="none",  # features do not compress
             use_dictionary=["category_id", "model"],
             write_statistics=["product_id"],
-        )
-
-    def _write_waiting(self) -> None:
-        if self._file is not None and self._waiting:
-            self._file.write_table(pa.concat_tables(self._waiting), _ROW_GROUP)
-        self._waiting = []
-
-    def _close_file(self) -> None:
-        if self._file is None or self._category is None:
-            return
-        self._write_waiting()
-        self._file.close()
-        self._file = None
-        self._temporary(self._category).replace(self._path(self._category))
-
-    def _path(self, category_id: Id) -> Path:
-        return _category_path(self._folder, category_id)
-
-    def _temporary(self, category_id: Id) -> Path:
-        path = self._path(category_id)
-        return path.with_name(f".{path.name}.part")
+            write_page_checksum=True,
+        ) as file:
+            for piece in features:
+                n = len(piece)
+                columns = [
+                    product_ids[first : first + n],
+                    [category_id] * n,
+                    digests[first : first + n],
+                    [self._model] * n,
+                    pa.FixedSizeListArray.from_arrays(
+                        pa.array(np.ascontiguousarray(piece, np.float32).reshape(-1)),
+                        type=self._schema.field("features").type,
+                    ),
+                ]
+                file.write_table(pa.table(columns, self._schema), ROW_GROUP)
+                first += n
+        if first != len(product_ids):
+            raise ValueError(f"features of {first} products, expected {len(product_ids)}")
 
 
 @dataclass(frozen=True)
@@ -162,14 +202,15 @@ class FeatureStore:
     """A complete store.
 
     `id_types` are those of the category and the product ids; `categories` is category id → number
-    of products.
+    of products, `files` category id → file name.
     """
 
     folder: Path
     model: Model
     n_dims: int
     id_types: tuple[IdType, IdType]
-    categories: dict[Id, int]
+    categories: Mapping[Id, int]
+    files: Mapping[Id, str]
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
@@ -181,12 +222,14 @@ class FeatureStore:
                 raise FeatureError(
                     f"{path}: format {document['format']}, this version reads {FORMAT}"
                 )
+            entries = document["categories"]
             return cls(
                 folder,
                 Model(str(document["model"]["name"]), str(document["model"]["digest"])),
                 int(document["n_dims"]),
                 (document["category_id_type"], document["product_id_type"]),
-                {entry["category_id"]: entry["n_products"] for entry in document["categories"]},
+                {entry["category_id"]: entry["n_products"] for entry in entries},
+                {entry["category_id"]: _file_of(entry) for entry in entries},
             )
         except FileNotFoundError:
             raise FeatureError(
@@ -196,6 +239,10 @@ class FeatureStore:
         except (ValueError, KeyError, TypeError) as error:
             raise FeatureError(f"{path}: cannot be read: {error!r}") from error
 
+    def path(self, category_id: Id) -> Path:
+        """The file of a category."""
+        return self.folder / CATEGORIES / self.files[category_id]
+
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
         """One category, sorted by product id; FeatureError names the product that is unfit.
 
@@ -203,13 +250,13 @@ class FeatureStore:
         """
         shape = (self.categories[category_id], self.n_dims)
         features = np.empty(shape, np.float32) if into is None else into
-        path = _category_path(self.folder, category_id)
+        path = self.path(category_id)
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 return self._read(path, file, category_id, features)
         except FileNotFoundError:
             raise FeatureError(f"{path}: is missing, {STORE} lists it") from None
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise FeatureError(f"{path}: cannot be read: {error}".splitlines()[0]) from None
 
     def _read(
@@ -225,8 +272,7 @@ class FeatureStore:
                 f"{path}: product ids are of type {found_type}, {STORE} says otherwise"
             )
         ids = file.read(["product_id"])["product_id"].to_pylist()
-        # Strings in the order of their bytes, as the release keeps them.
-        order = sorted(range(len(ids)), key=lambda row: _sort_key(ids[row]))
+        order = sorted(range(len(ids)), key=lambda row: sort_key(ids[row]))
         ids = [ids[row] for row in order]
         for one, next_one in pairwise(ids):
             if one == next_one:
@@ -237,7 +283,7 @@ class FeatureStore:
         columns = ["product_id", "category_id", "model", "features"]
         for group in range(file.num_row_groups):
             # One at a time: asked for all, pyarrow keeps them until the last.
-            for batch in file.iter_batches(_ROW_GROUP, [group], columns):
+            for batch in file.iter_batches(ROW_GROUP, [group], columns):
                 rows = item_of_row[start : start + batch.num_rows]
                 features[rows] = self._check(path, batch, category_id)
                 start += batch.num_rows
@@ -263,8 +309,7 @@ class FeatureStore:
             widths != self.n_dims,
             f"has another number of features than {self.n_dims}",
         )
-        values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
-        features: Features = values.reshape(len(widths), self.n_dims)
+        features = features_of(column, self.n_dims)
         refuse(~np.all(np.isfinite(features), axis=1), "has a NaN or infinite feature")
         refuse(~np.any(features, axis=1), "has features that are all zero")
         # Annoy keeps the squared length in float32.
@@ -275,8 +320,19 @@ class FeatureStore:
         return features
 
 
-def _category_path(folder: Path, category_id: Id) -> Path:
-    return folder / CATEGORIES / f"{category_folder(category_id)}.parquet"
+def _file_of(entry: Mapping[str, Id]) -> str:
+    """A category's file: a name, so that nothing outside the store is read."""
+    file = str(entry.get("file", f"{category_folder(entry['category_id'])}.parquet"))
+    if Path(file).name != file:
+        raise ValueError(f"file {file!r} is not the name of a file in {CATEGORIES}/")
+    return file
+
+
+def features_of(column: pa.Array, n_dims: int) -> Features:
+    """The features (n, n_dims) in a column of lists that all are that long."""
+    values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
+    features: Features = values.reshape(len(column), n_dims)
+    return features
 
 
 def model_text(model: Model) -> str:
@@ -288,5 +344,6 @@ def _id_type(column: pa.DataType) -> IdType:
     return "integer" if pa.types.is_integer(column) else "string"
 
 
-def _sort_key(product_id: Id) -> int | bytes:
+def sort_key(product_id: Id) -> int | bytes:
+    """By what ids are ordered: numbers as such, strings by their bytes, as the release keeps them."""
     return product_id if isinstance(product_id, int) else product_id.encode()

@@ -10,7 +10,7 @@ from annoy import AnnoyIndex
 from lookalike.manifest import METRIC, Id
 from lookalike.root import ReleaseRoot
 from lookalike.vector_index import Distances, Items, VectorIndex
-from lookalike_build.features import FeatureError, Features, FeatureStore
+from lookalike_build.features import FeatureError, Features, FeatureSource
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.projection import Projected, project
 from lookalike_build.staging import Staging, Tuned
@@ -31,7 +31,7 @@ class IndexSettings:
 
 
 def index(
-    store: FeatureStore,
+    store: FeatureSource,
     root: ReleaseRoot,
     settings: IndexSettings,
     done: Callable[[int], object] = lambda _: None,
@@ -57,7 +57,7 @@ def index(
 
 def _index_category(
     staging: Staging,
-    store: FeatureStore,
+    store: FeatureSource,
     category_id: Id,
     settings: IndexSettings,
     done: Callable[[int], object],

@@ -11,72 +11,82 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.manifest import Model
-from lookalike_build.photo import PREPROCESSING, SIDE
+from lookalike_build.extractor import IMAGENET, UNTRAINED, Precision, WeightsError
+from lookalike_build.photo import PREPROCESSING, SIDE, decode_photo
 
 N_DIMS = 2048
-IMAGENET = "imagenet"
-UNTRAINED = "untrained"
+_CPU_BATCH = 32
+_GPU_BATCH = 128
 _SEED = 0
 _DOWNLOAD_TIMEOUT_S = 30.0
 _FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
-Precision = Literal["auto", "float32", "mixed"]
 Photos = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
-
-
-class WeightsError(Exception):
-    """The network's weights cannot be had; the text says what to do."""
 
 
 class Network:
     """Inception-v3 with the weights asked for: `imagenet`, `untrained` or a Keras weights file.
 
-    `model` identifies it: features of two models must never be compared, and so never meet in a
-    release. Two sources of the same weights are the same model. Raises WeightsError.
+    An `Extractor`. Two sources of the same weights are the same model. Raises WeightsError.
 
     `precision` is float32, or mixed for what the hardware has besides; auto is mixed if it has.
     """
 
-    def __init__(self, weights: str, batch: int, precision: Precision = "auto") -> None:
-        self._batch = batch
+    n_dims = N_DIMS
+    prepare = staticmethod(decode_photo)
+
+    def __init__(
+        self, weights: str, batch: int | None = None, precision: Precision = "auto"
+    ) -> None:
         self._precision = precision
         self._keras_model = _load(weights)
+        self.batch = batch or (_GPU_BATCH if _has_gpu() else _CPU_BATCH)
         trained = "" if weights != UNTRAINED else f"-{UNTRAINED}"
         name = f"inception_v3{trained}/pool_3/{PREPROCESSING}"
         self.model = Model(name, _digest(self._keras_model.get_weights()))
         self._infer: Any = None
         self._options: dict[str, bool] = {}
 
-    def features(self, photos: Photos) -> Features:
-        """Features (n, 2048), 0 or more, of photos (n, 299, 299, 3), RGB 0 to 255; n <= batch."""
-        full = np.zeros((self._batch, SIDE, SIDE, 3), np.uint8)
+    def stage(self, photos: Sequence[Photos]) -> tuple[Any, int]:
+        """Photos (299, 299, 3), RGB 0 to 255, on the device, and how many; at most `batch`.
+
+        On a GPU the next photos are copied there while it works on those before.
+        """
+        import tensorflow as tf
+
+        full = np.zeros((self.batch, SIDE, SIDE, 3), np.uint8)
         full[: len(photos)] = photos  # one shape, so that the network is compiled once
-        features: Features = self._run(full)[: len(photos)]
+        return tf.constant(full), len(photos)
+
+    def features(self, staged: tuple[Any, int]) -> Features:
+        """Features (n, 2048), 0 or more."""
+        photos, n = staged
+        features: Features = self._run(photos)[:n]
         return features
 
-    def _run(self, photos: Photos) -> Features:
+    def _run(self, photos: Any) -> Features:
         import tensorflow as tf
 
         if self._infer is None:
             with _quiet():
-                self._infer = _frozen(self._keras_model, self._batch)
+                self._infer = _frozen(self._keras_model, self.batch)
                 self._options = _options(self._precision)
         # TensorFlow compiles by the options there are at a call, and they are the whole process's.
         if not self._options.items() <= tf.config.optimizer.get_experimental_options().items():
             tf.config.optimizer.set_experimental_options(self._options)
-        return np.asarray(self._infer(tf.constant(photos))[0])
+        return np.asarray(self._infer(photos)[0])
 
 
 def _load(weights: str) -> Any:
@@ -150,15 +160,19 @@ def _frozen(keras_model: Any, batch: int) -> Any:
 
 def _options(precision: Precision) -> dict[str, bool]:
     """TensorFlow's optimizer options for a precision on this hardware."""
-    import tensorflow as tf
-
     mixed = precision == "mixed"
-    if tf.config.list_physical_devices("GPU"):
+    if _has_gpu():
         return {"auto_mixed_precision": mixed or precision == "auto"}
     if precision == "auto":
         with suppress(OSError):
             mixed = not _BFLOAT16_FLAGS.isdisjoint(Path("/proc/cpuinfo").read_text().split())
     return {"auto_mixed_precision_onednn_bfloat16": mixed}
+
+
+def _has_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _digest(weights: list[npt.NDArray[Any]]) -> str:

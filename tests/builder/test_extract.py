@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,44 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lookalike.manifest import Model
+from extraction import BATCH, MeanColour, Row, paint, run, write_catalogue
+from lookalike.manifest import Id, Model
 from lookalike_build.catalogue import read_catalogue
-from lookalike_build.extract import BATCH, Outcome, Product, extract
-from lookalike_build.features import REJECTED, FeatureStore
-
-
-class MeanColour:
-    """Stands in for the network: a photo's mean red, green and blue, and a one."""
-
-    model = Model("mean-colour", "sha256:1")
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        self.batches.append(len(photos))
-        means = photos.mean(axis=(1, 2))
-        features = np.ones((len(photos), 4), np.float32)
-        features[:, :3] = means
-        return features
-
-
-def write_catalogue(folder: Path, rows: list[tuple[object, object, str]]) -> Path:
-    path = folder / "catalogue.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("product_id", "category_id", "image"), *rows])
-    return path
-
-
-def paint(folder: Path, name: str, colour: tuple[int, int, int]) -> str:
-    Image.new("RGB", (4, 4), colour).save(folder / name)
-    return name
-
-
-def run(folder: Path, rows: list[tuple[object, object, str]]) -> tuple[Outcome, MeanColour]:
-    network = MeanColour()
-    catalogue = read_catalogue(write_catalogue(folder, rows))
-    return extract(catalogue, network, 4, folder / "features"), network
+from lookalike_build.extract import Outcome, Product, extract
+from lookalike_build.features import REJECTED, FeatureError, FeatureStore
+from lookalike_build.local_engine import LocalEngine
+from lookalike_build.photo_reader import PhotoReader
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
@@ -67,7 +37,7 @@ def test_every_photo_gets_its_own_features(tmp_path: Path, n: int) -> None:
 
 def test_the_photos_digest_is_recorded(tmp_path: Path) -> None:
     run(tmp_path, [(1, 1, paint(tmp_path, "a.png", (1, 2, 3)))])
-    (row,) = pq.read_table(tmp_path / "features" / "categories" / "1.parquet").to_pylist()
+    (row,) = pq.read_table(FeatureStore.open(tmp_path / "features").path(1)).to_pylist()
     assert row["photo_sha256"] == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
 
 
@@ -79,7 +49,7 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
     images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.jpg", str(tmp_path / good), "."]
     outcome, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
-    assert (outcome.n_products, outcome.n_extracted, outcome.n_rejected) == (7, 2, 5)
+    assert outcome == Outcome(n_products=7, n_extracted=1, n_known=1, n_rejected=5)
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
         rejected = {int(row["product_id"]): row for row in csv.DictReader(file)}
     assert sorted(rejected) == [1, 2, 3, 4, 6]
@@ -103,6 +73,8 @@ def test_a_category_of_which_all_is_rejected_is_not_in_the_store(tmp_path: Path)
 class Blind(MeanColour):
     """A network that gives nothing for photos that are black, and NaN for white ones."""
 
+    n_dims = 3
+
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         features: npt.NDArray[np.float32] = photos.mean(axis=(1, 2)).astype(np.float32)
         features[features[:, 0] == 255] = np.nan
@@ -111,22 +83,182 @@ class Blind(MeanColour):
 
 def test_a_photo_that_gives_no_features_is_rejected(tmp_path: Path) -> None:
     colours = {1: (0, 0, 0), 2: (5, 5, 5), 3: (255, 255, 255)}
-    rows: list[tuple[object, object, str]] = [
-        (i, 1, paint(tmp_path, f"{i}.png", colour)) for i, colour in colours.items()
-    ]
+    rows: list[Row] = [(i, 1, paint(tmp_path, f"{i}.png", colour)) for i, colour in colours.items()]
     rejected: list[tuple[Product, str]] = []
-    catalogue = read_catalogue(write_catalogue(tmp_path, rows))
-    outcome = extract(
-        catalogue, Blind(), 3, tmp_path / "f", reject=lambda *photo: rejected.append(photo)
-    )
+    outcome, _ = run(tmp_path, rows, Blind(), reject=lambda *photo: rejected.append(photo))
     assert (outcome.n_extracted, outcome.n_rejected) == (1, 2)
-    assert [product.product_id for product, _ in rejected] == [1, 3]
+    assert sorted(product.product_id for product, _ in rejected) == [1, 3]
+
+
+def features_in(folder: Path) -> dict[tuple[Id, Id], list[float]]:
+    """Category and product id → features, of the store that `run` makes in a folder."""
+    store = FeatureStore.open(folder / "features")
+    return {
+        (category_id, product_id): feature.tolist()
+        for category_id in store.categories
+        for category in [store.read(category_id)]
+        for product_id, feature in zip(category.product_ids, category.features, strict=True)
+    }
 
 
 def test_extraction_again_replaces_the_store(tmp_path: Path) -> None:
     image = paint(tmp_path, "a.png", (1, 1, 1))
     run(tmp_path, [(1, 1, image), (2, 2, image)])
-    run(tmp_path, [(3, 2, image)])
-    store = FeatureStore.open(tmp_path / "features")
-    assert store.categories == {2: 1}
-    assert list(store.read(2).product_ids) == [3]
+    outcome, network = run(tmp_path, [(3, 2, image)])
+    assert features_in(tmp_path) == {(2, 3): [1, 1, 1, 1]}
+    assert outcome == Outcome(n_products=1, n_known=1)
+    assert network.batches == []
+
+
+def test_only_a_new_or_changed_photo_is_extracted(tmp_path: Path) -> None:
+    rows = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(60)]
+    run(tmp_path, list(rows))
+    paint(tmp_path, "7.png", (7, 7, 7))
+    rows[20] = (20, 0, rows[20][2])  # moved to another category
+    rows[30:31] = []
+    rows.append((60, 0, paint(tmp_path, "60.png", (60, 0, 0))))
+    rows.append((61, 5, rows[0][2]))  # another product's photo, in a new category
+    outcome, network = run(tmp_path, list(rows))
+    assert outcome == Outcome(n_products=61, n_extracted=2, n_known=59)
+    assert network.batches == [2]
+    found = features_in(tmp_path)
+    assert sorted(found) == sorted((category_id, product_id) for product_id, category_id, _ in rows)
+    for (_, product_id), feature in found.items():
+        expected = {7: [7, 7, 7, 1], 61: [0, 0, 0, 1]}.get(int(product_id), [product_id, 0, 0, 1])
+        assert feature == expected
+
+
+def test_a_photo_of_many_products_is_extracted_once(tmp_path: Path) -> None:
+    placeholder = paint(tmp_path, "placeholder.png", (5, 6, 7))
+    rows = [(i, i // 20, placeholder) for i in range(100)]
+    rows += [(100 + i, 9, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
+    outcome, network = run(tmp_path, list(rows))
+    assert outcome == Outcome(n_products=len(rows), n_extracted=3 * BATCH + 1, n_known=99)
+    assert sum(network.batches) == 3 * BATCH + 1
+    found = features_in(tmp_path)
+    assert all(found[category_id, i] == [5, 6, 7, 1] for i, category_id, _ in rows[:100])
+
+
+def test_a_photo_of_many_products_that_gives_no_features_rejects_them_all(tmp_path: Path) -> None:
+    black = paint(tmp_path, "black.png", (0, 0, 0))
+    rows = [(i, 1, black) for i in range(3 * BATCH)]
+    rows += [(100 + i, 1, paint(tmp_path, f"{i}.png", (i, 9, 9))) for i in range(3 * BATCH)]
+    outcome, _ = run(tmp_path, list(rows), Blind())
+    assert outcome == Outcome(
+        n_products=6 * BATCH, n_extracted=3 * BATCH, n_known=0, n_rejected=3 * BATCH
+    )
+    assert all(int(product_id) >= 100 for _, product_id in features_in(tmp_path))
+
+
+class Newer(MeanColour):
+    """Another model."""
+
+    model = Model("mean-colour", "sha256:2")
+
+
+def test_another_model_extracts_all_again(tmp_path: Path) -> None:
+    rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(BATCH)]
+    run(tmp_path, list(rows))
+    outcome, _ = run(tmp_path, list(rows), Newer())
+    assert outcome.n_extracted == BATCH
+    assert FeatureStore.open(tmp_path / "features").model == Newer.model
+
+
+class Cut(Exception):  # noqa: N818
+    """Ends an extraction where a kill could."""
+
+
+class FailsAt(MeanColour):
+    """Ends the run at its nth batch."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self._n = n
+
+    def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        if len(self.batches) == self._n:
+            raise Cut
+        return super().features(photos)
+
+
+def test_what_a_run_that_failed_had_extracted_is_kept(tmp_path: Path) -> None:
+    rows = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(10 * BATCH)]
+    for _ in range(2):
+        with pytest.raises(Cut):
+            run(tmp_path, list(rows), FailsAt(4))
+    outcome, network = run(tmp_path, list(rows))
+    assert (outcome.n_extracted, network.batches) == (2 * BATCH, [BATCH, BATCH])
+    assert len(features_in(tmp_path)) == 10 * BATCH
+    left = {path.name for path in (tmp_path / "features").iterdir()}
+    assert left == {"categories", "rejected.csv", "store.json"}
+
+
+def test_the_store_before_stands_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    rows = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
+    run(tmp_path, list(rows))
+    before = features_in(tmp_path)
+    for i in range(3 * BATCH):
+        paint(tmp_path, f"{i}.png", (i, 1, 0))
+    with pytest.raises(Cut):
+        run(tmp_path, list(rows), FailsAt(2))
+    assert features_in(tmp_path) == before
+
+
+def test_two_extractions_into_one_store_at_a_time_are_refused(tmp_path: Path) -> None:
+    rows: list[Row] = [(1, 1, paint(tmp_path, "a.png", (1, 1, 1)))]
+
+    class Other(MeanColour):
+        def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            with pytest.raises(FeatureError, match=r"another extraction is at work on .*features"):
+                run(tmp_path, list(rows))
+            return super().features(photos)
+
+    outcome, _ = run(tmp_path, list(rows), Other())
+    assert outcome.n_extracted == 1
+
+
+def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(6 * BATCH)]
+    others_are_done = threading.Event()
+
+    class Slow(PhotoReader):
+        def read(self, image: str) -> bytes:
+            if image == "0.png":
+                assert others_are_done.wait(30)
+            return super().read(image)
+
+    heard: list[int] = []
+
+    def done(n: int) -> None:
+        heard.append(n)
+        if sum(heard) >= 4 * BATCH:
+            others_are_done.set()
+
+    network = MeanColour()
+    catalogue = read_catalogue(write_catalogue(tmp_path, list(rows)))
+    engine, reader = LocalEngine(network), Slow(tmp_path)
+    extract(catalogue, engine, reader, network.model, 4, tmp_path / "features", done)
+    assert features_in(tmp_path)[1, 0] == [0, 0, 0, 1]
+    assert sum(heard) == len(rows)
+
+
+def test_a_damaged_file_of_the_store_is_named(tmp_path: Path) -> None:
+    rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3)]
+    run(tmp_path, list(rows))
+    path = FeatureStore.open(tmp_path / "features").path(1)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(FeatureError, match=f"{path.name}: cannot be read: .*; remove it and extr"):
+        run(tmp_path, list(rows))
+    path.unlink()
+    outcome, _ = run(tmp_path, list(rows))
+    assert outcome.n_extracted == 3
+
+
+def test_a_damaged_file_of_unfinished_work_is_named(tmp_path: Path) -> None:
+    rows: list[Row] = [(1, 1, paint(tmp_path, "a.png", (1, 1, 1)))]
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "unfinished.sqlite").write_bytes(b"not SQLite" * 1000)
+    with pytest.raises(
+        FeatureError, match=r"unfinished\.sqlite: file is not a database; remove it"
+    ):
+        run(tmp_path, rows)

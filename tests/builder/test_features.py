@@ -1,5 +1,6 @@
 """The feature store: what is written is read back, and what is unfit is refused by product."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike_build.features import STORE, FeatureError, FeatureStore, FeatureWriter
+from lookalike_build.features import ROW_GROUP, STORE, FeatureError, FeatureStore, FeatureWriter
 from support import MODEL, integer_catalogue, random_features, string_catalogue, write_store
 
 
@@ -31,23 +32,63 @@ def _bytes_order(product_id: int | str) -> int | bytes:
 
 
 def test_the_file_records_digest_and_model(tmp_path: Path) -> None:
-    write_store(tmp_path, {1: ([4], random_features(1, 0))})
-    (row,) = pq.read_table(tmp_path / "categories" / "1.parquet").to_pylist()
-    assert (row["photo_sha256"], row["model"]) == ("0" * 64, "test sha256:0")
+    features = random_features(1, 0)
+    store = write_store(tmp_path, {1: ([4], features)})
+    (row,) = pq.read_table(store.path(1)).to_pylist()
+    digest = hashlib.sha256(features.tobytes()).hexdigest()
+    assert (row["photo_sha256"], row["model"]) == (digest, "test sha256:0")
+
+
+def begin(folder: Path, n_dims: int = 16) -> FeatureWriter:
+    return FeatureWriter(folder, MODEL, n_dims, (pa.int64(), pa.int64()))
 
 
 def test_a_store_that_was_not_finished_is_refused(tmp_path: Path) -> None:
-    write_store(tmp_path, integer_catalogue())
-    with pytest.raises(KeyboardInterrupt), FeatureWriter(tmp_path, MODEL, 16, (pa.int64(),) * 2):
-        raise KeyboardInterrupt
+    begin(tmp_path).add_category(1, [4], ["0" * 64], [random_features(1, 0)])
     with pytest.raises(FeatureError, match=r"no complete feature store .*run `lookalike-build"):
         FeatureStore.open(tmp_path)
 
 
+def test_until_a_store_is_finished_the_one_before_it_stands(tmp_path: Path) -> None:
+    write_store(tmp_path, integer_catalogue())
+    writer = begin(tmp_path)
+    writer.add_category(1, [4], ["0" * 64], [random_features(1, 0)])
+    before = FeatureStore.open(tmp_path)
+    for category_id, (product_ids, _) in integer_catalogue().items():
+        assert len(before.read(category_id).product_ids) == len(product_ids)
+    writer.finish()
+    assert FeatureStore.open(tmp_path).categories == {1: 1}
+
+
 def test_categories_of_an_earlier_run_go(tmp_path: Path) -> None:
     write_store(tmp_path, integer_catalogue())
-    write_store(tmp_path, {2: integer_catalogue()[2]})
-    assert [path.name for path in (tmp_path / "categories").iterdir()] == ["2.parquet"]
+    store = write_store(tmp_path, {2: integer_catalogue()[2]})
+    assert list((tmp_path / "categories").iterdir()) == [store.path(2)]
+
+
+def test_the_file_of_a_category_that_is_the_same_is_kept(tmp_path: Path) -> None:
+    store = write_store(tmp_path, integer_catalogue())
+    before = {category_id: store.path(category_id).stat() for category_id in store.categories}
+    product_ids, features = integer_catalogue()[2]
+    again = write_store(tmp_path, {**integer_catalogue(), 2: (product_ids, features + 1)})
+    for category_id, status in before.items():
+        same = again.path(category_id).stat().st_ino == status.st_ino
+        assert same == (category_id != 2)
+
+
+def test_features_of_fewer_products_than_ids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="features of 1 products, expected 2"):
+        begin(tmp_path).add_category(1, [4, 5], ["0" * 64] * 2, [random_features(1, 0)])
+
+
+@pytest.mark.parametrize("file", ["../1.parquet", "/etc/passwd", "a/b.parquet"])
+def test_a_file_outside_the_store_is_refused(tmp_path: Path, file: str) -> None:
+    write_store(tmp_path, {1: ([4], random_features(1, 0))})
+    document = json.loads((tmp_path / STORE).read_text())
+    document["categories"][0]["file"] = file
+    (tmp_path / STORE).write_text(json.dumps(document))
+    with pytest.raises(FeatureError, match="is not the name of a file in categories/"):
+        FeatureStore.open(tmp_path)
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
@@ -59,23 +100,22 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 1023, 1024, 1025, 3000])
-def test_rows_of_many_writes_come_back_in_large_groups(tmp_path: Path, n: int) -> None:
+def test_pieces_come_back_in_large_groups(tmp_path: Path, n: int) -> None:
     features = random_features(n, 0)
-    with FeatureWriter(tmp_path, MODEL, 16, (pa.int64(), pa.int64())) as writer:
-        for start in range(0, n, 32):
-            ids = range(start, min(start + 32, n))
-            writer.write(1, list(ids), ["0" * 64] * len(ids), features[start : start + 32])
-        writer.finish()
+    pieces = (features[start : start + ROW_GROUP] for start in range(0, n, ROW_GROUP))
+    writer = begin(tmp_path)
+    path = writer.add_category(1, range(n), ["0" * 64] * n, pieces)
+    writer.finish()
     np.testing.assert_array_equal(FeatureStore.open(tmp_path).read(1).features, features)
-    groups = pq.read_metadata(tmp_path / "categories" / "1.parquet").num_row_groups
-    assert groups == -(-n // 1024)
+    assert pq.read_metadata(path).num_row_groups == -(-n // ROW_GROUP)
 
 
 def replace_column(folder: Path, name: str, values: pa.Array) -> FeatureStore:
-    table = pq.read_table(folder / "categories" / "1.parquet")
+    store = FeatureStore.open(folder)
+    table = pq.read_table(store.path(1))
     place = table.schema.get_field_index(name)
-    pq.write_table(table.set_column(place, name, values), folder / "categories" / "1.parquet")
-    return FeatureStore.open(folder)
+    pq.write_table(table.set_column(place, name, values), store.path(1))
+    return store
 
 
 @pytest.mark.parametrize(
@@ -98,7 +138,7 @@ def test_unfit_features_are_refused_and_the_product_named(
     write_store(tmp_path, {1: ([30, 20, 10], random_features(3, 0, n_dims=3))})
     rows = [[1.0, 2.0, 3.0], row, [3.0, 2.0, 1.0]]
     store = replace_column(tmp_path, "features", pa.array(rows, pa.list_(pa.float32())))
-    with pytest.raises(FeatureError, match=f"1.parquet: product 20 {reason}"):
+    with pytest.raises(FeatureError, match=rf"1-\w+\.parquet: product 20 {reason}"):
         store.read(1)
 
 
@@ -119,11 +159,18 @@ def test_a_product_twice_or_of_another_category_is_refused(tmp_path: Path) -> No
 
 def test_a_file_that_is_missing_short_or_damaged_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path, {1: ([1, 2, 3], random_features(3, 0))})
-    path = tmp_path / "categories" / "1.parquet"
+    path = store.path(1)
     pq.write_table(pq.read_table(path).slice(0, 2), path)
     with pytest.raises(FeatureError, match=r"has 2 products, store\.json says 3"):
         store.read(1)
     path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FeatureError, match="cannot be read"):
+        store.read(1)
+    store = write_store(tmp_path / "other", {1: ([1, 2, 3], random_features(3, 0))})
+    path = store.path(1)
+    data = bytearray(path.read_bytes())
+    data[data.index(random_features(3, 0)[1].tobytes()) + 7] ^= 1
+    path.write_bytes(data)
     with pytest.raises(FeatureError, match="cannot be read"):
         store.read(1)
     path.unlink()

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike_build.network import IMAGENET, N_DIMS, UNTRAINED, Network, Precision, WeightsError
+from lookalike_build.extractor import IMAGENET, UNTRAINED, Precision, WeightsError
+from lookalike_build.network import N_DIMS, Network
 from lookalike_build.photo import SIDE
 
 pytestmark = [
@@ -28,11 +29,15 @@ def photos() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
 
 
+def features_of(network: Network, photos: np.ndarray) -> np.ndarray:
+    return network.features(network.stage(list(photos)))
+
+
 def test_features_are_the_pooling_layers(untrained: Network, photos: np.ndarray) -> None:
     """By Keras's own way: its preprocessing, its predict, the global average pooling."""
     import keras
 
-    features = untrained.features(photos)
+    features = features_of(untrained, photos)
     assert features.shape == (3, N_DIMS)
     assert features.dtype == np.float32
     keras.utils.set_random_seed(0)
@@ -44,27 +49,27 @@ def test_features_are_the_pooling_layers(untrained: Network, photos: np.ndarray)
 def test_a_photo_has_the_same_features_in_any_company(
     untrained: Network, photos: np.ndarray
 ) -> None:
-    together = untrained.features(photos)
+    together = features_of(untrained, photos)
     for photo, feature in zip(photos, together, strict=True):
-        np.testing.assert_allclose(untrained.features(photo[None])[0], feature, rtol=1e-4)
+        np.testing.assert_allclose(features_of(untrained, photo[None])[0], feature, rtol=1e-4)
 
 
 def test_mixed_precision_hardly_moves_a_feature_and_leaves_float32_alone(
     untrained: Network, photos: np.ndarray
 ) -> None:
-    before = untrained.features(photos)
-    mixed = Network(UNTRAINED, batch=4, precision="mixed").features(photos)
+    before = features_of(untrained, photos)
+    mixed = features_of(Network(UNTRAINED, batch=4, precision="mixed"), photos)
     cosines = np.sum(before * mixed, axis=1)
     cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(mixed, axis=1)
     assert cosines.min() > 0.999
-    np.testing.assert_array_equal(untrained.features(photos), before)
+    np.testing.assert_array_equal(features_of(untrained, photos), before)
 
 
 def test_precision_is_mixed_by_itself_where_the_cpu_has_it(photos: np.ndarray) -> None:
     flags = Path("/proc/cpuinfo").read_text().split()
     precision: Precision = "mixed" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
-    expected = Network(UNTRAINED, batch=4, precision=precision).features(photos)
-    np.testing.assert_array_equal(Network(UNTRAINED, batch=4).features(photos), expected)
+    expected = features_of(Network(UNTRAINED, batch=4, precision=precision), photos)
+    np.testing.assert_array_equal(features_of(Network(UNTRAINED, batch=4), photos), expected)
 
 
 def test_the_same_weights_are_the_same_model_and_others_another(
@@ -87,7 +92,7 @@ def test_weights_saved_with_the_classes_are_taken_too(tmp_path: Path, photos: np
     whole = keras.applications.InceptionV3(weights=None)
     path = tmp_path / "whole.weights.h5"
     whole.save_weights(path)
-    features = Network(str(path), batch=3, precision="float32").features(photos)
+    features = features_of(Network(str(path), batch=3, precision="float32"), photos)
     pooled = keras.Model(whole.input, whole.get_layer("avg_pool").output)
     prepared = keras.applications.inception_v3.preprocess_input(photos.astype(np.float32))
     np.testing.assert_allclose(features, pooled.predict(prepared, verbose=0), rtol=1e-3, atol=1e-6)

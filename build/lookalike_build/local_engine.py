@@ -1,0 +1,159 @@
+"""The local engine: photos to features in this process."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lookalike_build.extract import Reader, Result, Rows
+from lookalike_build.extractor import Extractor
+from lookalike_build.features import Features
+from lookalike_build.known_photos import KnownPhotos
+from lookalike_build.photo import PhotoError
+
+_NONE = "the network gives no features for it"
+_AHEAD = 4
+"""Batches of photos that are read and decoded while the network works."""
+
+
+class _Loaded(NamedTuple):
+    """A photo that was read: `prepared` is None where it is known already or `reason` rejects it."""
+
+    photo_sha256: str
+    prepared: Any
+    reason: str
+
+
+class LocalEngine:
+    """The `Engine` of one process: threads read and decode ahead while the network works.
+
+    `n_threads` is how many photos are read at a time.
+    """
+
+    def __init__(self, extractor: Extractor, n_threads: int | None = None) -> None:
+        self._extractor = extractor
+        self._n_threads = n_threads or os.cpu_count() or 1
+
+    def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
+        """Photos to features, as `Engine` says."""
+        loading, staging = ThreadPoolExecutor(self._n_threads), ThreadPoolExecutor(1)
+        batches = _Batches(self._extractor, staging)
+        try:
+            for row, loaded in self._loaded(loading, rows, reader, known):
+                batches.put(row, loaded)
+                if batches.is_full():
+                    yield batches.work()
+                elif len(batches.results) >= self._extractor.batch:
+                    yield batches.given_out()
+            yield batches.work()  # the batch before the last, which is staged
+            yield batches.work()
+        finally:
+            loading.shutdown(cancel_futures=True)
+            staging.shutdown()
+
+    def _loaded(
+        self, pool: ThreadPoolExecutor, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Iterator[tuple[int, _Loaded]]:
+        """Photos as they come: one that takes long does not hold up the others."""
+        finished: SimpleQueue[tuple[int, Future[_Loaded]]] = SimpleQueue()
+        most = max(_AHEAD * self._extractor.batch, 2 * self._n_threads)
+        remaining = iter(rows)
+        under_way = 0
+        while True:
+            for row, image in islice(remaining, most - under_way):
+                future = pool.submit(self._load, image, reader, known)
+                future.add_done_callback(lambda done, row=row: finished.put((row, done)))  # type: ignore[misc]
+                under_way += 1
+            if not under_way:
+                return
+            row, future = finished.get()
+            under_way -= 1
+            yield row, future.result()
+
+    def _load(self, image: str, reader: Reader, known: KnownPhotos) -> _Loaded:
+        try:
+            data = reader.read(image)
+            digest = hashlib.sha256(data).hexdigest()
+            prepared = None if digest in known else self._extractor.prepare(data)
+        except PhotoError as error:
+            return _Loaded("", None, error.reason)
+        return _Loaded(digest, prepared, "")
+
+
+class _Waiting(NamedTuple):
+    """A photo in a batch, and the rows that show it."""
+
+    prepared: Any
+    rows: list[int]
+
+
+_Batch = dict[str, _Waiting]
+
+
+class _Batches:
+    """Photos on their way through the network: a batch that fills, and the one before it, staged.
+
+    A row joins the photo of another row as long as that is here, so no photo is done twice.
+    """
+
+    def __init__(self, extractor: Extractor, pool: ThreadPoolExecutor) -> None:
+        self.results: list[Result] = []
+        """Not given out yet."""
+        self._extractor = extractor
+        self._pool = pool
+        self._filling: _Batch = {}
+        self._before: _Batch = {}
+        self._staged: Future[Any] | None = None
+        self._fit: dict[str, bool] = {}  # whether a photo that is done gave features
+
+    def put(self, row: int, loaded: _Loaded) -> None:
+        """Take the photo of a row."""
+        digest = loaded.photo_sha256
+        waiting = self._filling.get(digest) or self._before.get(digest)
+        if loaded.prepared is None:
+            self.results.append(Result(row, digest, None, loaded.reason))
+        elif digest in self._fit:
+            self.results.append(self._again(row, digest))
+        elif waiting:
+            waiting.rows.append(row)
+        else:
+            self._filling[digest] = _Waiting(loaded.prepared, [row])
+
+    def is_full(self) -> bool:
+        """Whether it is time to work."""
+        return len(self._filling) == self._extractor.batch
+
+    def work(self) -> list[Result]:
+        """Have the batch staged while the network works on the one before; all results so far."""
+        staged, batch = self._staged, self._before
+        self._before, self._filling = self._filling, {}
+        prepared = [waiting.prepared for waiting in self._before.values()]
+        self._staged = self._pool.submit(self._extractor.stage, prepared) if prepared else None
+        if staged:
+            self._take(batch, self._extractor.features(staged.result()))
+        return self.given_out()
+
+    def given_out(self) -> list[Result]:
+        """The results, which are no longer here then."""
+        results, self.results = self.results, []
+        return results
+
+    def _take(self, batch: _Batch, features: Features) -> None:
+        fit = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
+        self._fit |= zip(batch, fit.tolist(), strict=True)
+        for (digest, waiting), feature in zip(batch.items(), features, strict=True):
+            first, *others = waiting.rows
+            if self._fit[digest]:
+                self.results.append(Result(first, digest, feature, ""))
+            else:
+                others = waiting.rows
+            self.results += [self._again(row, digest) for row in others]
+
+    def _again(self, row: int, digest: str) -> Result:
+        """The result of a row whose photo is done."""
+        return Result(row, digest, None, "") if self._fit[digest] else Result(row, "", None, _NONE)

@@ -1,0 +1,66 @@
+"""kill -9 of an extraction at random moments: it goes on where it was, and the store is the same."""
+
+import hashlib
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from extraction import BATCH, Journal, Row, extract_in_process, paint, write_catalogue
+
+N_PHOTOS = 120 * BATCH
+KILLS = 20
+
+
+def _contents(store: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_an_extraction_killed_twenty_times_gives_the_same_store(tmp_path: Path) -> None:
+    colours = [(i % 256, i // 256, 7) for i in range(N_PHOTOS)]
+    rows: list[Row] = [
+        (i, i % 5, paint(tmp_path, f"{i}.png", colour)) for i, colour in enumerate(colours)
+    ]
+    rows.append((N_PHOTOS, 1, "missing.png"))
+    rows.append((N_PHOTOS + 1, 1, "0.png"))
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
+    rows.append((N_PHOTOS + 2, 4, "cut.jpg"))
+    write_catalogue(tmp_path, rows)
+    # Processes forked of one that has imported what takes long to import.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["extraction"])
+    undisturbed = processes.Process(target=extract_in_process, args=(tmp_path, "undisturbed"))
+    started = time.monotonic()
+    undisturbed.start()
+    undisturbed.join()
+    seconds = time.monotonic() - started
+    assert undisturbed.exitcode == 0
+    assert Journal.photos(tmp_path / "undisturbed.journal") == N_PHOTOS
+
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    killed = 0
+    while killed < KILLS:
+        process = processes.Process(target=extract_in_process, args=(tmp_path, "killed"))
+        process.start()
+        process.join(moments.uniform(0, seconds / 4))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+    assert Journal.photos(tmp_path / "killed.journal") > 0
+    last = processes.Process(target=extract_in_process, args=(tmp_path, "killed"))
+    last.start()
+    last.join()
+    assert last.exitcode == 0
+    assert _contents(tmp_path / "killed") == _contents(tmp_path / "undisturbed")
+    # A killed run loses no more than the batch that was in the network.
+    extracted = Journal.photos(tmp_path / "killed.journal")
+    assert N_PHOTOS <= extracted <= N_PHOTOS + KILLS * BATCH
