@@ -80,9 +80,9 @@ class Network:
         import tensorflow as tf
 
         if self._infer is None:
-            with _quiet():
+            with quiet():
                 self._infer = _frozen(self._keras_model, self.batch)
-                self._options = _options(self._precision)
+                self._options = optimizer_options(self._precision)
         # TensorFlow compiles by the options there are at a call, and they are the whole process's.
         if not self._options.items() <= tf.config.optimizer.get_experimental_options().items():
             tf.config.optimizer.set_experimental_options(self._options)
@@ -90,7 +90,7 @@ class Network:
 
 
 def _load(weights: str) -> Any:
-    with _quiet():
+    with quiet():
         import keras
 
     if weights == UNTRAINED:
@@ -158,7 +158,7 @@ def _frozen(keras_model: Any, batch: int) -> Any:
     return convert_variables_to_constants_v2(infer.get_concrete_function(photos))
 
 
-def _options(precision: Precision) -> dict[str, bool]:
+def optimizer_options(precision: Precision) -> dict[str, bool]:
     """TensorFlow's optimizer options for a precision on this hardware."""
     mixed = precision == "mixed"
     if _has_gpu():
@@ -184,7 +184,7 @@ def _digest(weights: list[npt.NDArray[Any]]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep TensorFlow's start-up lines, printed by its C++ side at import, off standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

@@ -19,7 +19,7 @@ from lookalike_build.catalogue import read_catalogue
 from lookalike_build.drawing import draw_catalogue
 from lookalike_build.extract import BATCH, extract
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
-from lookalike_build.network import N_DIMS, UNTRAINED, Network, _options
+from lookalike_build.network import N_DIMS, UNTRAINED, Network, optimizer_options
 from lookalike_build.photo import decode_photo, read_photo
 
 K = 10
@@ -71,7 +71,7 @@ def the_ways(network: Network) -> dict[str, Way]:
     float32 = Network(UNTRAINED, BATCH, "float32")
 
     def predict(photos: Photos) -> Features:
-        tf.config.optimizer.set_experimental_options(_options("float32"))
+        tf.config.optimizer.set_experimental_options(optimizer_options("float32"))
         prepared = photos.astype(np.float32) / 127.5 - 1
         return np.asarray(keras_model.predict(prepared, batch_size=BATCH, verbose=0))
 
