@@ -7,6 +7,8 @@ Importing this module sets Pillow's limits, and silences its warnings, for the w
 import io
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +23,9 @@ SIDE = 299
 # of different recipes must never meet in one index, so any change that moves pixels (size, filter,
 # crop, background, colours) takes a new name.
 PREPROCESSING = "stretch-299-bilinear-1"
+
+# The same for what `to_jpeg_or_png` does.
+JPEG_OR_PNG = "jpeg-or-png-1"
 
 MAX_PHOTO_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
@@ -37,7 +42,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-_MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")
+_JPEG = b"\xff\xd8\xff"
+_MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
 
 _MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 
@@ -90,10 +96,38 @@ def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
     Raises PhotoError where it is another format, has more than `MAX_PIXELS`, is truncated or cannot
     be decoded, and nothing else.
     """
+    with _reasons(data):
+        return _decode(data)
+
+
+def to_jpeg_or_png(data: bytes) -> bytes:
+    """Return the photo in `data` for a decoder that knows no more than these two formats.
+
+    A JPEG is given back as it is: its EXIF turn and its colour profile are left to the decoder,
+    most of which ignore both. Any other photo becomes an RGB PNG of its own size, as a browser would
+    show it.
+
+    Raises PhotoError where `decode_photo` does.
+    """
+    with _reasons(data):
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if data.startswith(_JPEG):
+            picture.draft(None, (1, 1))  # reads all of the file, and makes few pixels of it
+            picture.load()
+            return data
+        whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
+        png = io.BytesIO()
+        _turn(whole, picture.info.get("exif", b"")).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+
+@contextmanager
+def _reasons(data: bytes) -> Iterator[None]:
+    """Make a PhotoError of whatever decoding `data` raises."""
     if not data:
         raise PhotoError("file is empty")
     try:
-        return _decode(data)
+        yield
     except UnidentifiedImageError as error:
         is_known = data.startswith(_MAGICS)
         reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"

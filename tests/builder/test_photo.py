@@ -18,7 +18,14 @@ import pytest
 from PIL import Image, ImageCms
 
 from lookalike_build import photo
-from lookalike_build.photo import MAX_PHOTO_BYTES, SIDE, PhotoError, decode_photo, read_photo
+from lookalike_build.photo import (
+    MAX_PHOTO_BYTES,
+    SIDE,
+    PhotoError,
+    decode_photo,
+    read_photo,
+    to_jpeg_or_png,
+)
 
 # For each test pytest sets its own filters in place of the one that `photo` set.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -75,6 +82,9 @@ def difference(a: Pixels, b: npt.ArrayLike) -> int:
 
 
 def reason(given: bytes | Path) -> str:
+    if isinstance(given, bytes):
+        with pytest.raises(PhotoError):
+            to_jpeg_or_png(given)
     with pytest.raises(PhotoError) as caught:
         decode_photo(given) if isinstance(given, bytes) else read_photo(given)
     assert str(caught.value) == caught.value.reason
@@ -320,6 +330,30 @@ def test_broken_exif_is_not_warned_of() -> None:
     program = "import sys, lookalike_build.photo as p; p.decode_photo(sys.stdin.buffer.read())"
     command = [sys.executable, "-W", "always", "-c", program]
     assert b"PIL" not in subprocess.run(command, input=data, capture_output=True, check=True).stderr
+
+
+# Left at their own size
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_photo_for_another_decoder_is_its_jpeg_or_a_png_as_shown(name: str) -> None:
+    data, colour = PLAIN[name]
+    given = to_jpeg_or_png(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        assert given == data
+        return
+    with Image.open(io.BytesIO(given)) as picture, Image.open(io.BytesIO(data)) as original:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", original.size)
+        assert (
+            difference(np.asarray(picture), np.broadcast_to(colour, (*picture.size[::-1], 3))) <= 4
+        )
+
+
+def test_photo_for_another_decoder_is_turned_unless_it_is_a_jpeg() -> None:
+    photos = {name: encoded(soft(40, 30), name, exif=exif_of(6)) for name in ("PNG", "JPEG")}
+    with Image.open(io.BytesIO(to_jpeg_or_png(photos["PNG"]))) as picture:
+        assert difference(np.asarray(picture), np.rot90(np.asarray(soft(40, 30)), -1)) == 0
+    assert to_jpeg_or_png(photos["JPEG"]) == photos["JPEG"]
 
 
 # What is rejected
