@@ -15,7 +15,9 @@ from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.catalogue import CatalogueError, read_catalogue
 from lookalike_build.extract import Outcome, Product, extract
 from lookalike_build.extractor import (
+    GRAPHDEF,
     IMAGENET,
+    INCEPTION_V3,
     UNTRAINED,
     ExtractorSettings,
     Precision,
@@ -93,7 +95,16 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
     )
-    added.add_argument(
+    network = added.add_mutually_exclusive_group()
+    network.add_argument(
+        "--model",
+        type=_model,
+        default=INCEPTION_V3,
+        help=f"{GRAPHDEF}FILE takes the features from the tensor pool_3:0 of a frozen TensorFlow graph "
+        "that is fed JPEG bytes at DecodeJpeg/contents:0: classify_image_graph_def.pb of "
+        "inception-2015-12-05, or one like it; default: %(default)s of Keras",
+    )
+    network.add_argument(
         "--weights",
         default=IMAGENET,
         help=f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
@@ -167,7 +178,7 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
     catalogue = read_catalogue(options.catalogue)
-    extractor = ExtractorSettings(options.weights, options.precision).make()
+    extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
     shown = 0
 
     def reject(product: Product, reason: str) -> None:
@@ -229,6 +240,12 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"no such file: {text}")
     return path
+
+
+def _model(text: str) -> str:
+    if text == INCEPTION_V3 or text.removeprefix(GRAPHDEF) not in ("", text):
+        return text
+    raise argparse.ArgumentTypeError(f'must be {INCEPTION_V3} or {GRAPHDEF}FILE, not "{text}"')
 
 
 def _number(most: float) -> Callable[[str], float]:

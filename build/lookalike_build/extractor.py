@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from lookalike.manifest import Model
 
+INCEPTION_V3 = "inception_v3"
+GRAPHDEF = "graphdef:"
 IMAGENET = "imagenet"
 UNTRAINED = "untrained"
 
@@ -45,13 +48,22 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class ExtractorSettings:
-    """Which extractor to make; small, so that it can be sent to where it is to be made."""
+    """Which extractor to make; small, so that it can be sent to where it is to be made.
 
+    `model` is `inception_v3`, which has `weights`, or ``graphdef:`` and the path of a frozen graph.
+    """
+
+    model: str = INCEPTION_V3
     weights: str = IMAGENET
     precision: Precision = "auto"
 
     def make(self) -> Extractor:
         """Load the network; WeightsError."""
+        # Only now, as TensorFlow takes seconds.
+        if self.model.startswith(GRAPHDEF):
+            from lookalike_build.frozen_graph import FrozenGraph
+
+            return FrozenGraph(Path(self.model.removeprefix(GRAPHDEF)), self.precision)
         from lookalike_build.network import Network
 
         return Network(self.weights, precision=self.precision)

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from lookalike.manifest import Model
-from lookalike_build.network import Features, Precision, WeightsError, optimizer_options, quiet
+from lookalike_build.extractor import Precision, WeightsError
+from lookalike_build.network import Features, optimizer_options, quiet
 from lookalike_build.photo import JPEG_OR_PNG, SIDE, to_jpeg_or_png
 
 INPUT = "DecodeJpeg/contents:0"

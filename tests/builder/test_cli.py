@@ -22,6 +22,14 @@ from support import integer_catalogue, write_store
         (["extract", "missing.csv", "--features", "f"], "no such file: missing.csv"),
         (["extract", __file__], "required: --features"),
         (["extract", __file__, "--features", "f", "--max-rejected", "101"], "from 0 to 100"),
+        (
+            ["extract", __file__, "--features", "f", "--model", "resnet"],
+            'must be inception_v3 or graphdef:FILE, not "resnet"',
+        ),
+        (
+            ["extract", __file__, "--features", "f", "--model", "graphdef:g", "--weights", "w"],
+            "not allowed with argument --model",
+        ),
         (["index", "--features", "f"], "required: --root"),
         (
             ["index", "--features", "f", "--root", "r", "--trees", "0"],
@@ -115,9 +123,10 @@ def test_photos_to_release_with_the_real_network(tmp_path: Path) -> None:
     refused = command(*extract, "--max-rejected", "1")
     assert refused.returncode == 1
     assert "2.1 % of the photos were rejected, more than --max-rejected 1" in refused.stderr
+    assert "48 products = 47 extracted + 0 known + 1 rejected" in refused.stdout
     done = command(*extract)
     assert done.returncode == 0, done.stderr
-    assert "48 products = 47 extracted + 1 rejected" in done.stdout
+    assert "48 products = 0 extracted + 47 known + 1 rejected" in done.stdout
     assert f"rejected product {rows[0]['product_id']}: " in done.stderr
     indexed = command("index", "--features", tmp_path / "f", "--root", tmp_path / "r")
     assert indexed.returncode == 0, indexed.stderr

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lookalike_build.extractor import Precision, WeightsError
 from lookalike_build.frozen_graph import FrozenGraph
-from lookalike_build.network import Precision, WeightsError
 from lookalike_build.photo import PhotoError
 
 pytestmark = [
