@@ -15,14 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from load.serving import Verdict
-from lookalike_build.catalogue import read_catalogue
+from lookalike_build.catalogue import COLUMNS, Catalogue, read_catalogue
 from lookalike_build.drawing import draw_catalogue
-from lookalike_build.extract import BATCH, extract
+from lookalike_build.extract import extract
+from lookalike_build.extractor import UNTRAINED
+from lookalike_build.features import FeatureStore
+from lookalike_build.local_engine import LocalEngine
 from lookalike_build.neighbours import exact_neighbours, recall_at_k
-from lookalike_build.network import N_DIMS, UNTRAINED, Network, optimizer_options
+from lookalike_build.network import Network, optimizer_options
 from lookalike_build.photo import decode_photo, read_photo
+from lookalike_build.photo_reader import PhotoReader
 
 K = 10
+BATCH = 32
 PREDICT, FLOAT32, OURS, OPENVINO, FILES = (
     "Keras's predict, float32",
     "ours, float32",
@@ -49,18 +54,43 @@ def main() -> None:
     catalogue = read_catalogue(path)
     images = catalogue.rows["image"].to_pylist()
     photos = np.stack([decode_photo(read_photo(catalogue.folder / image)) for image in images])
-    network = Network(UNTRAINED, BATCH)
+    network = Network(UNTRAINED)
     ways = the_ways(network)
     found = {name: way(photos) for name, way in ways.items()}  # and compile
     rates: dict[str, list[float]] = {name: [] for name in (*ways, FILES)}
     for _ in range(options.rounds):
         for name, way in ways.items():
             rates[name].append(rate_of(len(photos), lambda way=way: way(photos)))  # type: ignore[misc]
-        with TemporaryDirectory() as store:
-            work = lambda: extract(catalogue, network, N_DIMS, Path(store))  # noqa: E731
-            rates[FILES].append(rate_of(len(photos), work))
+        work = lambda: found.update({FILES: from_files(catalogue, network)})  # noqa: E731
+        rates[FILES].append(rate_of(len(photos), work))
     print_table(rates, found)
     judge(rates)
+
+
+def from_files(catalogue: Catalogue, network: Network) -> Features:
+    """Features of all the catalogue's photos by way of a store, in the order of its rows."""
+    with TemporaryDirectory() as folder:
+        extract(
+            catalogue,
+            LocalEngine(network),
+            PhotoReader(catalogue.folder),
+            network.model,
+            network.n_dims,
+            Path(folder),
+        )
+        return stored(catalogue, FeatureStore.open(Path(folder)))
+
+
+def stored(catalogue: Catalogue, store: FeatureStore) -> Features:
+    """The features in a store, in the order of the catalogue's rows."""
+    of_product = {
+        (category_id, product_id): feature
+        for category_id in store.categories
+        for category in [store.read(category_id)]
+        for product_id, feature in zip(category.product_ids, category.features, strict=True)
+    }
+    keys = zip(*(catalogue.rows[name].to_pylist() for name in COLUMNS[1::-1]), strict=True)
+    return np.stack([of_product[key] for key in keys])
 
 
 def the_ways(network: Network) -> dict[str, Way]:
@@ -68,18 +98,19 @@ def the_ways(network: Network) -> dict[str, Way]:
     import tensorflow as tf
 
     keras_model = network._keras_model
-    float32 = Network(UNTRAINED, BATCH, "float32")
+    float32 = Network(UNTRAINED, precision="float32")
 
     def predict(photos: Photos) -> Features:
         tf.config.optimizer.set_experimental_options(optimizer_options("float32"))
         prepared = photos.astype(np.float32) / 127.5 - 1
         return np.asarray(keras_model.predict(prepared, batch_size=BATCH, verbose=0))
 
-    ways: dict[str, Way] = {
-        PREDICT: predict,
-        FLOAT32: lambda photos: in_batches(float32.features, photos),
-        OURS: lambda photos: in_batches(network.features, photos),
-    }
+    def ours(network: Network) -> Way:
+        return lambda photos: in_batches(
+            lambda batch: network.features(network.stage(list(batch))), photos
+        )
+
+    ways: dict[str, Way] = {PREDICT: predict, FLOAT32: ours(float32), OURS: ours(network)}
     try:
         import openvino
     except ImportError:
