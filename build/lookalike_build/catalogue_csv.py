@@ -1,0 +1,57 @@
+"""A catalogue in CSV: UTF-8, with a header, fields between commas, line numbers for what is wrong.
+
+Ids are integers if all of their column are whole numbers without leading zeros, otherwise strings.
+"""
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames, TextRows
+
+_INTEGER = "^(0|[1-9][0-9]{0,18})$"
+
+
+def read_csv(path: Path, names: ColumnNames) -> pa.Table:
+    """The rows as `TextRows.finish` gives them; CatalogueError names every malformed line."""
+    rows = TextRows(path, names)
+    # Bytes that are not UTF-8 are carried as surrogates and found by the row's own check.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            product_id, category_id, image = _places(path, header, names)
+            for row in reader:
+                if len(row) == len(header):
+                    rows.add(reader.line_num, row[product_id], row[category_id], row[image])
+                elif row:
+                    problem = f"has {len(row)} fields, the header has {len(header)}"
+                    rows.refuse(reader.line_num, problem)
+        except csv.Error as error:
+            rows.refuse(reader.line_num, f"not CSV: {error}")
+    table = rows.finish()
+    for place, name in enumerate(COLUMNS[:2]):
+        table = table.set_column(place, name, _ids(table[name]))
+    return table
+
+
+def _places(path: Path, header: list[str], names: ColumnNames) -> list[int]:
+    problems = [
+        f"line 1: the header has {header.count(name) or 'no'} column {name}, expected one"
+        for name in names
+        if header.count(name) != 1
+    ]
+    if problems:
+        raise CatalogueError(path, problems)
+    return [header.index(name) for name in names]
+
+
+def _ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pc.all(pc.match_substring_regex(texts, _INTEGER)).as_py():
+        return texts
+    try:
+        return texts.cast(pa.int64())
+    except pa.ArrowInvalid:  # one of them is too large
+        return texts

@@ -1,0 +1,96 @@
+"""A catalogue from a database: a file of SQL statements that DuckDB runs.
+
+The rows of the last statement are the catalogue. The statements before it may attach SQLite,
+PostgreSQL or MySQL databases; DuckDB fetches the extensions for that itself. They run in a database
+in memory, in the file's folder: that is what relative paths in them are relative to.
+"""
+
+import re
+import textwrap
+from contextlib import chdir
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from lookalike_build.catalogue_rows import CatalogueError, ColumnNames, typed_rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "python_enable_replacements": False,  # a name in the SQL is never a variable of this program
+    "allow_persistent_secrets": False,  # what a file means does not depend on whose home it is
+}
+_MAX_MESSAGE = 400
+_SECRET = re.compile(r"pass?w|pwd|secret|token|sig(nature)?=|://\S*@", re.IGNORECASE)
+
+
+def read_sql(path: Path, names: ColumnNames) -> pa.Table:
+    """The rows as `typed_rows` gives them; CatalogueError names every unfit row, or what DuckDB
+    says of a statement, without the passwords in it."""
+    try:
+        import duckdb
+    except ModuleNotFoundError:
+        problem = "needs duckdb, which is missing; run: pip install 'lookalike[build]'"
+        raise CatalogueError(path, [problem]) from None
+    try:
+        script = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise CatalogueError(path, ["is not UTF-8"]) from None
+    # DuckDB's own setting for this, file_search_path, does not go for ATTACH.
+    with chdir(path.parent), duckdb.connect(config=_SETTINGS) as connection:
+        table = _run(path, script, connection)
+    _check_columns(path, table.column_names, names)
+    return typed_rows(path, table, names)
+
+
+def _run(path: Path, script: str, connection: "duckdb.DuckDBPyConnection") -> pa.Table:
+    """The rows of the last statement, after all that stand before it."""
+    import duckdb
+
+    running, where = script, ""
+    try:
+        statements = connection.extract_statements(script)
+        rows = [duckdb.ExpectedResultType.QUERY_RESULT]
+        if not statements or statements[-1].expected_result_type != rows:
+            raise CatalogueError(path, ["its last statement gives no rows; end it with a SELECT"])
+        for number, statement in enumerate(statements, 1):
+            running, where = statement.query, f"statement {number}: "
+            connection.execute(statement)
+        return connection.to_arrow_table()
+    except duckdb.Error as error:
+        raise CatalogueError(path, [where + _message(str(error), running)]) from None
+    except RuntimeError:  # Ctrl-C; without this DuckDB ends its query before the process can end
+        connection.interrupt()
+        raise KeyboardInterrupt from None
+
+
+def _message(message: str, sql: str) -> str:
+    """What DuckDB says of `sql`, in one line, without the passwords that `sql` may hold."""
+    text = _without_secrets(message, sql).strip().split("\n\n")[0]
+    if line := re.search(r"^LINE (\d+):", message, re.MULTILINE):
+        text = f"line {line[1]}: {text}"
+    return textwrap.shorten(text, _MAX_MESSAGE, placeholder=" …")
+
+
+def _without_secrets(message: str, sql: str) -> str:
+    # DuckDB repeats the connection string, and libpq what it takes a password for: a host, a port.
+    if not _SECRET.search(sql):
+        return message
+    plain = sql.replace("''", "'")
+    for literal in re.findall(r"'((?:[^']|'')+)'", sql):
+        if _SECRET.search(literal):
+            message = message.replace(literal.replace("''", "'"), "…")
+    return re.sub(r'"([^"]+)"', lambda quoted: '"…"' if quoted[1] in plain else quoted[0], message)
+
+
+def _check_columns(path: Path, found: list[str], names: ColumnNames) -> None:
+    problems = [
+        f"its last statement gives {found.count(name) or 'no'} column {name}, expected one; "
+        f"it gives {textwrap.shorten(', '.join(found), _MAX_MESSAGE, placeholder=' …')}"
+        for name in names
+        if found.count(name) != 1
+    ]
+    if problems:
+        raise CatalogueError(path, problems)
