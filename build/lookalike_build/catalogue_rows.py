@@ -16,6 +16,7 @@ from lookalike.manifest import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, id_problem
 
 CHUNK: Final = 65_536
 _MAX_PROBLEMS = 20
+_KINDS = {int: "a whole number", str: "a string"}
 _CONTROL = r"[\x00-\x1f\x7f-\x{9f}]"
 
 
@@ -168,9 +169,10 @@ class TextRows:
         self._waiting: list[tuple[int, object, object, object]] = []
         self._chunks: list[pa.Table] = []
         self._problems: list[tuple[int, str]] = []
+        self._kinds: dict[str, tuple[type, int]] = {}
 
     def add(self, line: int, product_id: object, category_id: object, image: object) -> None:
-        """Take the row that ends in line `line`; a column's ids must be all int or all str."""
+        """Take the row that ends in line `line`."""
         self._waiting.append((line, product_id, category_id, image))
         if len(self._waiting) == CHUNK:
             self._check()
@@ -194,12 +196,25 @@ class TextRows:
     def _check(self) -> None:
         rows, self._waiting = self._waiting, []
         chunk = _chunk(rows)
-        if chunk is not None and fit(*(chunk[name] for name in COLUMNS)):
+        # A chunk's ids are of one kind if its first are.
+        if chunk is not None and fit(*chunk.columns[:3]) and not self._other_kind(*rows[0]):
             self._chunks.append(chunk)
             return
-        for line, *row in rows:
-            if problem := row_problem(self._names, *row):
-                self.refuse(line, problem)
+        for row in rows:
+            if problem := row_problem(self._names, *row[1:]) or self._other_kind(*row):
+                self.refuse(row[0], problem)
+
+    def _other_kind(self, line: int, *row: object) -> str | None:
+        """What is wrong where a fit row has an id of another kind than the first of its column."""
+        for name, id_ in zip(self._names[:2], row[:2], strict=True):
+            kind = type(id_)
+            first, first_line = self._kinds.setdefault(name, (kind, line))
+            if kind is not first:
+                return (
+                    f"{name} is {_KINDS[kind]}, in line {first_line} it is {_KINDS[first]}: "
+                    "make it the same in all lines"
+                )
+        return None
 
 
 _EMPTY = pa.table({name: pa.array([], pa.string()) for name in (*COLUMNS, "line")})

@@ -9,7 +9,7 @@ import re
 import textwrap
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,10 +18,6 @@ from lookalike_build.catalogue_rows import CatalogueError, ColumnNames, typed_ro
 if TYPE_CHECKING:
     import duckdb
 
-_SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
-    "python_enable_replacements": False,  # a name in the SQL is never a variable of this program
-    "allow_persistent_secrets": False,  # what a file means does not depend on whose home it is
-}
 _MAX_MESSAGE = 400
 _SECRET = re.compile(r"pass?w|pwd|secret|token|sig(nature)?=|://\S*@", re.IGNORECASE)
 
@@ -39,7 +35,9 @@ def read_sql(path: Path, names: ColumnNames) -> pa.Table:
     except UnicodeDecodeError:
         raise CatalogueError(path, ["is not UTF-8"]) from None
     # DuckDB's own setting for this, file_search_path, does not go for ATTACH.
-    with chdir(path.parent), duckdb.connect(config=_SETTINGS) as connection:
+    with chdir(path.parent), duckdb.connect() as connection:
+        # A name in the SQL is never a variable of this program.
+        connection.execute("SET python_enable_replacements = false")
         table = _run(path, script, connection)
     _check_columns(path, table.column_names, names)
     return typed_rows(path, table, names)
