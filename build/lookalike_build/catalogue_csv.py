@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames, TextRows
 
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
 _INTEGER = "^(0|[1-9][0-9]{0,18})$"
 
 
@@ -38,6 +39,9 @@ def read_csv(path: Path, names: ColumnNames) -> pa.Table:
 
 
 def _places(path: Path, header: list[str], names: ColumnNames) -> list[int]:
+    for mark, marks in _OTHER_MARKS.items():
+        if len(header) == 1 and mark in header[0]:
+            raise CatalogueError(path, [f"line 1: fields stand between {marks}, expected commas"])
     problems = [
         f"line 1: the header has {header.count(name) or 'no'} column {name}, expected one"
         for name in names

@@ -47,29 +47,34 @@ def _run(path: Path, script: str, connection: "duckdb.DuckDBPyConnection") -> pa
     """The rows of the last statement, after all that stand before it."""
     import duckdb
 
-    running, where = script, ""
     try:
         statements = connection.extract_statements(script)
-        rows = [duckdb.ExpectedResultType.QUERY_RESULT]
-        if not statements or statements[-1].expected_result_type != rows:
-            raise CatalogueError(path, ["its last statement gives no rows; end it with a SELECT"])
-        for number, statement in enumerate(statements, 1):
-            running, where = statement.query, f"statement {number}: "
-            connection.execute(statement)
-        return connection.to_arrow_table()
     except duckdb.Error as error:
-        raise CatalogueError(path, [where + _message(str(error), running)]) from None
-    except RuntimeError:  # Ctrl-C; without this DuckDB ends its query before the process can end
-        connection.interrupt()
-        raise KeyboardInterrupt from None
+        line = re.search(r"^LINE (\d+):", str(error), re.MULTILINE)
+        where = f"line {line[1]}" if line else "cannot be read as SQL"
+        raise CatalogueError(path, [f"{where}: {_message(error, script)}"]) from None
+    rows = [duckdb.ExpectedResultType.QUERY_RESULT]
+    if not statements or statements[-1].expected_result_type != rows:
+        raise CatalogueError(path, ["its last statement gives no rows; end it with a SELECT"])
+    for number, statement in enumerate(statements, 1):
+        try:
+            connection.execute(statement)
+            if number == len(statements):
+                table = connection.to_arrow_table()
+        except duckdb.Error as error:
+            problem = f"statement {number}: {_message(error, statement.query)}"
+            raise CatalogueError(path, [problem]) from None
+        except RuntimeError:
+            # Ctrl-C. Unless told so too, the query goes on and closing waits for its end.
+            connection.interrupt()
+            raise KeyboardInterrupt from None
+    return table
 
 
-def _message(message: str, sql: str) -> str:
+def _message(error: Exception, sql: str) -> str:
     """What DuckDB says of `sql`, in one line, without the passwords that `sql` may hold."""
-    text = _without_secrets(message, sql).strip().split("\n\n")[0]
-    if line := re.search(r"^LINE (\d+):", message, re.MULTILINE):
-        text = f"line {line[1]}: {text}"
-    return textwrap.shorten(text, _MAX_MESSAGE, placeholder=" …")
+    paragraph = _without_secrets(str(error), sql).strip().split("\n\n")[0]
+    return textwrap.shorten(paragraph, _MAX_MESSAGE, placeholder=" …")
 
 
 def _without_secrets(message: str, sql: str) -> str:
@@ -80,7 +85,11 @@ def _without_secrets(message: str, sql: str) -> str:
     for literal in re.findall(r"'((?:[^']|'')+)'", sql):
         if _SECRET.search(literal):
             message = message.replace(literal.replace("''", "'"), "…")
-    return re.sub(r'"([^"]+)"', lambda quoted: '"…"' if quoted[1] in plain else quoted[0], message)
+
+    def hidden(quoted: re.Match[str]) -> str:
+        return '"…"' if quoted[1] in plain or "@" in quoted[1] else quoted[0]
+
+    return re.sub(r'"([^"]+)"', hidden, message)
 
 
 def _check_columns(path: Path, found: list[str], names: ColumnNames) -> None:
