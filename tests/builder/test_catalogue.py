@@ -218,7 +218,7 @@ def test_an_image_may_be_a_url(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["catalogue.jsonl", "c.NDJSON", "c.json", "c.txt"])
 def test_json_lines_are_read_whatever_else_they_hold(tmp_path: Path, name: str) -> None:
-    lines = [
+    lines: list[str | bytes] = [
         b"\xef\xbb\xbf" + row("ü", 2, "b.jpg").encode() + b"\r",
         "  \r",
         "",
