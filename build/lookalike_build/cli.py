@@ -12,7 +12,7 @@ from lookalike import __version__
 from lookalike.arguments import whole_number
 from lookalike.manifest import ReleaseError
 from lookalike.root import ReleaseRoot, RootError
-from lookalike_build.catalogue import CatalogueError, read_catalogue
+from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.extract import Outcome, Product, extract
 from lookalike_build.extractor import (
     GRAPHDEF,
@@ -90,8 +90,16 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "catalogue",
         type=_file,
         metavar="CATALOGUE",
-        help="CSV or Parquet file with product_id, category_id and image (a path, relative to it)",
+        help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
+        "product_id, category_id and image (a URL, or a path relative to it)",
     )
+    for name in COLUMNS:
+        added.add_argument(
+            f"--{name.replace('_', '-')}-column",
+            default=name,
+            metavar="COLUMN",
+            help=f"what the catalogue calls {name}",
+        )
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
     )
@@ -177,7 +185,8 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
-    catalogue = read_catalogue(options.catalogue)
+    names = ColumnNames(*(getattr(options, f"{name}_column") for name in COLUMNS))
+    catalogue = read_catalogue(options.catalogue, names)
     extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
     shown = 0
 
