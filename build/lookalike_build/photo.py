@@ -5,6 +5,7 @@ Importing this module sets Pillow's limits, and silences its warnings, for the w
 """
 
 import io
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,14 @@ JPEG_OR_PNG = "jpeg-or-png-1"
 MAX_PHOTO_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 
+# As a JPEG can have. Between the two passes that shrink a picture it is as long as it was in one
+# direction: of a file of 100 KB, 1 x 100,000,000 pixels, that would be 120 GB.
+MAX_SIDE = 65_535
+
+# Each goes over all of a JPEG's pixels, in a file of 64 MiB for an hour together. Programs write a
+# dozen at most.
+MAX_SCANS = 100
+
 # Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
@@ -44,6 +53,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _JPEG = b"\xff\xd8\xff"
 _MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
+
+# Behind a scan's coded pixels, in which 0xFF is followed by 0 or a restart's number.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 _MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 
@@ -93,8 +105,8 @@ def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
     The whole picture is stretched to the square, as the paper's graph does, by a bilinear filter
     that spans all the pixels it stands for.
 
-    Raises PhotoError where it is another format, has more than `MAX_PIXELS`, is truncated or cannot
-    be decoded, and nothing else.
+    Raises PhotoError where it is another format, has more than `MAX_PIXELS` or `MAX_SIDE`, would
+    take very long, is truncated or cannot be decoded, and nothing else.
     """
     with _reasons(data):
         return _decode(data)
@@ -110,7 +122,7 @@ def to_jpeg_or_png(data: bytes) -> bytes:
     Raises PhotoError where `decode_photo` does.
     """
     with _reasons(data):
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = _open(data)
         if data.startswith(_JPEG):
             picture.draft(None, (1, 1))  # reads all of the file, and makes few pixels of it
             picture.load()
@@ -128,6 +140,8 @@ def _reasons(data: bytes) -> Iterator[None]:
         raise PhotoError("file is empty")
     try:
         yield
+    except PhotoError:
+        raise
     except UnidentifiedImageError as error:
         is_known = data.startswith(_MAGICS)
         reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"
@@ -144,7 +158,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _decode(data: bytes) -> npt.NDArray[np.uint8]:
-    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    picture = _open(data)
     # JPEG only: decode at 1/2, 1/4 or 1/8, which costs a fraction and keeps two pixels for each
     # one that is needed. `box` leaves out what rounding up added at the right and the bottom.
     drafted = picture.draft(None, (2 * SIDE, 2 * SIDE))
@@ -154,6 +168,33 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
     # first.
     square = _to_srgb(square, picture.info.get("icc_profile"))
     return np.array(_turn(square, picture.info.get("exif", b"")), dtype=np.uint8)
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture in `data`, not decoded yet; PhotoError where that would take too much."""
+    _check_effort(data)
+    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if max(picture.size) > MAX_SIDE:
+        raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
+    return picture
+
+
+def _check_effort(data: bytes) -> None:
+    """Raise PhotoError where Pillow would do the same work again and again."""
+    if data.startswith(_MAGICS[0]) and _n_scans(data) > MAX_SCANS:
+        raise PhotoError(f"more than {MAX_SCANS} scans")
+    # One is allowed, which Pillow unpacks up to MAX_TEXT_CHUNK; a few may be there by chance.
+    if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
+        raise PhotoError("many colour profiles")
+
+
+def _n_scans(data: bytes) -> int:
+    """How many scans a JPEG has up to its end mark."""
+    n_scans, place = 0, 2
+    while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
+        n_scans += marker[1] == b"\xda"
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return n_scans
 
 
 def _over_white(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from PIL import Image, ImageCms
 from lookalike_build import photo
 from lookalike_build.photo import (
     MAX_PHOTO_BYTES,
+    MAX_SCANS,
+    MAX_SIDE,
     SIDE,
     PhotoError,
     decode_photo,
@@ -415,6 +418,20 @@ BOMBS = {
 }
 
 
+def animated_webp(width: int, height: int) -> bytes:
+    """An animation on a canvas of that size, of which its frame is one pixel."""
+    frame = encoded(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
+    canvas = b"\2\0\0\0" + b"".join((side - 1).to_bytes(3, "little") for side in (width, height))
+    file = b"WEBP"
+    for name, body in (b"VP8X", canvas), (b"ANIM", bytes(6)), (b"ANMF", bytes(16) + frame):
+        file += name + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(file)) + file
+
+
+BOMBS["WebP canvas"] = animated_webp(16_384, 16_384)
+BOMBS["long WebP canvas"] = animated_webp(2**24, 255)
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb_is_rejected_by_its_header(name: str) -> None:
     assert reason(BOMBS[name]) == "more than 100000000 pixels"
@@ -427,6 +444,71 @@ def test_as_many_pixels_as_allowed_are_decoded(name: str, monkeypatch: pytest.Mo
     decode_photo(data)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 299)
     assert "more than" in reason(data)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_very_long_picture_is_rejected(turned: bool) -> None:
+    for length, is_fit in (MAX_SIDE, True), (MAX_SIDE + 1, False):
+        picture = Image.new("1", (1, length) if turned else (length, 1))
+        if is_fit:
+            decode_photo(encoded(picture))
+        else:
+            assert reason(encoded(picture)) == "more than 65535 pixels wide or high"
+    assert reason(animated_webp(2**24, 5)) == "more than 65535 pixels wide or high"
+
+
+def zeros(n_megabytes: int) -> bytes:
+    """That many MiB of zeros, in zlib's form but for their checksum."""
+    packer = zlib.compressobj()
+    head = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + block * (n_megabytes - 1)
+
+
+def test_only_what_a_picture_needs_is_unpacked() -> None:
+    bomb = png(8, 0, b"\0").replace(zlib.compress(b"\0\0"), zeros(512))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    decode_photo(bomb.replace(b"\0\0\0\x0aIDAT", struct.pack(">I4s", len(zeros(512)), b"IDAT")))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("chunk", "head"),
+    [("zTXt", b"name\0\0"), ("iTXt", b"name\0\1\0\0\0"), ("iCCP", b"name\0\0")],
+)
+def test_bomb_beside_the_picture_is_rejected(chunk: str, head: bytes) -> None:
+    assert reason(png(8, 0, b"\0", 1, **{chunk: head + zeros(512)})).startswith(
+        "broken: Decompressed data too large"
+    )
+
+
+def test_profiles_without_number_are_rejected() -> None:
+    data = profiled(SWAPPED)
+    end = data.index(b"IDAT") - 4
+    start = data.index(b"iCCP") - 4
+    assert difference(decode_photo(data[:start] + data[start:end] * 9 + data[end:]), GREEN) <= 4
+    assert reason(data[:start] + data[start:end] * 200 + data[end:]) == "many colour profiles"
+
+
+def with_scans(data: bytes, n_more: int) -> bytes:
+    """Repeat a JPEG's last scan."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * n_more + data[-2:]
+
+
+def test_scans_without_number_are_rejected() -> None:
+    data = encoded(soft(40, 30), "JPEG", progressive=True)
+    n_scans = data.count(b"\xff\xda")
+    decode_photo(with_scans(data, MAX_SCANS - n_scans))
+    assert reason(with_scans(data, MAX_SCANS + 1 - n_scans)) == "more than 100 scans"
+
+
+def test_only_a_pictures_own_scans_count() -> None:
+    """A thumbnail may be in front of it, a video behind."""
+    data = encoded(soft(40, 30), "JPEG", progressive=True)
+    many = with_scans(data, 200)
+    assert np.array_equal(decode_photo(with_segment(data, 0xE1, many[:60_000])), decode_photo(data))
+    assert np.array_equal(decode_photo(data + many), decode_photo(data))
 
 
 # Reading
