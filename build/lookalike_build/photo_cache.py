@@ -79,7 +79,8 @@ class PhotoCache:
             # Whatever else is in the folder is none of ours.
             photos = [name for name in names if _PHOTO.fullmatch(name)]
             shorts = np.array([_short(name) for name in photos], np.uint64)
-            unused = list(compress(photos, np.isin(shorts, kept, invert=True)))
+            absent = np.searchsorted(kept, shorts) == np.searchsorted(kept, shorts, "right")
+            unused = list(compress(photos, absent))
             for name in [*unused, *filter(_PART.fullmatch, names)]:
                 Path(folder, name).unlink(missing_ok=True)
             n_removed += len(unused)

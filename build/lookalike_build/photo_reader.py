@@ -159,6 +159,7 @@ _PASSING_ERRORS: list[tuple[type[Exception], str]] = [
     (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT_S:g} s"),
     (TimeoutError, "not read in time"),
     (aiohttp.ClientConnectorDNSError, "the server's name is unknown"),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses"),
     (aiohttp.ClientResponseError, "the server's answer is not HTTP"),
     (aiohttp.ClientPayloadError, "the server's answer is cut or broken"),
     (aiohttp.ServerDisconnectedError, "the server closed the connection"),
