@@ -37,7 +37,7 @@ MAX_WAIT_S = 30.0
 
 MAX_REDIRECTS = 5
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://")
 
 # Statuses below 500 that another attempt may change.
 _PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
