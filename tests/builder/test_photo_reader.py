@@ -401,7 +401,7 @@ def test_reader_works_in_another_process_and_leaves_quietly(
         "sys.stdout.buffer.write(given[0].read(given[1]))"
     )
     run = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore:::PIL", "-c", program],
+        [sys.executable, "-W", "default", "-c", program],
         input=pickle.dumps((caching, shop.url)),
         capture_output=True,
         check=True,
