@@ -181,7 +181,7 @@ def _open(data: bytes) -> Image.Image:
 
 def _check_effort(data: bytes) -> None:
     """Raise PhotoError where Pillow would do the same work again and again."""
-    if data.startswith(_MAGICS[0]) and _n_scans(data) > MAX_SCANS:
+    if data.startswith(_JPEG) and _n_scans(data) > MAX_SCANS:
         raise PhotoError(f"more than {MAX_SCANS} scans")
     # One is allowed, which Pillow unpacks up to MAX_TEXT_CHUNK; a few may be there by chance.
     if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
