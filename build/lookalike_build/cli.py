@@ -23,10 +23,11 @@ from lookalike_build.extractor import (
     Precision,
     WeightsError,
 )
-from lookalike_build.features import REJECTED, FeatureError, FeatureStore
+from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureStore
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.local_engine import LocalEngine
-from lookalike_build.photo_reader import PhotoReader
+from lookalike_build.photo_cache import PhotoCache
+from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
 
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
@@ -126,6 +127,36 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "hardware has it (%(default)s)",
     )
     added.add_argument(
+        "--timeout",
+        type=_number(3600, least=0.1),
+        default=30.0,
+        metavar="SECONDS",
+        help="what one attempt to read a photo from a URL may take (%(default)s)",
+    )
+    added.add_argument(
+        "--retries",
+        type=whole_number(0, 100),
+        default=2,
+        metavar="N",
+        help="further attempts where a server is busy or cannot be reached (%(default)s)",
+    )
+    added.add_argument(
+        "--connections",
+        type=whole_number(1, 1024),
+        default=32,
+        metavar="N",
+        help="photos from URLs that are read at a time (%(default)s)",
+    )
+    cache = added.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where photos from URLs are kept, so that only what has changed is downloaded again; one "
+        f"folder a catalogue ({PHOTOS}/ in the feature store)",
+    )
+    cache.add_argument("--no-cache", action="store_true", help="keep no photos from URLs")
+    added.add_argument(
         "--max-rejected",
         type=_number(100),
         default=5.0,
@@ -196,23 +227,35 @@ def _extract(options: argparse.Namespace) -> None:
         if shown <= _MAX_SHOWN:
             print(f"rejected product {product.product_id}: {reason}", file=sys.stderr)
 
-    with progress("extract", catalogue.rows.num_rows) as done:
+    images = catalogue.rows["image"]
+    urls = has_urls(images)
+    cache = _cache(options) if urls and not options.no_cache else None
+    reader = PhotoReader(catalogue.folder, options.timeout, options.retries, cache)
+    with progress("extract", len(images)) as done:
         outcome = extract(
             catalogue,
-            LocalEngine(extractor),
-            PhotoReader(catalogue.folder),
+            LocalEngine(extractor, options.connections if urls else 0),
+            reader,
             extractor.model,
             extractor.n_dims,
             options.features,
             done,
             reject,
         )
+    if cache:
+        cache.prune(images.to_pylist())
     seconds = time.monotonic() - started
     print(
         f"{outcome.n_products} products = {outcome.n_extracted} extracted + {outcome.n_known} known"
         f" + {outcome.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
     )
     _judge(outcome, options)
+
+
+def _cache(options: argparse.Namespace) -> PhotoCache:
+    cache = PhotoCache(options.cache or options.features / PHOTOS)
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
@@ -257,13 +300,15 @@ def _model(text: str) -> str:
     raise argparse.ArgumentTypeError(f'must be {INCEPTION_V3} or {GRAPHDEF}FILE, not "{text}"')
 
 
-def _number(most: float) -> Callable[[str], float]:
-    """An argparse type: a number from 0 to `most`."""
+def _number(most: float, least: float = 0) -> Callable[[str], float]:
+    """An argparse type: a number from `least` to `most`."""
 
     def parse(text: str) -> float:
         with suppress(ValueError):
-            if 0 <= float(text) <= most:
+            if least <= float(text) <= most:
                 return float(text)
-        raise argparse.ArgumentTypeError(f'must be a number from 0 to {most:g}, not "{text}"')
+        raise argparse.ArgumentTypeError(
+            f'must be a number from {least:g} to {most:g}, not "{text}"'
+        )
 
     return parse

@@ -6,7 +6,7 @@
     DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
                                        extracted
     DIR/unfinished.sqlite              what an extraction that has not ended has so far
-    DIR/photos/                        photos from URLs, see `lookalike_build.photo_reader`
+    DIR/photos/                        photos from URLs, see `lookalike_build.photo_cache`
 
 Columns of a category's file: `product_id`, `category_id` (int64 or string), `photo_sha256` (string,
 hexadecimal), `model` (string, ``name digest``) and `features` (fixed_size_list<float32>[n_dims]).
@@ -37,6 +37,7 @@ from lookalike.root import sync
 STORE = "store.json"
 REJECTED = "rejected.csv"
 CATEGORIES = "categories"
+PHOTOS = "photos"
 FORMAT = 1
 ROW_GROUP = 1024
 """Rows that are written, and can be read, together."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import SimpleQueue
+from threading import BoundedSemaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,16 +33,20 @@ class _Loaded(NamedTuple):
 class LocalEngine:
     """The `Engine` of one process: threads read and decode ahead while the network works.
 
-    `n_threads` is how many photos are read at a time.
+    `n_readers` is how many photos are read at a time: more than there are CPUs where that is mostly
+    waiting. They are decoded by `n_cpus` at a time.
     """
 
-    def __init__(self, extractor: Extractor, n_threads: int | None = None) -> None:
+    def __init__(self, extractor: Extractor, n_readers: int = 0, n_cpus: int | None = None) -> None:
+        n_cpus = n_cpus or os.cpu_count() or 1
         self._extractor = extractor
-        self._n_threads = n_threads or os.cpu_count() or 1
+        self._n_readers = max(n_readers, n_cpus)
+        # A decoded photo takes up to a gigabyte until it is shrunk.
+        self._decoding = BoundedSemaphore(n_cpus)
 
     def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
         """Photos to features, as `Engine` says."""
-        loading, staging = ThreadPoolExecutor(self._n_threads), ThreadPoolExecutor(1)
+        loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
         batches = _Batches(self._extractor, staging)
         try:
             for row, loaded in self._loaded(loading, rows, reader, known):
@@ -61,7 +66,7 @@ class LocalEngine:
     ) -> Iterator[tuple[int, _Loaded]]:
         """Photos as they come: one that takes long does not hold up the others."""
         finished: SimpleQueue[tuple[int, Future[_Loaded]]] = SimpleQueue()
-        most = max(_AHEAD * self._extractor.batch, 2 * self._n_threads)
+        most = max(_AHEAD * self._extractor.batch, 2 * self._n_readers)
         remaining = iter(rows)
         under_way = 0
         while True:
@@ -79,7 +84,8 @@ class LocalEngine:
         try:
             data = reader.read(image)
             digest = hashlib.sha256(data).hexdigest()
-            prepared = None if digest in known else self._extractor.prepare(data)
+            with self._decoding:
+                prepared = None if digest in known else self._extractor.prepare(data)
         except PhotoError as error:
             return _Loaded("", None, error.reason)
         return _Loaded(digest, prepared, "")

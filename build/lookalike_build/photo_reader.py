@@ -20,6 +20,8 @@ from urllib.parse import unquote
 
 import aiohttp
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.asyn import sync
 from yarl import URL
 
@@ -37,7 +39,7 @@ MAX_WAIT_S = 30.0
 
 MAX_REDIRECTS = 5
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://")
+_SCHEME = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
 
 # Statuses below 500 that another attempt may change.
 _PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
@@ -75,7 +77,7 @@ class PhotoReader:
 
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit."""
-        given = _SCHEME.match(image)
+        given = re.match(_SCHEME, image)
         if given is None:
             return read_photo(self.folder / image)
         scheme = given[1].lower()
@@ -141,6 +143,11 @@ class PhotoReader:
             function = getattr(store, f"_{name}")
             return sync(store.loop, function, *args, **kwargs, timeout=self.timeout_s)
         return getattr(store, name)(*args, **kwargs)
+
+
+def has_urls(images: pa.ChunkedArray) -> bool:
+    """Whether any of a catalogue's images (strings) is a URL."""
+    return bool(pc.any(pc.match_substring_regex(images, _SCHEME)).as_py())
 
 
 # What no other attempt would change, and how to say it. The order matters, here and below: some
