@@ -108,7 +108,7 @@ def extract(
         extraction = _Extraction(catalogue, had, writer)
         images = catalogue.rows["image"]
         rows = ((row, image.as_py()) for row, image in enumerate(images))
-        for results in engine(rows, reader, had.known):
+        for results in filter(None, engine(rows, reader, had.known)):
             for result in extraction.take(results):
                 reject(extraction.product(result.row), result.reason)
             done(len(results))

@@ -3,15 +3,22 @@
 import csv
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 import lookalike
 import lookalike_build
+from extraction import MeanColour, Row, paint, write_catalogue
 from lookalike.root import ReleaseRoot
 from lookalike_build.cli import main
 from lookalike_build.drawing import draw_catalogue
+from lookalike_build.extractor import ExtractorSettings
+from lookalike_build.features import FeatureStore
 from support import integer_catalogue, write_store
 
 
@@ -29,6 +36,12 @@ from support import integer_catalogue, write_store
         (
             ["extract", __file__, "--features", "f", "--model", "graphdef:g", "--weights", "w"],
             "not allowed with argument --model",
+        ),
+        (["extract", __file__, "--features", "f", "--timeout", "0"], "a number from 0.1 to 3600"),
+        (["extract", __file__, "--features", "f", "--connections", "0"], "from 1 to 1024"),
+        (
+            ["extract", __file__, "--features", "f", "--cache", "c", "--no-cache"],
+            "not allowed with",
         ),
         (["index", "--features", "f"], "required: --root"),
         (
@@ -105,6 +118,64 @@ def test_without_the_builders_packages_it_says_what_to_install(tmp_path: Path) -
     assert run.returncode == 1
     assert run.stderr.endswith("is missing; run: pip install 'lookalike[build]'\n")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_catalogue_may_have_its_own_column_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    catalogue = tmp_path / "shop.jsonl"
+    catalogue.write_text(
+        f'{{"sku": "a-1", "shelf": 7, "photo": "{paint(tmp_path, "a.png", (1, 2, 3))}"}}'
+    )
+    columns = ["--product-id-column=sku", "--category-id-column=shelf", "--image-column=photo"]
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f"), *columns]) == 0
+    assert FeatureStore.open(tmp_path / "f").read(7).product_ids == ["a-1"]
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
+    assert "shop.jsonl: line 1: has no field product_id" in capsys.readouterr().err
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server that serves the test's folder."""
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    rows: list[Row] = [(i, 1, f"{web}/{paint(tmp_path, f'{i}.png', (i, 0, 0))}") for i in range(9)]
+    store = tmp_path / "f"
+
+    def extract(*arguments: str) -> str:
+        catalogue = str(write_catalogue(tmp_path, rows))
+        assert main(["extract", catalogue, "--features", str(store), *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "9 products = 9 extracted + 0 known + 0 rejected" in extract()
+    assert len(list((store / "photos").rglob("*.photo"))) == 9
+    (tmp_path / "3.png").unlink()  # gone
+    assert "9 products = 0 extracted + 8 known + 1 rejected" in extract("--max-rejected", "50")
+    rows[3:] = []
+    assert "3 products = 0 extracted + 3 known + 0 rejected" in extract()
+    assert len(list((store / "photos").rglob("*.photo"))) == 3
+    store = tmp_path / "other"
+    assert "3 products = 3 extracted" in extract("--no-cache")
+    assert not (store / "photos").exists()
+    assert "3 products = 0 extracted + 3 known" in extract("--cache", str(tmp_path / "kept"))
+    assert len(list((tmp_path / "kept").rglob("*.photo"))) == 3
 
 
 @pytest.mark.tensorflow
