@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 METRIC: Final = "angular"
 MANIFEST: Final = "manifest.json"
 PRODUCT_IDS: Final = "product_ids.npy"
@@ -124,7 +124,8 @@ class CategoryEntry:
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
-    where there are no neighbours to find.
+    where there are no neighbours to find. `made_with` is the builder's word for its method and
+    settings: of the same features, the same text makes the same category.
     """
 
     category_id: Id
@@ -136,6 +137,7 @@ class CategoryEntry:
     search_k: int
     recall: float | None
     recall_sample: int
+    made_with: str
     files: Mapping[str, FileEntry]
 
 
@@ -228,6 +230,7 @@ class _ManifestReader:
             search_k=self.whole(entry, "search_k", 1, MAX_ANNOY),
             recall=self.recall(entry),
             recall_sample=self.whole(entry, "recall_sample", 0),
+            made_with=self.text(entry, "made_with"),
             files={name: self.file(files[name]) for name in FILES},
         )
 

@@ -275,16 +275,19 @@ def _index(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root)
     settings = IndexSettings(options.trees, options.neighbours, options.seed, options.recall)
     with progress("index", sum(store.categories.values())) as done:
-        name, new = index(store, root, settings, done)
-    for entry in root.manifest(name).categories:
+        published = index(store, root, settings, done)
+    categories = root.manifest(published.release).categories
+    for entry in categories:
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
         print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
     with root.lock():
         removed = root.prune(options.keep)
     if removed:
         print(f"old releases removed: {', '.join(removed)}")
-    what = "published and made current" if new else "unchanged: it holds this already"
-    print(f"release {name} {what}, in {time.monotonic() - started:.1f} s")
+    unchanged = published.n_unchanged
+    print(f"{len(categories) - unchanged} categories indexed, {unchanged} unchanged")
+    what = "published and made current" if published.new else "unchanged: it holds this already"
+    print(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
 
 
 def _file(text: str) -> Path:

@@ -1,20 +1,22 @@
 """Indexing: a feature store becomes a checked, published release."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.manifest import METRIC, Id
+from lookalike.manifest import METRIC
 from lookalike.root import ReleaseRoot
 from lookalike.vector_index import Distances, Items, VectorIndex
 from lookalike_build.features import FeatureError, Features, FeatureSource
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.projection import Projected, project
-from lookalike_build.staging import Staging, Tuned
+from lookalike_build.staging import CategoryWriter, Published, Staging, Tuned, Written
 
+METHOD = 1
+"""Raised when the same features and settings come to make other files."""
 RECALL_SAMPLE = 100
 _TREES_COST = 5
 _ROUNDING = 1e-6
@@ -29,18 +31,25 @@ class IndexSettings:
     seed: int = 1
     recall: float = 0.95
 
+    @property
+    def made_with(self) -> str:
+        """What the manifest says of how a category was made; see `CategoryEntry`."""
+        settings = (f"{name} {value}" for name, value in asdict(self).items())
+        return ", ".join([f"method {METHOD}", *settings])
+
 
 def index(
     store: FeatureSource,
     root: ReleaseRoot,
     settings: IndexSettings,
     done: Callable[[int], object] = lambda _: None,
-) -> tuple[str, bool]:
+) -> Published:
     """Make a release of all of `store` and publish it under `root`.
 
-    Returns its name and whether it is new: where the current release holds the same already, that
-    stays. The same features and settings give the same bytes. `done` hears how many more products
-    are finished. Raises FeatureError, ReleaseError or RootError; the current release then stays.
+    A category whose features and settings are those of the current release is taken over from there;
+    where that holds for all of them, it stays current. The same features and settings give the same
+    bytes. `done` hears how many more products are finished. Raises FeatureError, ReleaseError or
+    RootError; the current release then stays.
     """
     if not store.categories:
         raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
@@ -48,28 +57,32 @@ def index(
     with root.lock():
         staging = Staging(root)
         try:
-            for category_id in store.categories:
-                _index_category(staging, store, category_id, settings, done)
-            return staging.publish(store.model, store.n_dims, store.id_types)
+            categories = [
+                _index_category(staging.category(category_id), store, settings, done)
+                for category_id in store.categories
+            ]
+            return staging.publish(store.model, store.n_dims, store.id_types, categories)
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
 
 
 def _index_category(
-    staging: Staging,
+    writer: CategoryWriter,
     store: FeatureSource,
-    category_id: Id,
     settings: IndexSettings,
     done: Callable[[int], object],
-) -> None:
-    features = staging.new_category(category_id, store.categories[category_id], store.n_dims)
-    product_ids = store.read(category_id, features).product_ids
+) -> Written:
+    features = writer.begin(store.categories[writer.category_id], store.n_dims)
+    writer.add_ids(store.read(writer.category_id, features).product_ids)
+    if same := writer.take_over(settings.made_with):
+        done(len(features))
+        return same
     k = min(settings.neighbours, len(features) - 1)
-    table = exact_neighbours(features, k, done, staging.folder(category_id))
+    table = exact_neighbours(features, k, done, writer.folder)
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
     tuned = tune(features, projected, annoy, table, settings)
-    staging.add_category(category_id, product_ids, table, projected, annoy, tuned)
+    return writer.add_index(table, projected, annoy, tuned, settings.made_with)
 
 
 def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:

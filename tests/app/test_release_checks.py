@@ -591,6 +591,7 @@ TEXTS: Final[list[Steps]] = [
     *((name,) for name in ("metric", "release", "category_id_type", "product_id_type")),
     ("model", "name"),
     ("model", "digest"),
+    (*SECOND, "made_with"),
     (*OF_FILE, "sha256"),
     (*OF_FILE, "ends_sha256"),
 ]
@@ -605,6 +606,7 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     *((steps, MISSING) for steps in (*NUMBERS, *TEXTS, *HOLDERS) if steps != SECOND),
     (("format",), 0),
     (("format",), 1),
+    (("format",), 2),
     (("metric",), "euclidean"),
     (("release",), "../x"),
     (("release",), ""),
@@ -633,6 +635,7 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     ((*SECOND, "recall"), 1.1),
     ((*SECOND, "recall"), math.inf),
     ((*SECOND, "recall"), 10**400),
+    ((*SECOND, "made_with"), "\ud800"),
     ((*SECOND, "files"), []),
     ((*OF_FILE, "n_bytes"), 0),
 ]
@@ -724,7 +727,7 @@ def test_a_category_id_that_looks_like_a_path_leads_nowhere(
         b"{}{}",
         b"\xff\xfe",
         b'{"format": "\xff"}',
-        b'{"format": 2, "metric": "angular\x00"}',
+        b'{"format": 3, "metric": "angular\x00"}',
         b"9" * 10_000,
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,

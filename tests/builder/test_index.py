@@ -1,18 +1,24 @@
 """Indexing: what a release holds, that it is reproducible, and what is refused."""
 
+import errno
 import hashlib
+import json
+import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import lookalike_build.index
 from lookalike.manifest import FEATURES, INDEX, MANIFEST, PROJECTION, Manifest
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.vector_index import node_dtype
 from lookalike_build.features import FeatureError, FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
+from lookalike_build.neighbours import exact_neighbours
 from support import (
     MODEL,
     Catalogue,
@@ -114,7 +120,7 @@ def test_indexing_what_is_current_already_changes_nothing(
 ) -> None:
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (before, False)
+    assert index(store, root, IndexSettings()) == (before, False, 4)
     assert root.names() == [before]
 
 
@@ -126,6 +132,109 @@ def test_unchanged_categories_are_hard_links(root: ReleaseRoot, tmp_path: Path) 
         for path in (current(root) / category).iterdir():
             assert path.samefile(before / category / path.name)
     assert not (current(root) / "2" / "index.ann").samefile(before / "2" / "index.ann")
+
+
+@pytest.fixture
+def indexed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the categories whose neighbours are looked for from now on."""
+    sizes: list[int] = []
+
+    def spy(features: Any, *rest: Any) -> Any:
+        sizes.append(len(features))
+        return exact_neighbours(features, *rest)
+
+    monkeypatch.setattr(lookalike_build.index, "exact_neighbours", spy)
+    return sizes
+
+
+def test_only_what_has_changed_is_indexed(
+    root: ReleaseRoot, tmp_path: Path, indexed: list[int]
+) -> None:
+    before = root.manifest(current(root).name).categories
+    features = integer_catalogue()[1][1].copy()
+    features[17, 3] += 1
+    product_ids, unchanged = integer_catalogue()[2]
+    changed: Catalogue = {
+        1: (list(range(100, 160)), features),
+        2: ([*product_ids[:-1], 1], unchanged),
+        40: integer_catalogue()[40],
+        50: integer_catalogue()[40],
+    }
+    done: list[int] = []
+    store = write_store(tmp_path / "features", changed)
+    published = index(store, root, IndexSettings(), done.append)
+    assert published == (root.current(), True, 1)
+    assert indexed == [60, 7, 300]
+    assert sum(done) == 60 + 7 + 300 + 300
+    categories = root.manifest(published.release).categories
+    assert [entry.category_id for entry in categories] == [1, 2, 40, 50]
+    assert categories[2] == before[3]
+
+
+def test_what_is_taken_over_makes_the_release_that_indexing_all_makes(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
+    publish(root.path, changed, tmp_path / "features")
+    publish(tmp_path / "anew", changed, tmp_path / "features")
+    one, other = current(root), current(ReleaseRoot(tmp_path / "anew"))
+    assert digests(one) == digests(other)
+    assert Manifest.read(one).content_digest() == Manifest.read(other).content_digest()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"n_trees": 9}, {"neighbours": 99}, {"seed": 2}, {"recall": 0.94}]
+)
+def test_other_settings_index_everything_and_share_the_features(
+    root: ReleaseRoot, tmp_path: Path, indexed: list[int], setting: dict[str, Any]
+) -> None:
+    before = current(root)
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings(**setting)) == (root.current(), True, 0)
+    assert indexed == [60, 7, 1, 300]
+    assert (current(root) / "40" / FEATURES).samefile(before / "40" / FEATURES)
+
+
+def test_another_method_indexes_everything(
+    root: ReleaseRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = root.current()
+    monkeypatch.setattr(lookalike_build.index, "METHOD", -1)
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
+    assert root.current() != before
+
+
+def test_where_links_cannot_be_made_files_are_copied(
+    root: ReleaseRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    before = current(root)
+    changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
+    store = write_store(tmp_path / "features", changed)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 3)
+    assert len(list(root.check(current(root).name))) == 4
+    assert (current(root) / "40" / INDEX).stat().st_ino != (before / "40" / INDEX).stat().st_ino
+    assert index(store, root, IndexSettings()) == (root.current(), False, 4)
+
+
+def test_a_release_of_another_format_is_followed_by_one_of_this(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    path = current(root) / MANIFEST
+    document = json.loads(path.read_text())
+    document["format"] = 2
+    for entry in document["categories"]:
+        del entry["made_with"]
+    path.write_text(json.dumps(document))
+    before = root.current()
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
+    assert root.current() != before
+    assert len(list(root.check(current(root).name))) == 4
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
@@ -165,8 +274,8 @@ def test_many_categories_need_no_more_open_files_than_few(tmp_path: Path) -> Non
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 40, limits[1]))
     try:
         root = ReleaseRoot(tmp_path / "r")
-        name, _ = index(store, root, IndexSettings())
-        assert len(list(root.check(name))) == 40
+        published = index(store, root, IndexSettings())
+        assert len(list(root.check(published.release))) == 40
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -226,7 +335,7 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
     assert root.current() == before
     assert root.names() == [before]
     assert not root.staging.exists()
-    assert index(store, root, IndexSettings()) == (root.current(), True)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
 
 
 def test_one_writer_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:

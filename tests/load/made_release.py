@@ -36,18 +36,20 @@ def make_release(
     root.create()
     with root.lock():
         staging = Staging(root)
+        categories = []
         for number, n_items in enumerate(sizes, 1):
             rng = np.random.default_rng(number)
-            features = staging.new_category(number, n_items, n_dims)
+            writer = staging.category(number)
+            features = writer.begin(n_items, n_dims)
             rng.random(dtype=np.float32, out=features)
             projected = project(features)
             annoy = build_annoy(projected.items, IndexSettings(n_trees=1))
-            ids = FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64)
+            writer.add_ids(FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64))
             table = _table(n_items, k, step, rng)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            staging.add_category(number, ids, table, projected, annoy, tuned)
-        name, _ = staging.publish(Model("random", "sha256:0"), n_dims, ("integer", "integer"))
-    return name
+            categories.append(writer.add_index(table, projected, annoy, tuned, "made"))
+        model = Model("random", "sha256:0")
+        return staging.publish(model, n_dims, ("integer", "integer"), categories).release
 
 
 def _table(n_items: int, k: int, step: int, rng: np.random.Generator) -> tuple[Items, Distances]:
