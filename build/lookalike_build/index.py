@@ -1,6 +1,6 @@
 """Indexing: a feature store becomes a checked, published release."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -38,18 +38,31 @@ class IndexSettings:
         return ", ".join([f"method {METHOD}", *settings])
 
 
+Done = Callable[[int], object]
+Engine = Callable[[FeatureSource, IndexSettings, Sequence[CategoryWriter], Done], list[Written]]
+"""Calls `index_category` with each of the writers, in any order; the results, in any order."""
+
+
+def index_here(
+    store: FeatureSource, settings: IndexSettings, writers: Sequence[CategoryWriter], done: Done
+) -> list[Written]:
+    """The local engine: one category after the other, each on all cores."""
+    return [index_category(store, settings, writer, done) for writer in writers]
+
+
 def index(
     store: FeatureSource,
     root: ReleaseRoot,
     settings: IndexSettings,
-    done: Callable[[int], object] = lambda _: None,
+    done: Done = lambda _: None,
+    engine: Engine = index_here,
 ) -> Published:
     """Make a release of all of `store` and publish it under `root`.
 
     A category whose features and settings are those of the current release is taken over from there;
     where that holds for all of them, it stays current. The same features and settings give the same
-    bytes. `done` hears how many more products are finished. Raises FeatureError, ReleaseError or
-    RootError; the current release then stays.
+    bytes. `done` hears how many more products are finished. Raises FeatureError, ReleaseError,
+    RootError, or what the engine raises; the current release then stays.
     """
     if not store.categories:
         raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
@@ -57,21 +70,21 @@ def index(
     with root.lock():
         staging = Staging(root)
         try:
-            categories = [
-                _index_category(staging.category(category_id), store, settings, done)
-                for category_id in store.categories
-            ]
+            writers = [staging.category(category_id) for category_id in store.categories]
+            written = {one.entry.category_id: one for one in engine(store, settings, writers, done)}
+            categories = [written[category_id] for category_id in store.categories]
             return staging.publish(store.model, store.n_dims, store.id_types, categories)
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
 
 
-def _index_category(
-    writer: CategoryWriter,
+def index_category(
     store: FeatureSource,
     settings: IndexSettings,
-    done: Callable[[int], object],
+    writer: CategoryWriter,
+    done: Done = lambda _: None,
 ) -> Written:
+    """Index one category, or take it over unchanged; done again from the start, the same comes out."""
     features = writer.begin(store.categories[writer.category_id], store.n_dims)
     writer.add_ids(store.read(writer.category_id, features).product_ids)
     if same := writer.take_over(settings.made_with):

@@ -1,4 +1,4 @@
-"""Ray, connected for as long as it is needed. It is imported only here and where it is used."""
+"""Ray, connected for as long as it is needed; it is imported only then."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     machine alone, started here and ended with the context. ``import ray`` within. Tasks find their
     modules and files where this process does, on each machine. Raises ClusterError.
     """
-    # Read at import: nothing is reported to Ray's makers.
+    # Nothing is reported to the makers of Ray.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
