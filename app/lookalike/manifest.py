@@ -47,9 +47,12 @@ class ReleaseError(Exception):
     """A release that must not be served: `file` (relative to its folder) and `reason`."""
 
     def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"{file}: {reason}")
+        super().__init__(file, reason)  # as `args`, with which another process makes it again
         self.file = file
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
 
 
 def is_release_name(name: str) -> bool:

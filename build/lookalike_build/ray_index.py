@@ -63,10 +63,10 @@ def _result(ended: Any, writer: CategoryWriter) -> Written:
     try:
         written: Written = ray.get(ended)
     except RayTaskError as error:
-        if isinstance(error.cause, ModuleNotFoundError):
-            missing = f"{error.cause.name} is missing on a machine of the Ray cluster"
-            way_out = "run there: pip install 'lookalike[build,ray]'"
-            raise ClusterError(f"{category}: {missing}; {way_out}") from error
+        if isinstance(error.cause, RayError | RuntimeError):  # Ray could not start the task
+            what = str(error.cause).strip().splitlines()[-1]
+            way_out = "every machine of the cluster needs this version of lookalike[build,ray]"
+            raise ClusterError(f"{category}: {what}; {way_out}") from error
         raise error.cause from error
     except RayError as error:
         raise ClusterError(f"{category}: {str(error).strip().splitlines()[0]}") from error

@@ -1,6 +1,7 @@
 """Indexing on Ray: the release that the local engine makes, whatever becomes of the workers."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 from ray import cloudpickle
 
 import lookalike_build.ray_index
-from lookalike.manifest import Id, Manifest
+from lookalike.manifest import Id, Manifest, ReleaseError
 from lookalike.root import ReleaseRoot
 from lookalike_build.features import CategoryFeatures, FeatureError, Features, FeatureStore
 from lookalike_build.index import IndexSettings, index
@@ -39,6 +40,16 @@ class DeadlyStore(FeatureStore):
             life.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return read
+
+
+@dataclass(frozen=True)
+class FailingStore(FeatureStore):
+    """Fails to read with `error`."""
+
+    error: Exception
+
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        raise self.error
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,11 +120,20 @@ def test_unfit_features_leave_the_current_release(root: ReleaseRoot, tmp_path: P
     assert not root.staging.exists()
 
 
-def test_a_lost_store_is_said_in_one_line(root: ReleaseRoot, tmp_path: Path) -> None:
-    store = write_store(tmp_path / "lost", integer_catalogue())
-    (tmp_path / "lost" / "categories" / "2.parquet").unlink()
-    with pytest.raises(FeatureError, match=r"2.parquet: is missing"):
-        index(store, root, IndexSettings(), engine=index_on_ray)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ReleaseError("1/index.ann", "is bad"), "1/index.ann: is bad"),
+        (OSError(28, "No space left on device", "x"), "[Errno 28] No space left on device: 'x'"),
+    ],
+)
+def test_what_a_task_raises_comes_out_as_itself(
+    root: ReleaseRoot, tmp_path: Path, error: Exception, said: str
+) -> None:
+    store = write_store(tmp_path / "features", integer_catalogue())
+    failing = FailingStore(**vars(store), error=error)
+    with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
+        index(failing, root, IndexSettings(), engine=index_on_ray)
 
 
 def test_where_no_cluster_answers_it_says_so() -> None:
