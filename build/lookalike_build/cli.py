@@ -285,7 +285,7 @@ def _index(options: argparse.Namespace) -> None:
     if removed:
         print(f"old releases removed: {', '.join(removed)}")
     unchanged = published.n_unchanged
-    print(f"{len(categories) - unchanged} categories indexed, {unchanged} unchanged")
+    print(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
     what = "published and made current" if published.new else "unchanged: it holds this already"
     print(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
 

@@ -142,3 +142,12 @@ def test_where_no_cluster_answers_it_says_so() -> None:
         ray_cluster("127.0.0.1:1"),
     ):
         pass
+
+
+def test_where_ray_is_missing_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ClusterError, match=r"^ray is missing; run: pip install 'lookalike\[ray\]'$"),
+        ray_cluster(None),
+    ):
+        pass
