@@ -49,7 +49,7 @@ _RESULTS = pa.schema(
 
 _STALLED = (
     "no worker has done its share for half an hour: either the cluster has no worker to spare "
-    "(`ray status` tells) or there is a photo that ends each worker, which `--engine local` would name"
+    "(`ray status` tells) or there is a photo that ends each worker"
 )
 
 
