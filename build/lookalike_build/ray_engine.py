@@ -33,6 +33,8 @@ from lookalike_build.ray_cluster import ClusterError, ray_cluster
 # Eight batches of the network: little is lost by a last one that is not full, or to be done again.
 CPU_SHARE = 256
 GPU_SHARE = 1024
+# What a worker with the network is seen to need, and somewhat more: 2.7 GB, most of it TensorFlow's.
+WORKER_BYTES = 3 * 2**30
 # Photos read at a time by a CPU, which mostly waits for a file server.
 _READ_AHEAD = 4
 
@@ -47,6 +49,10 @@ _RESULTS = pa.schema(
     }
 )
 
+_NO_ROOM = (
+    f"no machine of the Ray cluster has room for a worker, a CPU or GPU and {WORKER_BYTES // 2**30} GiB "
+    "of memory; where it adds machines when needed, say how many workers there are to be"
+)
 _STALLED = (
     "no worker has done its share for half an hour: either the cluster has no worker to spare "
     "(`ray status` tells) or there is a photo that ends each worker"
@@ -57,8 +63,8 @@ class RayEngine:
     """The `Engine` of the Ray cluster at `address`; see `lookalike_build.ray_cluster`.
 
     `make_extractor` is pickled and called in each worker; what it makes must be of `model`.
-    `n_workers` work at a time: by default as many as the cluster has GPUs or, without any, CPUs. A
-    worker takes one of these, and no more threads than that has CPUs.
+    `n_workers` work at a time: by default as many as the cluster has GPUs or, without any, CPUs, if
+    its memory suffices. The network in a worker takes as many threads as the worker has CPUs.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class RayEngine:
         from ray.data import ActorPoolStrategy, from_arrow
 
         n_workers = self._n_workers or worker.n_workers
+        if not n_workers:
+            raise ClusterError(_NO_ROOM)
         yield from (
             from_arrow(shares)
             .map_batches(
@@ -119,6 +127,7 @@ class RayEngine:
                 compute=ActorPoolStrategy(size=min(n_workers, len(shares))),
                 num_cpus=worker.n_cpus,
                 num_gpus=worker.n_gpus,
+                memory=WORKER_BYTES,
             )
             .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         )
@@ -176,12 +185,16 @@ class _Needs(NamedTuple):
         machines = [node["Resources"] for node in nodes if node["Alive"]]
         with_gpu = [machine for machine in machines if machine.get("GPU")]
         if not with_gpu:
-            n_workers = sum(int(machine.get("CPU", 0)) for machine in machines)
-            return cls(1, 0, max(1, n_workers), CPU_SHARE)
+            return cls(1, 0, sum(_room(machine, "CPU") for machine in machines), CPU_SHARE)
         # A GPU is fed by its part of its machine's CPUs.
         n_cpus = min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpu)
-        n_workers = sum(int(machine["GPU"]) for machine in with_gpu)
+        n_workers = sum(_room(machine, "GPU") for machine in with_gpu)
         return cls(max(1, int(n_cpus)), 1, n_workers, GPU_SHARE)
+
+
+def _room(machine: dict[str, float], unit: str) -> int:
+    """How many workers that take one `unit` each find room in a machine."""
+    return int(min(machine.get(unit, 0), machine.get("memory", 0) // WORKER_BYTES))
 
 
 def _shares(rows: Rows, size: int) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo import decode_photo
 from lookalike_build.photo_reader import PhotoReader
 from lookalike_build.ray_cluster import ClusterError
-from lookalike_build.ray_engine import RayEngine, _Needs
+from lookalike_build.ray_engine import CPU_SHARE, GPU_SHARE, WORKER_BYTES, RayEngine, _Needs
 
 # Ray Data warns of its own defaults.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
@@ -190,18 +190,30 @@ def test_what_is_wrong_in_a_worker_is_said_as_it_is(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_cluster_without_room_for_a_worker_is_not_waited_for(
+    cluster: Any, folder: Path, rows: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "WORKER_BYTES", 2**60)
+    engine = RayEngine(MeanColour, MODEL, cluster.address)
+    with pytest.raises(ClusterError, match="no machine of the Ray cluster has room"):
+        list(engine(rows, PhotoReader(folder), KnownPhotos()))
+
+
 @pytest.mark.parametrize(
     ("machines", "needs"),
     [
-        ([{"CPU": 8.0}, {"CPU": 4.0}], _Needs(1, 0, 12, ray_engine.CPU_SHARE)),
-        ([{"CPU": 8.0}, {"CPU": 12.0, "GPU": 2.0}], _Needs(6, 1, 2, ray_engine.GPU_SHARE)),
-        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}], _Needs(1, 1, 3, 1024)),
-        ([{"memory": 1.0}], _Needs(1, 0, 1, ray_engine.CPU_SHARE)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], _Needs(1, 0, 12, CPU_SHARE)),
+        ([{"CPU": 8.0}, {"CPU": 12.0, "GPU": 2.0}], _Needs(6, 1, 2, GPU_SHARE)),
+        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}], _Needs(1, 1, 3, GPU_SHARE)),
+        ([{"CPU": 8.0, "memory": 2.5 * WORKER_BYTES}, {"CPU": 1.0}], _Needs(1, 0, 3, CPU_SHARE)),
+        ([{"CPU": 8.0, "GPU": 2.0, "memory": WORKER_BYTES}], _Needs(4, 1, 1, GPU_SHARE)),
+        ([{"CPU": 0.0}, {"CPU": 4.0, "memory": 2.0**30}], _Needs(1, 0, 0, CPU_SHARE)),
     ],
 )
 def test_a_worker_takes_a_gpu_with_its_part_of_the_cpus_or_a_cpu(
     machines: list[dict[str, float]], needs: _Needs
 ) -> None:
-    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
-    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    memory = 100.0 * WORKER_BYTES
+    nodes = [{"Alive": True, "Resources": {"memory": memory, **machine}} for machine in machines]
+    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": memory}}
     assert _Needs.of([*nodes, dead]) == needs

@@ -55,4 +55,4 @@ def _on_a_core(taken: Path) -> Extractor:
             (taken / str(core)).touch(exist_ok=False)
             os.sched_setaffinity(0, {core})
             break
-    return ExtractorSettings(UNTRAINED).make()
+    return ExtractorSettings(weights=UNTRAINED).make()
