@@ -50,8 +50,9 @@ _RESULTS = pa.schema(
 )
 
 _NO_ROOM = (
-    f"no machine of the Ray cluster has room for a worker, a CPU or GPU and {WORKER_BYTES // 2**30} GiB "
-    "of memory; where it adds machines when needed, say how many workers there are to be"
+    "no machine of the Ray cluster has room for a worker, which takes a CPU or GPU and "
+    f"{WORKER_BYTES // 2**30} GiB of memory; where it adds machines when needed, say how many workers "
+    "there are to be"
 )
 _STALLED = (
     "no worker has done its share for half an hour: either the cluster has no worker to spare "
