@@ -235,6 +235,6 @@ def _silence() -> None:
     import ray.data
 
     log = logging.getLogger(ray.data.__name__)
-    for handler in log.handlers:
+    for handler in [*log.handlers]:
         if handler.name == "console":
             log.removeHandler(handler)
