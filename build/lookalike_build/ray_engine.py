@@ -35,8 +35,6 @@ CPU_SHARE = 256
 GPU_SHARE = 1024
 # What a worker with the network is seen to need, and somewhat more: 2.7 GB, most of it TensorFlow's.
 WORKER_BYTES = 3 * 2**30
-# Photos read at a time by a CPU, which mostly waits for a file server.
-_READ_AHEAD = 4
 
 _SHARE = pa.schema({"row": pa.int64(), "image": pa.string()})
 _RESULTS = pa.schema(
@@ -65,7 +63,8 @@ class RayEngine:
 
     `make_extractor` is pickled and called in each worker; what it makes must be of `model`.
     `n_workers` work at a time: by default as many as the cluster has GPUs or, without any, CPUs, if
-    its memory suffices. The network in a worker takes as many threads as the worker has CPUs.
+    its memory suffices. A worker computes on its CPUs alone and reads `n_readers` photos at a time,
+    as in `LocalEngine`.
     """
 
     def __init__(
@@ -74,11 +73,13 @@ class RayEngine:
         model: Model,
         address: str | None = None,
         n_workers: int | None = None,
+        n_readers: int = 0,
     ) -> None:
         self._make_extractor = make_extractor
         self._model = model
         self._address = address
         self._n_workers = n_workers
+        self._n_readers = n_readers
 
     def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
         """Photos to features, as `Engine` says, a share at a time.
@@ -122,7 +123,13 @@ class RayEngine:
             from_arrow(shares)
             .map_batches(
                 _Worker,
-                fn_constructor_args=(self._make_extractor, self._model, data, worker.n_cpus),
+                fn_constructor_args=(
+                    self._make_extractor,
+                    self._model,
+                    data,
+                    self._n_readers,
+                    worker.n_cpus,
+                ),
                 batch_size=None,  # a share: what a worker gives for it is one block
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=min(n_workers, len(shares))),
@@ -138,7 +145,12 @@ class _Worker:
     """A process of the cluster, with its own extractor; `data` is Ray's name for what all share."""
 
     def __init__(
-        self, make_extractor: Callable[[], Extractor], model: Model, data: Any, n_cpus: int
+        self,
+        make_extractor: Callable[[], Extractor],
+        model: Model,
+        data: Any,
+        n_readers: int,
+        n_cpus: int,
     ) -> None:
         # TensorFlow reads them when it starts, and else takes all CPUs of the machine.
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -155,7 +167,7 @@ class _Worker:
                     f"{socket.gethostname()} makes features of {extractor.model}, not of {model}; "
                     "it needs the same lookalike and the same weights as this machine"
                 )
-            self._engine = LocalEngine(extractor, _READ_AHEAD * n_cpus)
+            self._engine = LocalEngine(extractor, n_readers, n_cpus)
         except Exception as error:
             self._failure = error
 
