@@ -13,23 +13,27 @@ from lookalike.arguments import whole_number
 from lookalike.manifest import ReleaseError
 from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
-from lookalike_build.extract import Outcome, Product, extract
+from lookalike_build.extract import Engine, Outcome, Product, extract
 from lookalike_build.extractor import (
     GRAPHDEF,
     IMAGENET,
     INCEPTION_V3,
     UNTRAINED,
+    Extractor,
     ExtractorSettings,
     Precision,
     WeightsError,
 )
-from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureStore
+from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
+from lookalike_build.ray_cluster import ClusterError, ray_cluster
+from lookalike_build.staging import Published
 
+LOCAL, RAY = "local", "ray"
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 _MAX_SHOWN = 10
 
@@ -40,6 +44,7 @@ class TooManyRejected(Exception):  # noqa: N818
 
 _FAILURES = (
     CatalogueError,
+    ClusterError,
     FeatureError,
     ReleaseError,
     RootError,
@@ -115,6 +120,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     network.add_argument(
         "--weights",
+        type=_weights,
         default=IMAGENET,
         help=f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
         "Keras weights file of InceptionV3; default: %(default)s",
@@ -146,6 +152,13 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=32,
         metavar="N",
         help="photos from URLs that are read at a time (%(default)s)",
+    )
+    _add_engine(added, "extract")
+    added.add_argument(
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="networks at work on the Ray cluster (one for each of its GPUs or, without any, CPUs)",
     )
     cache = added.add_mutually_exclusive_group()
     cache.add_argument(
@@ -211,14 +224,38 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="N",
         help="releases to keep; older ones are removed, the current one never (%(default)s)",
     )
+    _add_engine(added, "index")
     added.set_defaults(run=_index)
+
+
+def _add_engine(added: argparse.ArgumentParser, what: str) -> None:
+    added.add_argument(
+        "--engine",
+        choices=(LOCAL, RAY),
+        default=LOCAL,
+        help=f"where to {what}: on this machine, or on the machines of a Ray cluster (%(default)s)",
+    )
+    added.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="the Ray cluster (that of RAY_ADDRESS, else a Ray of this machine alone)",
+    )
+    added.set_defaults(parser=added)
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    for name in ("ray_address", "workers"):
+        if options.engine != RAY and getattr(options, name, None) is not None:
+            options.parser.error(f"argument --{name.replace('_', '-')}: only with --engine {RAY}")
 
 
 def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
+    _check_engine(options)
     names = ColumnNames(*(getattr(options, f"{name}_column") for name in COLUMNS))
     catalogue = read_catalogue(options.catalogue, names)
-    extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
+    settings = ExtractorSettings(options.model, options.weights, options.precision)
+    extractor = settings.make() if options.engine == LOCAL else settings.make_off_gpu()
     shown = 0
 
     def reject(product: Product, reason: str) -> None:
@@ -230,11 +267,12 @@ def _extract(options: argparse.Namespace) -> None:
     images = catalogue.rows["image"]
     urls = has_urls(images)
     cache = _cache(options) if urls and not options.no_cache else None
-    reader = PhotoReader(catalogue.folder, options.timeout, options.retries, cache)
+    reader = PhotoReader(catalogue.folder.absolute(), options.timeout, options.retries, cache)
+    n_readers = options.connections if urls else 0
     with progress("extract", len(images)) as done:
         outcome = extract(
             catalogue,
-            LocalEngine(extractor, options.connections if urls else 0),
+            _extraction_engine(options, settings, extractor, n_readers),
             reader,
             extractor.model,
             extractor.n_dims,
@@ -252,8 +290,19 @@ def _extract(options: argparse.Namespace) -> None:
     _judge(outcome, options)
 
 
+def _extraction_engine(
+    options: argparse.Namespace, settings: ExtractorSettings, extractor: Extractor, n_readers: int
+) -> Engine:
+    if options.engine == LOCAL:
+        return LocalEngine(extractor, n_readers)
+    from lookalike_build.ray_engine import RayEngine
+
+    address, n_workers = options.ray_address, options.workers
+    return RayEngine(settings.make, extractor.model, address, n_workers, n_readers)
+
+
 def _cache(options: argparse.Namespace) -> PhotoCache:
-    cache = PhotoCache(options.cache or options.features / PHOTOS)
+    cache = PhotoCache((options.cache or options.features / PHOTOS).absolute())
     cache.folder.mkdir(parents=True, exist_ok=True)
     return cache
 
@@ -271,11 +320,12 @@ def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
 
 def _index(options: argparse.Namespace) -> None:
     started = time.monotonic()
-    store = FeatureStore.open(options.features)
-    root = ReleaseRoot(options.root)
+    _check_engine(options)
+    store = FeatureStore.open(options.features.absolute())
+    root = ReleaseRoot(options.root.absolute())
     settings = IndexSettings(options.trees, options.neighbours, options.seed, options.recall)
     with progress("index", sum(store.categories.values())) as done:
-        published = index(store, root, settings, done)
+        published = _indexed(options, store, root, settings, done)
     categories = root.manifest(published.release).categories
     for entry in categories:
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
@@ -290,6 +340,21 @@ def _index(options: argparse.Namespace) -> None:
     print(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
 
 
+def _indexed(
+    options: argparse.Namespace,
+    store: FeatureSource,
+    root: ReleaseRoot,
+    settings: IndexSettings,
+    done: Callable[[int], object],
+) -> Published:
+    if options.engine == LOCAL:
+        return index(store, root, settings, done)
+    with ray_cluster(options.ray_address):
+        from lookalike_build.ray_index import index_on_ray
+
+        return index(store, root, settings, done, index_on_ray)
+
+
 def _file(text: str) -> Path:
     path = Path(text)
     if not path.is_file():
@@ -297,8 +362,16 @@ def _file(text: str) -> Path:
     return path
 
 
+def _weights(text: str) -> str:
+    # Absolute: a worker on another machine has another working folder.
+    return text if text in (IMAGENET, UNTRAINED) else str(Path(text).absolute())
+
+
 def _model(text: str) -> str:
-    if text == INCEPTION_V3 or text.removeprefix(GRAPHDEF) not in ("", text):
+    file = text.removeprefix(GRAPHDEF)
+    if file not in ("", text):
+        return f"{GRAPHDEF}{Path(file).absolute()}"
+    if text == INCEPTION_V3:
         return text
     raise argparse.ArgumentTypeError(f'must be {INCEPTION_V3} or {GRAPHDEF}FILE, not "{text}"')
 

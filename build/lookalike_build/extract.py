@@ -6,7 +6,7 @@ becomes a file when its last product is done, so a run that is killed goes on wh
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,9 @@ class Engine(Protocol):
     before the next is asked for. Of photos in `known` it gives no features.
     """
 
-    def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:  # noqa: D102
-        ...
+    def __call__(  # noqa: D102
+        self, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Generator[list[Result], None, None]: ...
 
 
 @dataclass
@@ -108,10 +109,11 @@ def extract(
         extraction = _Extraction(catalogue, had, writer)
         images = catalogue.rows["image"]
         rows = ((row, image.as_py()) for row, image in enumerate(images))
-        for results in filter(None, engine(rows, reader, had.known)):
-            for result in extraction.take(results):
-                reject(extraction.product(result.row), result.reason)
-            done(len(results))
+        with closing(engine(rows, reader, had.known)) as given:
+            for results in filter(None, given):
+                for result in extraction.take(results):
+                    reject(extraction.product(result.row), result.reason)
+                done(len(results))
         extraction.report(folder / REJECTED)
         writer.finish()
         had.discard_unfinished()

@@ -59,7 +59,7 @@ class ExtractorSettings:
 
     def make(self) -> Extractor:
         """Load the network; WeightsError."""
-        # Only now, as TensorFlow takes seconds.
+        # Imported only now, as TensorFlow takes seconds.
         if self.model.startswith(GRAPHDEF):
             from lookalike_build.frozen_graph import FrozenGraph
 
@@ -67,3 +67,10 @@ class ExtractorSettings:
         from lookalike_build.network import Network
 
         return Network(self.weights, precision=self.precision)
+
+    def make_off_gpu(self) -> Extractor:
+        """Load the network and leave this machine's GPUs, if any, to other processes."""
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+        return self.make()

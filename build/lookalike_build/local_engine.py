@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import SimpleQueue
@@ -44,7 +44,9 @@ class LocalEngine:
         # A decoded photo takes up to a gigabyte until it is shrunk.
         self._decoding = BoundedSemaphore(n_cpus)
 
-    def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
+    def __call__(
+        self, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Generator[list[Result], None, None]:
         """Photos to features, as `Engine` says."""
         loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
         batches = _Batches(self._extractor, staging)

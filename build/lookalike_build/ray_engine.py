@@ -81,7 +81,9 @@ class RayEngine:
         self._n_workers = n_workers
         self._n_readers = n_readers
 
-    def __call__(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
+    def __call__(
+        self, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Generator[list[Result], None, None]:
         """Photos to features, as `Engine` says, a share at a time.
 
         Raises what making the extractor raises in a worker, and ClusterError.

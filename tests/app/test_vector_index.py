@@ -29,7 +29,9 @@ def test_what_is_found_is_the_brute_force_ranking(trees: bool, n: int) -> None:
         assert len(items) == n
         assert np.isin(order[:n], items).mean() > 0.9
         ranks = np.argsort(order)[items]
-        assert np.all(np.diff(ranks) > 0)
+        assert len(np.unique(ranks)) == n
+        # In their order, but for distances closer than float32 rounds, which it may do either way.
+        assert np.all(np.diff(distances[ranks]) > -1e-7)
         np.testing.assert_allclose(found, distances[ranks], atol=1e-6)
 
 
