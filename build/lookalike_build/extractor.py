@@ -70,7 +70,10 @@ class ExtractorSettings:
 
     def make_off_gpu(self) -> Extractor:
         """Load the network and leave this machine's GPUs, if any, to other processes."""
-        import tensorflow as tf
+        from lookalike_build.network import quiet
 
-        tf.config.set_visible_devices([], "GPU")
+        with quiet():
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")
         return self.make()
