@@ -34,7 +34,7 @@ def read_csv(path: Path, names: ColumnNames) -> pa.Table:
             rows.refuse(reader.line_num, f"not CSV: {error}")
     table = rows.finish()
     for place, name in enumerate(COLUMNS[:2]):
-        table = table.set_column(place, name, _ids(table[name]))
+        table = table.set_column(place, name, typed_ids(table[name]))
     return table
 
 
@@ -52,7 +52,8 @@ def _places(path: Path, header: list[str], names: ColumnNames) -> list[int]:
     return [header.index(name) for name in names]
 
 
-def _ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def typed_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids as int64 if all are whole numbers without leading zeros, otherwise as strings."""
     if not pc.all(pc.match_substring_regex(texts, _INTEGER)).as_py():
         return texts
     try:

@@ -113,8 +113,8 @@ class FeatureWriter:
             "format": FORMAT,
             "model": {"name": model.name, "digest": model.digest},
             "n_dims": n_dims,
-            "category_id_type": _id_type(category_id_type),
-            "product_id_type": _id_type(product_id_type),
+            "category_id_type": id_type(category_id_type),
+            "product_id_type": id_type(product_id_type),
             "categories": self._entries,
         }
         # A folder that is ours alone: what is stale in it is removed.
@@ -267,19 +267,13 @@ class FeatureStore:
         if file.metadata.num_rows != expected:
             found = file.metadata.num_rows
             raise FeatureError(f"{path}: has {found} products, {STORE} says {expected}")
-        found_type = _id_type(file.schema_arrow.field("product_id").type)
+        found_type = id_type(file.schema_arrow.field("product_id").type)
         if found_type != self.id_types[1]:
             raise FeatureError(
                 f"{path}: product ids are of type {found_type}, {STORE} says otherwise"
             )
         ids = file.read(["product_id"])["product_id"].to_pylist()
-        order = sorted(range(len(ids)), key=lambda row: sort_key(ids[row]))
-        ids = [ids[row] for row in order]
-        for one, next_one in pairwise(ids):
-            if one == next_one:
-                raise FeatureError(f"{path}: product {one} is there more than once")
-        item_of_row = np.empty(len(ids), np.int64)
-        item_of_row[order] = np.arange(len(ids))
+        product_ids, item_of_row = ascending(path, ids, self.id_types[1])
         start = 0
         columns = ["product_id", "category_id", "model", "features"]
         for group in range(file.num_row_groups):
@@ -288,37 +282,60 @@ class FeatureStore:
                 rows = item_of_row[start : start + batch.num_rows]
                 features[rows] = self._check(path, batch, category_id)
                 start += batch.num_rows
-        integers = self.id_types[1] == "integer"
-        return CategoryFeatures(category_id, np.array(ids, np.int64) if integers else ids, features)
+        return CategoryFeatures(category_id, product_ids, features)
 
     def _check(self, path: Path, batch: pa.RecordBatch, category_id: Id) -> Features:
         """The batch's features (rows, n_dims) after every check that can name a product."""
-
-        def refuse(unfit: npt.ArrayLike, reason: str) -> None:
-            rows = np.flatnonzero(np.asarray(unfit))
-            if rows.size:
-                product_id = batch.column("product_id")[int(rows[0])].as_py()
-                raise FeatureError(f"{path}: product {product_id} {reason}")
-
+        product_ids = batch.column("product_id").to_pylist()
         model = model_text(self.model)
         categories, models = (batch.column(name).to_pylist() for name in ("category_id", "model"))
-        refuse([value != category_id for value in categories], f"is not of category {category_id}")
-        refuse([value != model for value in models], f"is of another model than {model}")
         column = batch.column("features")
         widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        refuse(
-            widths != self.n_dims,
-            f"has another number of features than {self.n_dims}",
-        )
+        for unfit, reason in (
+            ([value != category_id for value in categories], f"is not of category {category_id}"),
+            ([value != model for value in models], f"is of another model than {model}"),
+            (widths != self.n_dims, f"has another number of features than {self.n_dims}"),
+        ):
+            _refuse(path, product_ids, unfit, reason)
         features = features_of(column, self.n_dims)
-        refuse(~np.all(np.isfinite(features), axis=1), "has a NaN or infinite feature")
-        refuse(~np.any(features, axis=1), "has features that are all zero")
-        # Annoy keeps the squared length in float32.
-        with np.errstate(over="ignore", under="ignore"):
-            squared = np.einsum("ij,ij->i", features, features)
-        tiny = np.finfo(np.float32).tiny
-        refuse(~np.isfinite(squared) | (squared < tiny), "has a length that float32 cannot square")
+        refuse_unfit(path, product_ids, features)
         return features
+
+
+def ascending(
+    path: Path, product_ids: Sequence[Id], id_type: IdType
+) -> tuple[npt.NDArray[np.int64] | list[str], npt.NDArray[np.int64]]:
+    """Product ids in a release's order, and for each of those given its place there (its item).
+
+    FeatureError, naming `path`, if one is there more than once.
+    """
+    order = sorted(range(len(product_ids)), key=lambda row: sort_key(product_ids[row]))
+    ids = [product_ids[row] for row in order]
+    for one, next_one in pairwise(ids):
+        if one == next_one:
+            raise FeatureError(f"{path}: product {one} is there more than once")
+    item_of_row = np.empty(len(ids), np.int64)
+    item_of_row[order] = np.arange(len(ids))
+    integers = id_type == "integer"
+    return np.array(ids, np.int64) if integers else [str(one) for one in ids], item_of_row
+
+
+def refuse_unfit(path: Path, product_ids: Sequence[Id], features: Features) -> None:
+    """FeatureError for the first product whose features (n, n_dims) no release may hold."""
+    not_finite = ~np.all(np.isfinite(features), axis=1)
+    _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")
+    _refuse(path, product_ids, ~np.any(features, axis=1), "has features that are all zero")
+    # Annoy keeps the squared length in float32.
+    with np.errstate(over="ignore", under="ignore"):
+        squared = np.einsum("ij,ij->i", features, features)
+    unfit = ~np.isfinite(squared) | (squared < np.finfo(np.float32).tiny)
+    _refuse(path, product_ids, unfit, "has a length that float32 cannot square")
+
+
+def _refuse(path: Path, product_ids: Sequence[Id], unfit: npt.ArrayLike, reason: str) -> None:
+    rows = np.flatnonzero(np.asarray(unfit))
+    if rows.size:
+        raise FeatureError(f"{path}: product {product_ids[rows[0]]} {reason}")
 
 
 def _file_of(entry: Mapping[str, Id]) -> str:
@@ -341,7 +358,8 @@ def model_text(model: Model) -> str:
     return f"{model.name} {model.digest}"
 
 
-def _id_type(column: pa.DataType) -> IdType:
+def id_type(column: pa.DataType) -> IdType:
+    """The type of the ids in a column."""
     return "integer" if pa.types.is_integer(column) else "string"
 
 

@@ -1,6 +1,7 @@
 """The command lookalike-build: exit status, and one line that says what to do."""
 
 import csv
+import resource
 import subprocess
 import sys
 import threading
@@ -10,16 +11,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from annoy import AnnoyIndex
 
 import lookalike
 import lookalike_build
 from extraction import MeanColour, Row, paint, write_catalogue
+from lookalike.manifest import METRIC, Model
 from lookalike.root import ReleaseRoot
 from lookalike_build.cli import main
 from lookalike_build.drawing import draw_catalogue
 from lookalike_build.extractor import ExtractorSettings
 from lookalike_build.features import FeatureStore
-from support import integer_catalogue, write_store
+from support import integer_catalogue, random_features, write_store
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,11 @@ from support import integer_catalogue, write_store
             "whole number from 1 to 21474",
         ),
         (["index", "--features", "f", "--root", "r", "--recall", "2"], "a number from 0 to 1"),
+        (["adopt", "missing", "--root", "r"], "no such folder: missing"),
+        (["adopt", ".", "--root", "r", "--dims", "65537"], "whole number from 1 to 65536"),
+        (["adopt", ".", "--root", "r", "--model-name", "a\tb"], "must be printable text"),
+        (["adopt", ".", "--root", "r", "--trees", "0"], "whole number from 1 to 21474"),
+        (["export", "csv"], "required: --features"),
         (["guess"], "invalid choice: 'guess'"),
     ],
 )
@@ -65,7 +73,7 @@ def test_a_wrong_call_is_status_2(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["extract", "index"])
+@pytest.mark.parametrize("command", ["extract", "index", "adopt", "export"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
@@ -104,6 +112,51 @@ def test_index_publishes_says_so_and_keeps_as_many_as_asked(
     said = capsys.readouterr()
     assert "categories: 0 indexed, 4 unchanged" in said.out
     assert "unchanged: it holds this already" in said.out
+
+
+def test_what_export_writes_is_adopted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_store(tmp_path / "f", integer_catalogue())
+    assert main(["export", str(tmp_path / "csv"), "--features", str(tmp_path / "f")]) == 0
+    said = capsys.readouterr()
+    assert "368 products in 4 files" in said.out
+    assert "export: 368 of 368 products" in said.err
+    adopt = ["adopt", str(tmp_path / "csv"), "--root", str(tmp_path / "r")]
+    assert main(adopt) == 1
+    said = capsys.readouterr()
+    assert "features_1.csv: line 1: has 16 features, expected 2048" in said.err
+    assert said.err.count("\n") == 1
+    assert main([*adopt, "--dims", "16", "--neighbours", "5", "--model-name", "inception"]) == 0
+    assert "category 40: 300 products, k 5" in capsys.readouterr().out
+    root = ReleaseRoot(tmp_path / "r")
+    assert root.manifest(str(root.current())).model == Model("inception", "unknown")
+
+
+def test_adopt_says_how_many_items_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annoy = AnnoyIndex(16, METRIC)
+    for item, vector in zip((3, 9), random_features(2, 1), strict=True):
+        annoy.add_item(item, vector.tolist())
+    annoy.build(1)
+    annoy.save(str(tmp_path / "category_1.ann"))
+    root = tmp_path / "r"
+    assert main(["adopt", str(tmp_path), "--root", str(root), "--dims", "16"]) == 0
+    said = capsys.readouterr().out
+    assert "category 1: 8 items left out, which have no vector" in said
+    assert "category 1: 2 products" in said
+
+
+def test_a_full_disk_is_said_of_the_folder_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "f", integer_catalogue())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        assert main(["export", str(tmp_path / "csv"), "--features", str(tmp_path / "f")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"lookalike-build: {tmp_path / 'csv'}: File too large" in capsys.readouterr().err
 
 
 def test_without_the_builders_packages_it_says_what_to_install(tmp_path: Path) -> None:
