@@ -19,6 +19,8 @@ bench: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.bench
 
 bench-extract: venv
+	@$(BIN)/python -c 'import openvino' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@PYTHONPATH=tests $(BIN)/python -m load.extraction
 
 bench-scale: venv

@@ -61,10 +61,16 @@ def run(
     return run_again(catalogue, folder / "features", network, **heard), network
 
 
-def run_again(catalogue: Path, store: Path, network: MeanColour, **heard: Any) -> Outcome:
+def run_again(
+    catalogue: Path,
+    store: Path,
+    network: MeanColour,
+    engine: LocalEngine | None = None,
+    **heard: Any,
+) -> Outcome:
     return extract(
         read_catalogue(catalogue),
-        LocalEngine(network),
+        engine or LocalEngine(network),
         PhotoReader(catalogue.parent),
         network.model,
         network.n_dims,

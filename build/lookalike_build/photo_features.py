@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike_build.features import CATEGORIES, ROW_GROUP, FeatureError, Features, features_of
-from lookalike_build.known_photos import KnownPhotos
+from lookalike_build.known_photos import KnownPhotos, Places
 from lookalike_build.unfinished import Unfinished
 
 _UNFINISHED = 0
@@ -36,11 +36,8 @@ class PhotoFeatures:
         self._files: list[_FeatureFile] = []
         self._group = lru_cache(_GROUPS_KEPT)(self._read_group)
         self._unfinished = Unfinished(folder, model)
-        unfinished = self._unfinished.photos()
-        self.known = KnownPhotos().plus(unfinished, [_UNFINISHED] * len(unfinished))
         try:
-            for path in sorted((folder / CATEGORIES).glob("*.parquet")):
-                self._add_file(path)
+            self.known = self._all_known(folder / CATEGORIES)
         except BaseException:
             self.close()
             raise
@@ -57,7 +54,7 @@ class PhotoFeatures:
     def complete(self, path: Path, photo_sha256s: Sequence[str]) -> None:
         """The photos' features are in the category's file at `path`: find them there from now on."""
         if all(file.path != path for file in self._files):
-            self._add_file(path)
+            self.known = self.known.plus(*self._add_file(path))
         self._unfinished.remove(photo_sha256s)
 
     def close(self) -> None:
@@ -68,11 +65,24 @@ class PhotoFeatures:
         """Close; all that was asked for is in files that the store lists."""
         self._unfinished.discard()
 
-    def _add_file(self, path: Path) -> None:
+    def _all_known(self, categories: Path) -> KnownPhotos:
+        photos: list[str] = []
+        places = []
+        for path in sorted(categories.glob("*.parquet")):
+            of_file, where = self._add_file(path)
+            photos += of_file
+            places.append(where)
+        # Last, since what a file has too may be removed there: of a photo the first place counts.
+        unfinished = self._unfinished.photos()
+        places.append(np.full(len(unfinished), _UNFINISHED, np.int64))
+        return KnownPhotos().plus(photos + unfinished, np.concatenate(places))
+
+    def _add_file(self, path: Path) -> tuple[list[str], Places]:
+        """The photos whose features are in a file, and their places."""
         file = _FeatureFile(path)
         rows, photos = file.photos(self._model)
         self._files.append(file)
-        self.known = self.known.plus(photos, (len(self._files) << _ROW_BITS) | rows)
+        return photos, (len(self._files) << _ROW_BITS) | rows
 
     def _piece(self, photo_sha256s: Sequence[str]) -> Features:
         features = np.empty((len(photo_sha256s), self._n_dims), np.float32)

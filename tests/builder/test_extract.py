@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from extraction import BATCH, MeanColour, Row, paint, run, write_catalogue
+from extraction import BATCH, MeanColour, Row, paint, run, run_again, write_catalogue
 from lookalike.manifest import Id, Model
 from lookalike_build.catalogue import read_catalogue
 from lookalike_build.extract import Outcome, Product, extract
 from lookalike_build.features import REJECTED, FeatureError, FeatureStore
 from lookalike_build.local_engine import LocalEngine
+from lookalike_build.photo import decode_photo
 from lookalike_build.photo_reader import PhotoReader
+from lookalike_build.unfinished import Unfinished
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
@@ -193,6 +197,19 @@ def test_what_a_run_that_failed_had_extracted_is_kept(tmp_path: Path) -> None:
     assert left == {"categories", "rejected.csv", "store.json"}
 
 
+def test_a_photo_of_two_categories_is_found_when_one_was_complete_before_a_kill(
+    tmp_path: Path,
+) -> None:
+    """The kill comes between the file of a category and the removal of what is in it."""
+    rows: list[Row] = [(1, 1, paint(tmp_path, "a.png", (1, 1, 1))), (2, 2, "a.png")]
+    rows += [(10 + i, 2, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(BATCH)]
+    with pytest.raises(Cut), mock.patch.object(Unfinished, "remove", side_effect=Cut):
+        run(tmp_path, list(rows))
+    outcome, _ = run(tmp_path, list(rows))
+    assert outcome.n_products == outcome.n_extracted + outcome.n_known
+    assert features_in(tmp_path)[1, 1] == features_in(tmp_path)[2, 2] == [1, 1, 1, 1]
+
+
 def test_the_store_before_stands_until_the_new_one_is_complete(tmp_path: Path) -> None:
     rows = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
     run(tmp_path, list(rows))
@@ -240,6 +257,46 @@ def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
     extract(catalogue, engine, reader, network.model, 4, tmp_path / "features", done)
     assert features_in(tmp_path)[1, 0] == [0, 0, 0, 1]
     assert sum(heard) == len(rows)
+
+
+def test_a_batch_is_staged_while_the_network_works_on_the_one_before(tmp_path: Path) -> None:
+    rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
+    n_staged = threading.Semaphore(0)
+
+    class Overlapped(MeanColour):
+        def stage(self, photos: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+            n_staged.release()
+            return np.stack(photos)
+
+        def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            if len(self.batches) == 0:
+                for _ in range(2):  # this batch, and the next
+                    assert n_staged.acquire(timeout=30)
+            return super().features(photos)
+
+    outcome, network = run(tmp_path, list(rows), Overlapped())
+    assert (outcome.n_extracted, network.batches) == (3 * BATCH, [BATCH] * 3)
+
+
+def test_no_more_photos_are_decoded_at_a_time_than_there_are_cpus(tmp_path: Path) -> None:
+    rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(8 * BATCH)]
+    at_work: list[int] = []
+    most: list[int] = []
+
+    class Counted(MeanColour):
+        def prepare(self, data: bytes) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+            at_work.append(1)
+            most.append(len(at_work))
+            pixels = decode_photo(data)
+            at_work.pop()
+            return pixels
+
+    network = Counted()
+    catalogue = write_catalogue(tmp_path, list(rows))
+    engine = LocalEngine(network, n_readers=32, n_cpus=3)
+    outcome = run_again(catalogue, tmp_path / "features", network, engine)
+    assert outcome.n_extracted == len(rows)
+    assert max(most) <= 3
 
 
 def test_a_damaged_file_of_the_store_is_named(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lookalike_build import network as network_module
 from lookalike_build.extractor import IMAGENET, UNTRAINED, Precision, WeightsError
-from lookalike_build.network import N_DIMS, Network
+from lookalike_build.network import N_DIMS, Network, optimizer_options
 from lookalike_build.photo import SIDE
 
 pytestmark = [
@@ -70,6 +71,18 @@ def test_precision_is_mixed_by_itself_where_the_cpu_has_it(photos: np.ndarray) -
     precision: Precision = "mixed" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
     expected = features_of(Network(UNTRAINED, batch=4, precision=precision), photos)
     np.testing.assert_array_equal(features_of(Network(UNTRAINED, batch=4), photos), expected)
+
+
+def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(
+    untrained: Network, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Larger batches and float16, by itself; without a GPU TensorFlow leaves the float16 out."""
+    monkeypatch.setattr(network_module, "_has_gpu", lambda: True)
+    network = Network(UNTRAINED)
+    assert network.batch == 128
+    assert optimizer_options("auto") == {"auto_mixed_precision": True}
+    features = features_of(network, photos)
+    np.testing.assert_allclose(features, features_of(untrained, photos), rtol=1e-3, atol=1e-5)
 
 
 def test_the_same_weights_are_the_same_model_and_others_another(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from load.ray_extraction import extract_on_ray
 from load.serving import Verdict
 from lookalike_build.catalogue import COLUMNS, Catalogue, read_catalogue
 from lookalike_build.drawing import draw_catalogue
@@ -35,6 +36,7 @@ PREDICT, FLOAT32, OURS, OPENVINO, FILES = (
     "OpenVINO, bfloat16",
     "ours, from JPEG files",
 )
+RAY = {1: "Ray, 1 worker of a core", 2: "Ray, 2 workers of a core"}
 
 Photos = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -57,12 +59,15 @@ def main() -> None:
     network = Network(UNTRAINED)
     ways = the_ways(network)
     found = {name: way(photos) for name, way in ways.items()}  # and compile
-    rates: dict[str, list[float]] = {name: [] for name in (*ways, FILES)}
+    rates: dict[str, list[float]] = {name: [] for name in (*ways, FILES, *RAY.values())}
     for _ in range(options.rounds):
         for name, way in ways.items():
             rates[name].append(rate_of(len(photos), lambda way=way: way(photos)))  # type: ignore[misc]
         work = lambda: found.update({FILES: from_files(catalogue, network)})  # noqa: E731
         rates[FILES].append(rate_of(len(photos), work))
+        for n_workers, name in RAY.items():
+            found[name], rate = extract_on_ray(n_workers, images, catalogue.folder, network.model)
+            rates[name].append(rate)
     print_table(rates, found)
     judge(rates)
 
@@ -175,6 +180,7 @@ def judge(rates: dict[str, list[float]]) -> None:
         what = f"{OURS} / {OPENVINO}"
         print(Verdict(what, ratios(OURS, OPENVINO), lambda r: r >= 0.9, "0.9 or more"))
     print(Verdict(f"{FILES} / {OURS}", ratios(FILES, OURS), lambda r: r >= 0.9, "0.9 or more"))
+    print(f"{RAY[2]} / {RAY[1]}: {statistics.median(ratios(RAY[2], RAY[1])):.2f}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lookalike_build.photo_reader import PhotoReader
 
 # Smaller shares than the engine's own tell finer how fast they come; on one core they cost no more.
 SHARE = 64
-SHARES = 10
+SHARES = 8
 
 
 def extract_on_ray(
