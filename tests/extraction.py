@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ class MeanColour:
     model = Model("mean-colour", "sha256:1")
     n_dims = 4
     batch = BATCH
-    prepare = staticmethod(decode_photo)
-    stage = staticmethod(np.stack)
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+
+    def prepare(self, data: bytes) -> npt.NDArray[np.uint8]:
+        return decode_photo(data)
+
+    def stage(self, photos: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+        return np.stack(photos)
 
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.batches.append(len(photos))

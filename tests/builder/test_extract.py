@@ -284,7 +284,7 @@ def test_no_more_photos_are_decoded_at_a_time_than_there_are_cpus(tmp_path: Path
     most: list[int] = []
 
     class Counted(MeanColour):
-        def prepare(self, data: bytes) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        def prepare(self, data: bytes) -> npt.NDArray[np.uint8]:
             at_work.append(1)
             most.append(len(at_work))
             pixels = decode_photo(data)

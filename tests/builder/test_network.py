@@ -34,6 +34,11 @@ def features_of(network: Network, photos: np.ndarray) -> np.ndarray:
     return network.features(network.stage(list(photos)))
 
 
+def least_cosine(one: np.ndarray, other: np.ndarray) -> float:
+    cosines = np.sum(one * other, axis=1)
+    return float(np.min(cosines / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)))
+
+
 def test_features_are_the_pooling_layers(untrained: Network, photos: np.ndarray) -> None:
     """By Keras's own way: its preprocessing, its predict, the global average pooling."""
     import keras
@@ -60,9 +65,7 @@ def test_mixed_precision_hardly_moves_a_feature_and_leaves_float32_alone(
 ) -> None:
     before = features_of(untrained, photos)
     mixed = features_of(Network(UNTRAINED, batch=4, precision="mixed"), photos)
-    cosines = np.sum(before * mixed, axis=1)
-    cosines /= np.linalg.norm(before, axis=1) * np.linalg.norm(mixed, axis=1)
-    assert cosines.min() > 0.999
+    assert least_cosine(before, mixed) > 0.999
     np.testing.assert_array_equal(features_of(untrained, photos), before)
 
 
@@ -76,13 +79,12 @@ def test_precision_is_mixed_by_itself_where_the_cpu_has_it(photos: np.ndarray) -
 def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(
     untrained: Network, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Larger batches and float16, by itself; without a GPU TensorFlow leaves the float16 out."""
+    """Larger batches and mixed precision, by itself."""
     monkeypatch.setattr(network_module, "_has_gpu", lambda: True)
     network = Network(UNTRAINED)
     assert network.batch == 128
     assert optimizer_options("auto") == {"auto_mixed_precision": True}
-    features = features_of(network, photos)
-    np.testing.assert_allclose(features, features_of(untrained, photos), rtol=1e-3, atol=1e-5)
+    assert least_cosine(features_of(network, photos), features_of(untrained, photos)) > 0.999
 
 
 def test_the_same_weights_are_the_same_model_and_others_another(
