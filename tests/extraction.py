@@ -58,12 +58,12 @@ def paint(folder: Path, name: str, colour: tuple[int, int, int]) -> str:
 
 
 def run(
-    folder: Path, rows: list[Row], network: MeanColour | None = None, **heard: Any
+    folder: Path, rows: list[Row], network: MeanColour | None = None, **others: Any
 ) -> tuple[Outcome, MeanColour]:
     """Write the catalogue of `rows` and extract it into the store ``features`` beside it."""
     network = network or MeanColour()
     catalogue = write_catalogue(folder, rows)
-    return run_again(catalogue, folder / "features", network, **heard), network
+    return run_again(catalogue, folder / "features", network, **others), network
 
 
 def run_again(
@@ -71,7 +71,7 @@ def run_again(
     store: Path,
     network: MeanColour,
     engine: LocalEngine | None = None,
-    **heard: Any,
+    **others: Any,
 ) -> Outcome:
     return extract(
         read_catalogue(catalogue),
@@ -80,7 +80,7 @@ def run_again(
         network.model,
         network.n_dims,
         store,
-        **heard,
+        **others,
     )
 
 

@@ -92,10 +92,11 @@ def _extract(options: argparse.Namespace) -> None:
             extractor.model,
             extractor.n_dims,
             options.features,
+            options.max_rejected / 100,
             done,
             reject,
         )
-    if cache:
+    if cache and outcome.complete:
         cache.prune(images.to_pylist())
     seconds = time.monotonic() - started
     print(
@@ -124,10 +125,11 @@ def _cache(options: argparse.Namespace) -> PhotoCache:
 
 def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
     report = options.features / REJECTED
-    if 100 * outcome.rejected_share > options.max_rejected:
+    if not outcome.complete:
         raise TooManyRejected(
             f"{100 * outcome.rejected_share:.1f} % of the photos were rejected, more than "
-            f"--max-rejected {options.max_rejected:g}; {report} names them"
+            f"--max-rejected {options.max_rejected:g}; {report} names them; {options.features} stays "
+            "the store that it was"
         )
     if outcome.n_rejected:
         print(f"the rejected are named in {report}")

@@ -73,12 +73,14 @@ class Outcome:
     """How an extraction went: n_products = n_extracted + n_known + n_rejected.
 
     `n_known` are products whose photo's features were there: unchanged, or another product's too.
+    `complete` tells whether the store is now the catalogue's: not where too many were rejected.
     """
 
     n_products: int
     n_extracted: int = 0
     n_known: int = 0
     n_rejected: int = 0
+    complete: bool = False
 
     @property
     def rejected_share(self) -> float:
@@ -93,14 +95,17 @@ def extract(
     model: Model,
     n_dims: int,
     folder: Path,
+    most_rejected: float = 1,
     done: Callable[[int], object] = lambda _: None,
     reject: Callable[[Product, str], object] = lambda *_: None,
 ) -> Outcome:
     """Make the store in `folder` that of `catalogue`; the one before it stands until then.
 
     Features (n_dims) of `model` that the store has already are kept. A photo that cannot be used is
-    named in ``rejected.csv`` and to `reject`; the rest goes on. `done` hears how many more products
-    are finished. Raises FeatureError; what was extracted is then there for the next run.
+    named in ``rejected.csv`` and to `reject`; the rest goes on. Where more than the share
+    `most_rejected` are, the store before stands: a server may be down for an hour, and its products'
+    features are not to go. `done` hears how many more products are finished. Raises FeatureError. What
+    was extracted is there for the next run, however this one ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:
@@ -115,8 +120,10 @@ def extract(
                     reject(extraction.product(result.row), result.reason)
                 done(len(results))
         extraction.report(folder / REJECTED)
-        writer.finish()
-        had.discard_unfinished()
+        if extraction.outcome.rejected_share <= most_rejected:
+            writer.finish()
+            had.discard_unfinished()
+            extraction.outcome.complete = True
     return extraction.outcome
 
 

@@ -125,7 +125,8 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=_number(100),
         default=5.0,
         metavar="PERCENT",
-        help="exit with status 1 where more of the photos are rejected (%(default)s)",
+        help="exit with status 1, and leave the store as it was, where more of the photos are rejected "
+        "(%(default)s)",
     )
 
 

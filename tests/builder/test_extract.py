@@ -53,7 +53,7 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
     images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.jpg", str(tmp_path / good), "."]
     outcome, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
-    assert outcome == Outcome(n_products=7, n_extracted=1, n_known=1, n_rejected=5)
+    assert outcome == Outcome(n_products=7, n_extracted=1, n_known=1, n_rejected=5, complete=True)
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
         rejected = {int(row["product_id"]): row for row in csv.DictReader(file)}
     assert sorted(rejected) == [1, 2, 3, 4, 6]
@@ -110,7 +110,7 @@ def test_extraction_again_replaces_the_store(tmp_path: Path) -> None:
     run(tmp_path, [(1, 1, image), (2, 2, image)])
     outcome, network = run(tmp_path, [(3, 2, image)])
     assert features_in(tmp_path) == {(2, 3): [1, 1, 1, 1]}
-    assert outcome == Outcome(n_products=1, n_known=1)
+    assert outcome == Outcome(n_products=1, n_known=1, complete=True)
     assert network.batches == []
 
 
@@ -123,7 +123,7 @@ def test_only_a_new_or_changed_photo_is_extracted(tmp_path: Path) -> None:
     rows.append((60, 0, paint(tmp_path, "60.png", (60, 0, 0))))
     rows.append((61, 5, rows[0][2]))  # another product's photo, in a new category
     outcome, network = run(tmp_path, list(rows))
-    assert outcome == Outcome(n_products=61, n_extracted=2, n_known=59)
+    assert outcome == Outcome(n_products=61, n_extracted=2, n_known=59, complete=True)
     assert network.batches == [2]
     found = features_in(tmp_path)
     assert sorted(found) == sorted((category_id, product_id) for product_id, category_id, _ in rows)
@@ -137,7 +137,9 @@ def test_a_photo_of_many_products_is_extracted_once(tmp_path: Path) -> None:
     rows = [(i, i // 20, placeholder) for i in range(100)]
     rows += [(100 + i, 9, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
     outcome, network = run(tmp_path, list(rows))
-    assert outcome == Outcome(n_products=len(rows), n_extracted=3 * BATCH + 1, n_known=99)
+    assert outcome == Outcome(
+        n_products=len(rows), n_extracted=3 * BATCH + 1, n_known=99, complete=True
+    )
     assert sum(network.batches) == 3 * BATCH + 1
     found = features_in(tmp_path)
     assert all(found[category_id, i] == [5, 6, 7, 1] for i, category_id, _ in rows[:100])
@@ -149,7 +151,7 @@ def test_a_photo_of_many_products_that_gives_no_features_rejects_them_all(tmp_pa
     rows += [(100 + i, 1, paint(tmp_path, f"{i}.png", (i, 9, 9))) for i in range(3 * BATCH)]
     outcome, _ = run(tmp_path, list(rows), Blind())
     assert outcome == Outcome(
-        n_products=6 * BATCH, n_extracted=3 * BATCH, n_known=0, n_rejected=3 * BATCH
+        n_products=6 * BATCH, n_extracted=3 * BATCH, n_known=0, n_rejected=3 * BATCH, complete=True
     )
     assert all(int(product_id) >= 100 for _, product_id in features_in(tmp_path))
 
@@ -221,6 +223,25 @@ def test_the_store_before_stands_until_the_new_one_is_complete(tmp_path: Path) -
     assert features_in(tmp_path) == before
 
 
+def test_where_too_many_are_rejected_the_store_before_stands(tmp_path: Path) -> None:
+    rows: list[Row] = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(4 * BATCH)]
+    run(tmp_path, rows)
+    before = features_in(tmp_path)
+    hidden = [(tmp_path / f"{i}.png").rename(tmp_path / f"{i}.hidden") for i in range(1, 20)]
+    rows.append((999, 1, paint(tmp_path, "new.png", (9, 9, 9))))
+    outcome, _ = run(tmp_path, rows, most_rejected=0.5)
+    assert outcome == Outcome(4 * BATCH + 1, n_extracted=1, n_known=13, n_rejected=19)
+    assert features_in(tmp_path) == before
+    with (tmp_path / "features" / REJECTED).open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 19
+    for path in hidden:
+        path.rename(path.with_suffix(".png"))
+    outcome, network = run(tmp_path, rows, most_rejected=0.5)
+    assert outcome == Outcome(4 * BATCH + 1, n_known=4 * BATCH + 1, complete=True)
+    assert network.batches == []
+    assert features_in(tmp_path) == {**before, (1, 999): [9, 9, 9, 1]}
+
+
 def test_two_extractions_into_one_store_at_a_time_are_refused(tmp_path: Path) -> None:
     rows: list[Row] = [(1, 1, paint(tmp_path, "a.png", (1, 1, 1)))]
 
@@ -254,7 +275,7 @@ def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
     network = MeanColour()
     catalogue = read_catalogue(write_catalogue(tmp_path, list(rows)))
     engine, reader = LocalEngine(network), Slow(tmp_path)
-    extract(catalogue, engine, reader, network.model, 4, tmp_path / "features", done)
+    extract(catalogue, engine, reader, network.model, 4, tmp_path / "features", done=done)
     assert features_in(tmp_path)[1, 0] == [0, 0, 0, 1]
     assert sum(heard) == len(rows)
 
