@@ -48,9 +48,10 @@ class Unfinished:
         try:
             yield
         except sqlite3.Error as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_BUSY:
                 message = f"another extraction is at work on {self._folder}; wait for it to end"
-            elif error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            elif code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 message = f"{self._folder / _NAME}: {error}; remove it and extract again"
             else:
                 message = f"{self._folder / _NAME}: {error}"
