@@ -10,11 +10,7 @@ from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.extract import Engine, Outcome, Product, extract
-from lookalike_build.extractor import (
-    Extractor,
-    ExtractorSettings,
-    WeightsError,
-)
+from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError
 from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.local_engine import LocalEngine

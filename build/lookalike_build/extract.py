@@ -15,11 +15,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lookalike.manifest import Id, Model
-from lookalike.root import sync
 from lookalike_build.catalogue import COLUMNS, Catalogue
 from lookalike_build.features import REJECTED, Features, FeatureWriter, model_text
 from lookalike_build.known_photos import KnownPhotos
 from lookalike_build.photo_features import PhotoFeatures
+from lookalike_build.whole_file import whole_file
 
 
 class Product(NamedTuple):
@@ -171,14 +171,11 @@ class _Extraction:
 
     def report(self, path: Path) -> None:
         """Write who is rejected and why, in the catalogue's order."""
-        part = path.with_name(f".{path.name}")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             report = csv.writer(file)
             report.writerow([*COLUMNS, "reason"])
             for row, reason in sorted(self._reasons.items()):
                 report.writerow([*self.product(row), reason])
-        sync(part)
-        part.replace(path)
 
     def _write(self, rows: range) -> None:
         """Write the category in `rows`, unless all of it is rejected."""

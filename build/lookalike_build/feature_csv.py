@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from lookalike.manifest import id_problem
-from lookalike.root import sync
 from lookalike_build.catalogue_csv import typed_ids
 from lookalike_build.features import CategoryFeatures, FeatureError, Features
+from lookalike_build.whole_file import whole_file
 
 _HEADER = "product_id"
 _EXPONENTIAL = re.compile(r"-?\d\.\d+e[+-]\d+")
@@ -110,17 +110,11 @@ def checked_ids(path: Path, texts: Iterable[tuple[int, str]]) -> pa.Array:
 
 def write_feature_csv(path: Path, category: CategoryFeatures) -> None:
     """Write the file of a category, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            numbers = ",%.18e" * category.features.shape[1] + "\n"
-            for product_id, features in zip(category.product_ids, category.features, strict=True):
-                line = _quoted(str(product_id)) + numbers % tuple(features.tolist())
-                file.write(line.encode())
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    numbers = ",%.18e" * category.features.shape[1] + "\n"
+    with whole_file(path) as part, part.open("wb") as file:
+        for product_id, features in zip(category.product_ids, category.features, strict=True):
+            line = _quoted(str(product_id)) + numbers % tuple(features.tolist())
+            file.write(line.encode())
 
 
 def _lines(path: Path, has_header: bool) -> Iterator[tuple[int, bytes]]:

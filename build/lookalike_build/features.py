@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.manifest import Id, IdType, Model, category_folder
-from lookalike.root import sync
+from lookalike_build.whole_file import whole_file
 
 STORE = "store.json"
 REJECTED = "rejected.csv"
@@ -135,11 +135,8 @@ class FeatureWriter:
         file = self._file_name(category_id, product_ids, digests)
         path = self._folder / CATEGORIES / file
         if not path.exists():
-            part = path.with_name(f".{file}.part")
-            self._write(part, category_id, product_ids, digests, features)
-            sync(part)
-            part.replace(path)
-            sync(path.parent)
+            with whole_file(path) as part:
+                self._write(part, category_id, product_ids, digests, features)
         entry = {"category_id": category_id, "n_products": len(product_ids), "file": file}
         self._entries.append(entry)
         return path
@@ -147,11 +144,8 @@ class FeatureWriter:
     def finish(self) -> None:
         """Make this the store; what is only of the one before it goes."""
         self._entries.sort(key=lambda entry: sort_key(entry["category_id"]))
-        temporary = self._folder / f".{STORE}"
-        temporary.write_text(json.dumps(self._store, indent=1) + "\n", encoding="utf-8")
-        sync(temporary)
-        temporary.replace(self._folder / STORE)
-        sync(self._folder)
+        with whole_file(self._folder / STORE) as part:
+            part.write_text(json.dumps(self._store, indent=1) + "\n", encoding="utf-8")
         written = {entry["file"] for entry in self._entries}
         for path in (self._folder / CATEGORIES).iterdir():
             if path.name not in written:
