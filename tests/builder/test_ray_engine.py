@@ -34,7 +34,11 @@ MACHINE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 class MeanColour:
-    """Stands in for the network, slowly; where `pids` is given, its processes leave their id there."""
+    """Stands in for the network, slowly; where `pids` is given, its processes leave their id there.
+
+    Not a subclass of the other tests': Ray sends a class of this module to its workers, which do not
+    find other modules of the tests.
+    """
 
     model = MODEL
     n_dims = 4
