@@ -4,6 +4,7 @@
     ROOT/releases/<release>/     complete releases, never changed
     ROOT/releases/.staging/      the one being written, if any
     ROOT/.lock                   held by the one writer
+    ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
 Whatever moment a writer dies at, `current` names a complete release and the next writer clears what
 was left.
@@ -24,6 +25,7 @@ from lookalike.release import Release, check_release, open_release, verify_diges
 RELEASES = "releases"
 CURRENT = "current"
 STAGING = ".staging"
+JOURNAL = Path("journal", "journal.sqlite")
 _NEXT = ".current"
 _LOCK = ".lock"
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
@@ -42,6 +44,8 @@ class ReleaseRoot:
         self.path = path
         self.releases = path / RELEASES
         self.staging = self.releases / STAGING
+        # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
+        self.journal = path / JOURNAL
 
     def names(self) -> list[str]:
         """The names of all releases, oldest first."""

@@ -1,0 +1,301 @@
+"""The journal: changes of products that were acknowledged, and what became of each. SQLite in WAL mode.
+
+A change is on disk before whoever sent it hears its number. The app writes changes, `lookalike-build
+follow` takes them in the order of their numbers and settles each: it is live, with the release that it
+came with, or rejected, with the reason. Any number of processes may have the journal open.
+
+A photo that came with a change is kept until that is settled; settled changes are kept for a week.
+"""
+
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from lookalike.manifest import Id
+from lookalike.root import sync
+
+PUT: Final = "put"
+DELETE: Final = "delete"
+Op = Literal["put", "delete"]
+State = Literal["pending", "live", "rejected"]
+
+_FORMAT = 1
+_BUSY_S = 10.0
+_KEPT_S = 7 * 24 * 3600.0
+_WAL_BYTES = 64 * 2**20
+
+_SCHEMA = """
+CREATE TABLE journal (
+    id TEXT NOT NULL, live INTEGER NOT NULL, rejected INTEGER NOT NULL,
+    batches INTEGER NOT NULL, batch_s REAL NOT NULL, last_batch_changes INTEGER NOT NULL,
+    last_batch_s REAL NOT NULL, last_batch_at REAL NOT NULL
+);
+CREATE TABLE changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, op TEXT NOT NULL, category_id NOT NULL,
+    product_id NOT NULL, image TEXT, received_at REAL NOT NULL, settled_at REAL,
+    release TEXT, reason TEXT
+);
+CREATE TABLE photos (number INTEGER PRIMARY KEY, photo BLOB NOT NULL);
+CREATE TABLE feeds (feed TEXT PRIMARY KEY, position INTEGER NOT NULL);
+CREATE INDEX pending ON changes (number) WHERE settled_at IS NULL;
+CREATE INDEX received ON changes (received_at);
+"""
+"""`image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds."""
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written; the text names it and says why."""
+
+
+class Change(NamedTuple):
+    """A product registered or changed (`put`) or removed (`delete`).
+
+    A `put` has `photo`, the bytes, or `image`, where the photo is: a URL or an absolute path.
+    """
+
+    op: Op
+    category_id: Id
+    product_id: Id
+    image: str | None = None
+    photo: bytes | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a change: `release` is set where it is live, `reason` where it is rejected.
+
+    `settled_at` (Unix time, seconds) is None while it is pending.
+    """
+
+    op: Op
+    category_id: Id
+    product_id: Id
+    received_at: float
+    settled_at: float | None
+    release: str | None
+    reason: str | None
+
+    @property
+    def state(self) -> State:
+        """In one word."""
+        if self.settled_at is None:
+            return "pending"
+        return "live" if self.reason is None else "rejected"
+
+
+class Status(NamedTuple):
+    """Where a journal stands; times in seconds.
+
+    `n_pending` changes wait, the oldest for `oldest_pending_s`; so many ever became live or were
+    rejected, in `n_batches` that took `batches_s` together. The last batch, at `last_batch_at` (Unix
+    time, 0 for never), had so many changes and took so long.
+    """
+
+    n_pending: int
+    oldest_pending_s: float
+    n_live: int
+    n_rejected: int
+    n_batches: int
+    batches_s: float
+    last_batch_changes: int
+    last_batch_s: float
+    last_batch_at: float
+
+
+class Journal:
+    """The journal in the file at `path`, made if it is not there; for any number of threads.
+
+    `id` is this journal's own, so that numbers of another one are never taken for its own. Raises
+    JournalError, here and in every method.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        with self._errors():
+            path.parent.mkdir(exist_ok=True)
+            sync(path.parent.parent)
+            self._database = sqlite3.connect(
+                path, _BUSY_S, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                # Acknowledged is on disk: in WAL mode only FULL syncs each commit.
+                self._database.executescript(
+                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                    f"PRAGMA journal_size_limit = {_WAL_BYTES};"
+                )
+            with self._transaction():
+                self._begin()
+        except BaseException:
+            self._database.close()
+            raise
+        self.id: str = self._all("SELECT id FROM journal")[0][0]
+
+    def close(self) -> None:
+        """Close the file; what is in it stays."""
+        self._database.close()
+
+    def add(self, changes: Iterable[Change], feed: tuple[str, int] | None = None) -> list[int]:
+        """Add changes, all or none, on disk when this returns; their numbers, ascending.
+
+        With `feed`, the name of where they come from and how far it has been read, that is noted in
+        the same step.
+        """
+        numbers = []
+        now = time.time()
+        with self._transaction() as database:
+            for change in changes:
+                number = database.execute(
+                    "INSERT INTO changes (op, category_id, product_id, image, received_at)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    [*change[:4], now],
+                ).lastrowid
+                numbers.append(number or 0)
+                if change.photo is not None:
+                    database.execute("INSERT INTO photos VALUES (?, ?)", [number, change.photo])
+            if feed:
+                database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?)", feed)
+        return numbers
+
+    def position(self, feed: str) -> int:
+        """How far a feed has been read; 0 for one never seen."""
+        rows = self._all("SELECT position FROM feeds WHERE feed = ?", feed)
+        return int(rows[0][0]) if rows else 0
+
+    def pending(self, most: int) -> list[tuple[int, Change]]:
+        """The oldest pending changes, at most so many, and their numbers; without their photos."""
+        rows = self._all(
+            "SELECT number, op, category_id, product_id, image FROM changes"
+            " WHERE settled_at IS NULL ORDER BY number LIMIT ?",
+            most,
+        )
+        return [(number, Change(*change)) for number, *change in rows]
+
+    def photo(self, number: int) -> bytes | None:
+        """The photo that came with a pending change."""
+        rows = self._all("SELECT photo FROM photos WHERE number = ?", number)
+        return bytes(rows[0][0]) if rows else None
+
+    def reject(self, reasons: Mapping[int, str]) -> None:
+        """Settle pending changes, by number, as rejected for the reasons given."""
+        with self._transaction() as database:
+            for number, reason in reasons.items():
+                database.execute(
+                    "UPDATE changes SET settled_at = ?, reason = ?"
+                    " WHERE number = ? AND settled_at IS NULL",
+                    [time.time(), reason, number],
+                )
+                database.execute("DELETE FROM photos WHERE number = ?", [number])
+            database.execute("UPDATE journal SET rejected = rejected + ?", [len(reasons)])
+
+    def settle(self, up_to: int, release: str) -> int:
+        """All changes up to that number that are still pending are live in `release`; how many."""
+        with self._transaction() as database:
+            n = database.execute(
+                "UPDATE changes SET settled_at = ?, release = ?"
+                " WHERE number <= ? AND settled_at IS NULL",
+                [time.time(), release, up_to],
+            ).rowcount
+            database.execute("DELETE FROM photos WHERE number <= ?", [up_to])
+            database.execute("UPDATE journal SET live = live + ?", [n])
+            database.execute(
+                "DELETE FROM changes WHERE received_at < ? AND settled_at IS NOT NULL",
+                [time.time() - _KEPT_S],
+            )
+        return n
+
+    def batch_done(self, n_changes: int, seconds: float) -> None:
+        """Note what a batch had and took, for `status`."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE journal SET batches = batches + 1, batch_s = batch_s + ?,"
+                " last_batch_changes = ?, last_batch_s = ?, last_batch_at = ?",
+                [seconds, n_changes, seconds, time.time()],
+            )
+
+    def outcome(self, number: int) -> Outcome | None:
+        """What became of a change; None for a number that none has, or none any more."""
+        rows = self._all(
+            "SELECT op, category_id, product_id, received_at, settled_at, release, reason"
+            " FROM changes WHERE number = ?",
+            number,
+        )
+        return Outcome(*rows[0]) if rows else None
+
+    def rejected(self, most: int) -> list[tuple[int, Outcome]]:
+        """The last changes that were rejected, at most so many, newest first, and their numbers."""
+        rows = self._all(
+            "SELECT number, op, category_id, product_id, received_at, settled_at, release, reason"
+            " FROM changes WHERE reason IS NOT NULL ORDER BY number DESC LIMIT ?",
+            most,
+        )
+        return [(number, Outcome(*outcome)) for number, *outcome in rows]
+
+    def live_since(self, received_at: float, up_to: int) -> set[tuple[Id, Id]]:
+        """Category and product id of live changes received since then, up to that number."""
+        rows = self._all(
+            "SELECT DISTINCT category_id, product_id FROM changes WHERE received_at >= ?"
+            " AND number <= ? AND settled_at IS NOT NULL AND reason IS NULL",
+            *(received_at, up_to),
+        )
+        return {(category_id, product_id) for category_id, product_id in rows}
+
+    def status(self) -> Status:
+        """Where the journal stands."""
+        ((n_pending, oldest),) = self._all(
+            "SELECT count(*), min(received_at) FROM changes WHERE settled_at IS NULL"
+        )
+        ((_, *totals),) = self._all("SELECT * FROM journal")
+        waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        return Status(n_pending, waiting, *totals)
+
+    def _begin(self) -> None:
+        ((version,),) = self._database.execute("PRAGMA user_version").fetchall()
+        if version == _FORMAT:
+            return
+        if version:
+            raise JournalError(
+                f"{self._path}: format {version}, this version reads {_FORMAT}; let the version that "
+                "wrote it settle what is pending, then remove it"
+            )
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            self._database.execute(statement)
+        self._database.execute(
+            "INSERT INTO journal VALUES (?, 0, 0, 0, 0, 0, 0, 0)", [secrets.token_hex(8)]
+        )
+        self._database.execute(f"PRAGMA user_version = {_FORMAT}")
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        with self._mutex, self._errors():
+            return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, self._errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            hint = ""
+            if code == sqlite3.SQLITE_FULL:
+                hint = "; make room, nothing that was acknowledged is lost"
+            elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                hint = f"; {self._path.parent} and what is in it must be writable for this user"
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise JournalError(f"{self._path}: {reason}{hint}") from error
