@@ -11,6 +11,7 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.manifest import (
+    ADDED,
     DISTANCES,
     FEATURES,
     HOT_FILES,
@@ -19,6 +20,7 @@ from lookalike.manifest import (
     NEIGHBOURS,
     PRODUCT_IDS,
     PROJECTION,
+    ROWS,
     CategoryEntry,
     Id,
     Manifest,
@@ -27,6 +29,7 @@ from lookalike.manifest import (
 )
 from lookalike.memory import lock, read_in
 from lookalike.vector_index import (
+    Changed,
     Distances,
     Items,
     VectorIndex,
@@ -130,7 +133,8 @@ class Category:
         self.identity = identity_of(folder, files)
         self.product_ids = _map_array(folder / PRODUCT_IDS, (entry.n_items,))
         self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
-        self.distances = _map_array(folder / DISTANCES, table, "<f4")
+        distances = _map_array(folder / DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4")
+        self.distances = distances[:, : entry.k]
         self.vectors = _open_vectors(folder, entry, manifest.n_dims) if INDEX in files else None
         kind = "i" if manifest.product_id_type == "integer" else "S"
         self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
@@ -225,15 +229,31 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
     n_index_dims = entry.n_index_dims
     annoy = _load_index(folder / INDEX, entry)
     return VectorIndex(
-        _map_array(folder / FEATURES, (entry.n_items, n_dims), "<f4"),
+        _map_array(folder / FEATURES, (entry.n_base, n_dims), "<f4"),
         _map_array(folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
         annoy
-        if entry.search_k < entry.n_items
-        else map_projections(folder / INDEX, entry.n_items, n_index_dims),
+        if entry.search_k < entry.n_base
+        else map_projections(folder / INDEX, entry.n_base, n_index_dims),
         entry.candidates,
         entry.search_k,
         entry.k,
+        _open_changed(folder, entry, n_dims),
     )
+
+
+def _open_changed(folder: Path, entry: CategoryEntry, n_dims: int) -> Changed | None:
+    """What has changed since the index was made; None where nothing has."""
+    name = f"{folder.name}/{ROWS}"
+    rows = _map_array(folder / ROWS, (entry.n_items,), "<u4")
+    added = _map_array(folder / ADDED, (entry.n_added, n_dims), "<f4")
+    if int(rows.max()) >= entry.n_base + entry.n_added:
+        raise ReleaseError(name, f"names a row past the last of {entry.n_base + entry.n_added}")
+    changed = Changed.of(rows, added, entry.n_base)
+    items = np.arange(entry.n_items)
+    if not np.array_equal(changed.items[rows], items):
+        raise ReleaseError(name, "names a row twice")
+    unchanged = entry.n_added == 0 and np.array_equal(rows, items)
+    return None if unchanged and entry.n_items == entry.n_base else changed
 
 
 def _load_index(path: Path, entry: CategoryEntry) -> AnnoyIndex:
@@ -246,7 +266,7 @@ def _load_index(path: Path, entry: CategoryEntry) -> AnnoyIndex:
         raise ReleaseError(name, reason_of(error)) from error
     n_roots = _n_roots(entry)
     for what, found, expected in (
-        ("items", index.get_n_items(), entry.n_items),
+        ("items", index.get_n_items(), entry.n_base),
         ("roots", index.get_n_trees(), n_roots),
     ):
         if found != expected:
@@ -260,9 +280,9 @@ def _n_roots(entry: CategoryEntry) -> int:
     A file ends with the trees' roots and a copy of each. Where one leaf holds all items nothing
     stands between the two, and a lone item looks like a root itself.
     """
-    if entry.n_items == 1:
+    if entry.n_base == 1:
         return 2 * entry.n_trees + 1
-    return 2 * entry.n_trees - 1 if entry.n_items <= entry.n_index_dims + 2 else entry.n_trees
+    return 2 * entry.n_trees - 1 if entry.n_base <= entry.n_index_dims + 2 else entry.n_trees
 
 
 def _check_nodes(path: Path, name: str, entry: CategoryEntry) -> None:
@@ -270,11 +290,11 @@ def _check_nodes(path: Path, name: str, entry: CategoryEntry) -> None:
     n_dims = entry.n_index_dims
     dtype = node_dtype(n_dims)
     size = entry.files[INDEX].n_bytes
-    if size % dtype.itemsize or size < entry.n_items * dtype.itemsize:
-        reason = f"has {size} bytes, not {entry.n_items} items and trees of {n_dims} dimensions"
+    if size % dtype.itemsize or size < entry.n_base * dtype.itemsize:
+        reason = f"has {size} bytes, not {entry.n_base} items and trees of {n_dims} dimensions"
         raise ReleaseError(name, reason)
     with path.open("rb") as file:
-        for item in (0, entry.n_items - 1):
+        for item in (0, entry.n_base - 1):
             file.seek(item * dtype.itemsize)
             node = np.frombuffer(file.read(dtype.itemsize), dtype)[0]
             with np.errstate(all="ignore"):

@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 METRIC: Final = "angular"
 MANIFEST: Final = "manifest.json"
 PRODUCT_IDS: Final = "product_ids.npy"
 NEIGHBOURS: Final = "neighbours.npy"
+SPARES: Final = "spares.npy"
 DISTANCES: Final = "distances.npy"
+ROWS: Final = "rows.npy"
 FEATURES: Final = "features.npy"
+ADDED: Final = "added.npy"
 PROJECTION: Final = "projection.npy"
 INDEX: Final = "index.ann"
-FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, FEATURES, PROJECTION, INDEX)
+BASE_FILES: Final = (FEATURES, PROJECTION, INDEX)
+"""What an update leaves as it is."""
+FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED, *BASE_FILES)
 SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
 """What the usual answer is looked up in, and so is to be in memory."""
@@ -125,6 +130,9 @@ class FileEntry:
 class CategoryEntry:
     """What the manifest says of one category.
 
+    Every list of neighbours has `k` exact ones and up to `n_spare` more. `n_base` features are in the
+    index and `n_added` came later; a product that left the category may still have one there.
+
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
     where there are no neighbours to find. `made_with` is the builder's word for its method and
@@ -134,6 +142,9 @@ class CategoryEntry:
     category_id: Id
     n_items: int
     k: int
+    n_spare: int
+    n_base: int
+    n_added: int
     n_index_dims: int
     n_trees: int
     candidates: int
@@ -142,6 +153,14 @@ class CategoryEntry:
     recall_sample: int
     made_with: str
     files: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The last change that a release holds: the id of the journal it is from and its number there."""
+
+    journal: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,7 @@ class Manifest:
     category_id_type: IdType
     product_id_type: IdType
     categories: tuple[CategoryEntry, ...]
+    applied: Applied | None = None
 
     @property
     def n_items(self) -> int:
@@ -212,7 +232,14 @@ class _ManifestReader:
             category_id_type=self.id_type(root, "category_id_type"),
             product_id_type=self.id_type(root, "product_id_type"),
             categories=categories,
+            applied=self.applied(),
         )
+
+    def applied(self) -> Applied | None:
+        if isinstance(self.root, dict) and self.root.get("applied", "missing") is None:
+            return None
+        applied = self.field(self.root, "applied", dict)
+        return Applied(self.text(applied, "journal"), self.whole(applied, "number", 0))
 
     def category(self, entry: object, category_id_type: str) -> CategoryEntry:
         id_type = int if category_id_type == "integer" else str
@@ -221,12 +248,20 @@ class _ManifestReader:
         n_items, k = self.whole(entry, "n_items", 1), self.whole(entry, "k", 0)
         fit = 0 < k < n_items or k == n_items - 1
         self.expect(fit, f"category {category_id}: k is {k} of {n_items} items")
+        n_base, n_added = self.whole(entry, "n_base", 1), self.whole(entry, "n_added", 0)
+        self.expect(
+            n_items <= n_base + n_added,
+            f"category {category_id}: {n_items} items of {n_base} + {n_added} features",
+        )
         files = self.field(entry, "files", dict)
         self.expect(set(files) == set(FILES), f"category {category_id}: files are not {FILES}")
         return CategoryEntry(
             category_id=category_id,
             n_items=n_items,
             k=k,
+            n_spare=self.whole(entry, "n_spare", 0, n_items - 1 - k),
+            n_base=n_base,
+            n_added=n_added,
             n_index_dims=self.whole(entry, "n_index_dims", 1, MAX_DIMS),
             n_trees=self.whole(entry, "n_trees", 1, MAX_ANNOY),
             candidates=self.whole(entry, "candidates", 1, MAX_ANNOY),

@@ -9,15 +9,23 @@ command line read through it. A release is a folder:
                              product id to item: ``<i8``, or ``|S<width>`` UTF-8 (n_items,)
 ``<category>/neighbours.npy``   ``<u4`` (n_items, k): the exact k nearest items, nearest first,
                              the item itself left out; k is at most n_items - 1
-``<category>/distances.npy``    ``<f4`` (n_items, k): their angular distances, 0 to 2
-``<category>/features.npy``     ``<f4`` (n_items, n_dims): the features themselves
+``<category>/spares.npy``       ``<u4`` (n_items, n_spare): the next nearest, as far as they are known;
+                             then the item's own number
+``<category>/distances.npy``    ``<f4`` (n_items, k + n_spare): the angular distances of both, 0 to 2;
+                             infinite where no neighbour is known
+``<category>/rows.npy``         ``<u4`` (n_items,): where an item's feature is: from n_base on in
+                             ``added.npy``; without changes since the index was made, the item
+``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index is of
+``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came later
 ``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the directions in which they differ most
 ``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
-                             `node_dtype` says, then the trees
+                             `node_dtype` says, n_base of them, then the trees
 ===========================  ====================================================================
 
+Spares make it cheap to remove a product from the lists of others: the next nearest is there already.
+
 A serve host may hold a *slim* copy, in which no category has its ``index.ann``, and none needs its
-features and projection: it answers all but vectors.
+spares, rows, features, added and projection: it answers all but vectors.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
 into a folder that no release name points to yet.
@@ -28,6 +36,7 @@ milliseconds a category; `verify_digests` reads every byte.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lookalike.category import Category, identity_of
@@ -92,11 +101,24 @@ def open_release(folder: Path, manifest: Manifest, before: Release | None = None
     return Release(folder, manifest, categories, INDEX not in files)
 
 
-def check_release(folder: Path, manifest: Manifest) -> None:
-    """`open_release` without keeping anything open: for any number of categories."""
+def check_release(
+    folder: Path, manifest: Manifest, before: tuple[Path, Manifest] | None = None
+) -> None:
+    """`open_release` without keeping anything open: for any number of categories.
+
+    A category whose files are those of the release `before`, its folder and manifest, passes: they
+    were checked when that was published.
+    """
     files = _files(folder, manifest)
+    known = {entry.category_id: entry for entry in before[1].categories} if before else {}
     for entry in manifest.categories:
-        Category(folder / category_folder(entry.category_id), entry, manifest, files)
+        category = folder / category_folder(entry.category_id)
+        if before and known.get(entry.category_id) == entry:
+            published = before[0] / category.name
+            with suppress(OSError):
+                if identity_of(category, files) == identity_of(published, files):
+                    continue
+        Category(category, entry, manifest, files)
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:

@@ -12,7 +12,7 @@ of two projections is the best stand-in for that of the features, with no term t
 
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from lookalike.manifest import MAX_ANNOY
 Items = npt.NDArray[np.uint32]
 Distances = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float32]
+
+NO_ITEM = 2**32 - 1
 
 _ROWS = 64
 """How many features are ranked at a time: half a megabyte, which stays in the CPU's cache."""
@@ -55,12 +57,36 @@ def map_projections(path: Path, n_items: int, n_dims: int) -> Matrix:
     return vectors
 
 
+class Changed(NamedTuple):
+    """What came into a category and what left it since its index was made.
+
+    `rows` is uint32 (n_items,), the row of an item's feature: from n_base on in `added`, float32
+    (n_added, n_dims). `items` is uint32 (n_base + n_added,), the item of a row, `NO_ITEM` where it
+    has left. `gone` are the rows of the index that have, `new` the rows in `added` that have not.
+    """
+
+    rows: Items
+    added: Matrix
+    items: Items
+    gone: npt.NDArray[np.intp]
+    new: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, rows: Items, added: Matrix, n_base: int) -> "Changed":
+        """All of it from `rows`, each of which is below n_base + n_added, and `added`."""
+        items = np.full(n_base + len(added), NO_ITEM, np.uint32)
+        items[rows] = np.arange(rows.size, dtype=np.uint32)
+        gone = np.flatnonzero(items[:n_base] == NO_ITEM)
+        return cls(rows, added, items, gone, n_base + np.flatnonzero(items[n_base:] != NO_ITEM))
+
+
 class VectorIndex:
     """Finds the items of one category that are nearest to a vector.
 
-    `features` is float32 (n_items, n_dims); `projection` float32 (n_dims, n_index_dims); `index` is
-    Annoy over the items' projections, or these themselves, (n_items, n_index_dims), to compare all.
-    `candidates` and `search_k` are for up to `k` items.
+    `features` is float32 (n_base, n_dims); `projection` float32 (n_dims, n_index_dims); `index` is
+    Annoy over their projections, or these themselves, (n_base, n_index_dims), to compare all.
+    `candidates` and `search_k` are for up to `k` items. The features are the items', but for what is
+    `changed`: those that are gone are not found, those that are new are all ranked.
     """
 
     def __init__(
@@ -71,6 +97,7 @@ class VectorIndex:
         candidates: int,
         search_k: int,
         k: int,
+        changed: Changed | None = None,
     ) -> None:
         self.features = features
         self._projection = projection
@@ -78,6 +105,7 @@ class VectorIndex:
         self._candidates = candidates
         self._search_k = search_k
         self._k = k
+        self._changed = changed
 
     def search(self, vector: npt.NDArray[np.float64], n: int) -> tuple[Items, Distances]:
         """About the `n` items nearest to a vector of length 1, nearest first, and their distances.
@@ -86,15 +114,35 @@ class VectorIndex:
         the Euclidean one of vectors of length 1.
         """
         short = vector.astype(np.float32)
-        found = self._find(short, min(n, len(self.features)))
-        squares = self._squared_distances(found, short)
-        order = np.lexsort((found, squares))[:n]
-        return found[order].astype(np.uint32), np.sqrt(squares[order])
+        rows = self._find(short, min(n, len(self.features)))
+        items = rows.astype(np.uint32)
+        if self._changed:
+            rows = np.concatenate([rows, self._changed.new])
+            items = self._changed.items[rows]
+        squares = self._squared_distances(rows, short)
+        order = np.lexsort((items, squares))[:n]
+        return items[order], np.sqrt(squares[order])
 
-    def _squared_distances(self, items: npt.NDArray[np.intp], vector: Matrix) -> Matrix:
-        squares = np.empty(items.size, np.float32)
-        for first in range(0, items.size, _ROWS):
-            rows = self.features[items[first : first + _ROWS]]
+    def direction(self, item: int) -> npt.NDArray[np.float64]:
+        """An item's feature scaled to length 1."""
+        row = int(self._changed.rows[item]) if self._changed else item
+        wide = self._features_of(np.array([row]))[0].astype(np.float64)
+        return np.asarray(wide / np.linalg.norm(wide))
+
+    def _features_of(self, rows: npt.NDArray[np.intp]) -> Matrix:
+        n_base = len(self.features)
+        if self._changed is None or not self._changed.new.size:
+            return self.features[rows]
+        features = np.empty((rows.size, self.features.shape[1]), np.float32)
+        base = rows < n_base
+        features[base] = self.features[rows[base]]
+        features[~base] = self._changed.added[rows[~base] - n_base]
+        return features
+
+    def _squared_distances(self, found: npt.NDArray[np.intp], vector: Matrix) -> Matrix:
+        squares = np.empty(found.size, np.float32)
+        for first in range(0, found.size, _ROWS):
+            rows = self._features_of(found[first : first + _ROWS])
             lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
             some = 2 - 2 * (rows @ vector) / lengths
             near = np.flatnonzero(some < _NEAR)
@@ -104,23 +152,33 @@ class VectorIndex:
             squares[first : first + _ROWS] = some
         return squares
 
-    def direction(self, item: int) -> npt.NDArray[np.float64]:
-        """An item's feature scaled to length 1."""
-        wide = self.features[item].astype(np.float64)
-        return np.asarray(wide / np.linalg.norm(wide))
-
     def _find(self, vector: Matrix, n: int) -> npt.NDArray[np.intp]:
-        """The candidates for `n` items."""
+        """The candidates for `n` items: rows of the index."""
         projected = vector @ self._projection
+        n_base = len(self.features)
         beyond = max(0, n - self._k)
-        candidates = min(max(self._candidates, n) + 2 * beyond, len(self.features))
+        candidates = min(max(self._candidates, n) + 2 * beyond, n_base)
+        changed = self._changed
         if not isinstance(self._index, AnnoyIndex):
-            return _largest(self._index @ projected, candidates)
+            scores = self._index @ projected
+            if changed:
+                scores[changed.gone] = -np.inf
+                candidates = min(candidates, n_base - changed.gone.size)
+            return _largest(scores, candidates)
         search_k = self._search_k + self._search_k * beyond // max(1, self._k)
-        found = self._index.get_nns_by_vector(
-            projected.tolist(), candidates, search_k=min(search_k, MAX_ANNOY)
-        )
-        return np.array(found, np.intp)
+        asked = candidates
+        while True:
+            found = self._index.get_nns_by_vector(
+                projected.tolist(), asked, search_k=min(search_k, MAX_ANNOY)
+            )
+            rows: npt.NDArray[np.intp] = np.array(found, np.intp)
+            if changed is None:
+                return rows
+            rows = rows[changed.items[rows] != NO_ITEM]
+            if rows.size >= candidates or asked == n_base:
+                return rows
+            # Of what is near some is gone, in the worst case all.
+            asked, search_k = min(2 * asked, n_base), 2 * search_k
 
 
 def _largest(scores: Matrix, n: int) -> npt.NDArray[np.intp]:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.vector_index import Distances, Items
+from lookalike_build.directions import Directions
 from lookalike_build.disk_array import scratch_array
 
 _BLOCK_BYTES = 64 * 2**20
@@ -34,7 +35,6 @@ _UNIT_ROUNDOFF = 2.0**-24
 _BLOCK = 4096
 
 Matrix32 = npt.NDArray[np.float32]
-Matrix64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 Ranked = list[tuple[Items, Distances]]
 
@@ -44,30 +44,33 @@ def exact_neighbours(
     k: int,
     done: Callable[[int], object] = lambda _: None,
     scratch: Path | None = None,
+    spare: int = 0,
 ) -> tuple[Items, Distances]:
     """The k nearest other items of every item, nearest first, and their angular distances.
 
-    `features` is (n_items, n_dims), finite and nowhere all zero; k is from 0 to n_items - 1. The
-    answers are uint32 and float32, (n_items, k). `done` hears how many more items are finished.
+    `features` is (n_items, n_dims), finite and nowhere all zero; k + spare is from 0 to n_items - 1.
+    The answers are uint32 and float32, (n_items, k + spare). Beyond k a row goes on with the next
+    nearest as far as they cost nothing, then with the item itself and an infinite distance. `done`
+    hears how many more items are finished.
 
     Of memory it takes some 2 KB an item besides the features and a copy of them; with the folder
     `scratch` the copy is in a file there.
     """
-    n = len(features)
-    items = np.empty((n, k), np.uint32)
-    distances = np.empty((n, k), np.float32)
-    if k == 0:
+    n, width = len(features), k + spare
+    items = np.repeat(np.arange(n, dtype=np.uint32)[:, None], width, axis=1)
+    distances = np.full((n, width), np.inf, np.float32)
+    if width == 0:
         done(n)
         return items, distances
-    directions = _Directions(features)
-    needed, copied = _without_surplus_copies(directions, k)
+    directions = Directions(features)
+    needed, copied = _without_surplus_copies(directions, width)
     for item, twins in copied:
         items[item], distances[item] = twins, 0.0
     done(len(copied))
-    search = _Search(directions, needed, k, done, scratch)
+    search = _Search(directions, needed, k, spare, done, scratch)
     for rows, found in search.blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
-            items[row], distances[row] = nearest, distance
+            items[row, : nearest.size], distances[row, : nearest.size] = nearest, distance
     return items, distances
 
 
@@ -77,33 +80,12 @@ def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
     return float(np.isin(exact, found).mean())
 
 
-class _Directions:
-    """Features scaled to length 1, in float64, on demand: all at once would take twice the memory.
-
-    The same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
-    """
-
-    def __init__(self, features: Matrix32) -> None:
-        self.shape = features.shape
-        self._features = features
-        self._lengths = np.empty(len(features))
-        for rows in _chunks(np.arange(len(features))):
-            wide = features[rows].astype(np.float64)
-            self._lengths[rows] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-
-    def of(self, items: npt.NDArray[np.intp]) -> Matrix64:
-        """The directions of `items`, (n, n_dims)."""
-        directions = self._features[items].astype(np.float64)
-        directions /= self._lengths[items, None]
-        return directions
-
-
 def _without_surplus_copies(
-    directions: _Directions, k: int
+    directions: Directions, width: int
 ) -> tuple[npt.NDArray[np.intp], list[tuple[int, Items]]]:
-    """The items to compare, and those whose k nearest are copies of themselves, with these.
+    """The items to compare, and those whose lists are copies of themselves only, with these.
 
-    Of equal directions, such as thousands of products with one placeholder photo, only the k + 1
+    Of equal directions, such as thousands of products with one placeholder photo, only the width + 1
     with the lowest items can be in any list; to compare them all would take forever.
     """
     copies: dict[bytes, list[int]] = {}
@@ -113,9 +95,9 @@ def _without_surplus_copies(
             key = hashlib.blake2b(direction.tobytes(), digest_size=16).digest()
             copies.setdefault(key, []).append(item)
     surplus = [
-        (item, np.array(twins[:k], np.uint32))
+        (item, np.array(twins[:width], np.uint32))
         for twins in copies.values()
-        for item in twins[k + 1 :]
+        for item in twins[width + 1 :]
     ]
     return np.delete(everything, [item for item, _ in surplus]), surplus
 
@@ -142,15 +124,17 @@ class _Search:
 
     def __init__(
         self,
-        directions: _Directions,
+        directions: Directions,
         needed: Places,
         k: int,
+        spare: int,
         done: Callable[[int], object],
         scratch: Path | None,
     ) -> None:
         self._directions = directions
         self._needed = needed
         self._k = k
+        self._width = k + spare
         self._done = done
         self._centred = self._centre(scratch)
         half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
@@ -164,7 +148,7 @@ class _Search:
 
     def blocks(self) -> Iterator[tuple[Places, Ranked]]:
         """Items, a block at a time, and their nearest."""
-        n, m = len(self._needed), self._k + _SPARE
+        n, m = len(self._needed), max(self._k + _SPARE, self._width)
         with ThreadPoolExecutor(2) as pool:
             if n <= 8 * m:
                 everything = _chunks(np.arange(n), self._step())
@@ -172,11 +156,14 @@ class _Search:
                 return
             kept = self._meet_all(m)
             last = np.partition(kept.scores, m - self._k, axis=1)[:, m - self._k]
-            least = last - 2 * self._error
             # Whoever's worst kept score may not be among the k best has all candidates kept.
-            certain = kept.scores.min(axis=1) < least
+            worst = kept.scores.min(axis=1) + 2 * self._error
+            certain = worst < last
+            # The squared distance below which all are kept: the score is half of what it falls
+            # short of the item's own squared length by.
+            within = 2 * (self._half - worst)
             yield from self._in_turn(
-                (places, pool.submit(self._rank_kept, places, kept, least))
+                (places, pool.submit(self._rank_kept, places, kept, within))
                 for places in _chunks(np.flatnonzero(certain), 256)
             )
             others = _chunks(np.flatnonzero(~certain), self._step())
@@ -253,25 +240,26 @@ class _Search:
     def _rank_all(self, places: Places, scores: Matrix32) -> Ranked:
         # The score of an item with itself is not a candidate.
         scores[np.arange(len(places)), places] = -np.inf
-        last = np.partition(scores, -self._k, axis=1)[:, -self._k]
+        last = np.partition(scores, -self._width, axis=1)[:, -self._width]
         least = last - 2 * self._error[places]
         return [
             self._rank(place, np.flatnonzero(row >= bound))
             for place, row, bound in zip(places, scores, least, strict=True)
         ]
 
-    def _rank_kept(self, places: Places, kept: _Kept, least: npt.NDArray[np.float64]) -> Ranked:
-        return [
-            self._rank(place, np.sort(kept.places[place][kept.scores[place] >= least[place]]))
-            for place in places
-        ]
+    def _rank_kept(self, places: Places, kept: _Kept, within: npt.NDArray[np.float64]) -> Ranked:
+        ranked = []
+        for place in places:
+            items, distances = self._rank(place, np.sort(kept.places[place]))
+            known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[place]))
+            known = max(known, self._k)
+            ranked.append((items[:known], distances[:known]))
+        return ranked
 
     def _rank(self, place: int, candidates: npt.NDArray[np.intp]) -> tuple[Items, Distances]:
         items = self._needed[candidates]
-        away = self._directions.of(items)
-        away -= self._directions.of(self._needed[place : place + 1])
-        distances = np.sqrt(np.einsum("ij,ij->i", away, away)).astype(np.float32)
-        nearest = np.argsort(distances, kind="stable")[: self._k]
+        distances = self._directions.distances(int(self._needed[place]), items)
+        nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
 
 
