@@ -2,8 +2,13 @@
 
     ROOT/current                 symlink to releases/<release>, replaced by rename
     ROOT/releases/<release>/     complete releases, never changed
-    ROOT/releases/.staging/      the one being written, if any
-    ROOT/.lock                   held by the one writer
+    ROOT/releases/.staging/      the one being built, if any
+    ROOT/releases/.before/       the release that was current when that began, as links
+    ROOT/releases/.updating/     the one that a follower is making, if any
+    ROOT/releases/.rebasing/     categories whose index it makes anew
+    ROOT/.lock                   held by whoever adds or removes a release or changes `current`
+    ROOT/.build.lock             held by the one builder
+    ROOT/.follow.lock            held by the one follower
     ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
 Whatever moment a writer dies at, `current` names a complete release and the next writer clears what
@@ -14,8 +19,9 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,12 +31,19 @@ from lookalike.release import Release, check_release, open_release, verify_diges
 RELEASES = "releases"
 CURRENT = "current"
 STAGING = ".staging"
+UPDATE_SUFFIX = "-update"
+"""Ends the names of releases that a follower made."""
 JOURNAL = Path("journal", "journal.sqlite")
 _NEXT = ".current"
 _LOCK = ".lock"
+_BUILD_LOCK = ".build.lock"
+_FOLLOW_LOCK = ".follow.lock"
+_WAIT_S = 0.05
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _DIGEST = 12
-_GIVEN_NAME = re.compile(rf"[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{3}}Z-([0-9a-f]{{{_DIGEST}}})")
+_GIVEN_NAME = re.compile(
+    rf"[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{3}}Z-([0-9a-f]{{{_DIGEST}}})(?:{UPDATE_SUFFIX})?"
+)
 
 
 class RootError(Exception):
@@ -44,6 +57,9 @@ class ReleaseRoot:
         self.path = path
         self.releases = path / RELEASES
         self.staging = self.releases / STAGING
+        self.before = self.releases / ".before"
+        self.updating = self.releases / ".updating"
+        self.rebasing = self.releases / ".rebasing"
         # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
         self.journal = path / JOURNAL
 
@@ -124,33 +140,55 @@ class ReleaseRoot:
         except OSError as error:
             raise RootError(f"cannot create {self.releases}: {error.strerror}") from error
 
+    def lock(self, wait_s: float = 0) -> AbstractContextManager[None]:
+        """Be the one to change what releases there are and which is current.
+
+        RootError if another is at it for longer than `wait_s`. A killed writer holds no lock.
+        """
+        return self._locked(_LOCK, f"another writer is at work on {self.path}", wait_s)
+
+    def build_lock(self) -> AbstractContextManager[None]:
+        """Be the one builder, which writes for a long time before it publishes; else RootError."""
+        return self._locked(_BUILD_LOCK, f"another builder is at work on {self.path}")
+
+    def follow_lock(self) -> AbstractContextManager[None]:
+        """Be the one follower; else RootError."""
+        return self._locked(_FOLLOW_LOCK, f"another follower is at work on {self.path}")
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the one writer; RootError if another is at work. A killed writer holds no lock."""
+    def _locked(self, name: str, busy: str, wait_s: float = 0) -> Iterator[None]:
+        until = time.monotonic() + wait_s
         try:
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise RootError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                message = f"another writer is at work on {self.path}; wait for it to end"
-                raise RootError(message) from None
+            while not _try_lock(descriptor):
+                if time.monotonic() >= until:
+                    raise RootError(f"{busy}; wait for it to end")
+                time.sleep(_WAIT_S)
             yield
         finally:
             os.close(descriptor)
 
     def remove_staging(self) -> None:
-        """Remove the release being written, also what a killed writer left of one."""
-        if self.staging.exists():
-            shutil.rmtree(self.staging)
+        """Remove the release being built, also what a killed builder left of one."""
+        for folder in (self.staging, self.before):
+            if folder.exists():
+                shutil.rmtree(folder)
 
-    def publish(self, name: str) -> None:
-        """Check the staged release, give it its name and make it current."""
-        check_release(self.staging, Manifest.read(self.staging))
-        sync(self.staging)
-        self.staging.rename(self.releases / name)
+    def publish(self, name: str, staging: Path) -> None:
+        """Check the release in the folder `staging`, give it its name and make it current.
+
+        Categories that are the current release's are not checked again.
+        """
+        current = self.current()
+        before = None
+        with suppress(ReleaseError, RootError):
+            before = (self.folder(current), self.manifest(current)) if current else None
+        check_release(staging, Manifest.read(staging), before)
+        sync(staging)
+        staging.rename(self.releases / name)
         sync(self.releases)
         self.make_current(name)
 
@@ -177,8 +215,15 @@ class ReleaseRoot:
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the `keep` newest releases, never the current one; the names removed."""
-        removed = [name for name in self.names()[: -keep or None] if name != self.current()]
+        """Remove old releases; the names removed.
+
+        Kept are the current one, the `keep` newest of those that followers made and the `keep` newest
+        of the others, so that many small changes do not take the way back past them.
+        """
+        updates = [name for name in self.names() if name.endswith(UPDATE_SUFFIX)]
+        others = [name for name in self.names() if not name.endswith(UPDATE_SUFFIX)]
+        old = sorted(updates[: -keep or None] + others[: -keep or None])
+        removed = [name for name in old if name != self.current()]
         for name in removed:
             # Renamed first, so that a half-removed release is never seen as a release.
             doomed = self.releases / f".removed-{name}"
@@ -187,6 +232,14 @@ class ReleaseRoot:
         for doomed in self.releases.glob(".removed-*"):
             shutil.rmtree(doomed)
         return removed
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read
 from lookalike_build.extract import Engine, Outcome, Product, extract
 from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError
 from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
-from lookalike_build.index import IndexSettings, index
+from lookalike_build.index import LOCK_WAIT_S, IndexSettings, index
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.options import LOCAL, check_engine, parser
 from lookalike_build.photo_cache import PhotoCache
@@ -166,7 +166,7 @@ def _publish(source: FeatureSource, options: argparse.Namespace, started: float)
     for entry in categories:
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
         print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
-    with root.lock():
+    with root.lock(LOCK_WAIT_S):
         removed = root.prune(options.keep)
     if removed:
         print(f"old releases removed: {', '.join(removed)}")

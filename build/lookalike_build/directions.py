@@ -1,24 +1,18 @@
 """Features scaled to length 1, in float64, and their exact angular distances."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.vector_index import Distances
 
+Matrix32 = npt.NDArray[np.float32]
+Vector64 = npt.NDArray[np.float64]
 Matrix64 = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 
 _CHUNK = 1024
-
-
-class Features(Protocol):
-    """Float32 (n, n_dims), of which rows are taken by their numbers; an ndarray is one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-    def __getitem__(self, rows: Places, /) -> npt.NDArray[np.float32]: ...
 
 
 class Directions:
@@ -27,24 +21,24 @@ class Directions:
     The same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
     """
 
-    def __init__(self, features: Features, lengths: npt.NDArray[np.float64] | None = None) -> None:
-        """With the lengths (n,) of the features, if they are known."""
-        self.shape = features.shape
+    def __init__(self, features: Callable[[Places], Matrix32], lengths: Vector64) -> None:
+        """Of the features (n, n_dims) that `features` gives for their rows, and all their lengths."""
         self._features = features
-        self.lengths = self._measured() if lengths is None else lengths
+        self._lengths = lengths
 
-    def _measured(self) -> npt.NDArray[np.float64]:
-        lengths = np.empty(self.shape[0])
-        for first in range(0, self.shape[0], _CHUNK):
-            rows = np.arange(first, min(first + _CHUNK, self.shape[0]))
-            wide = self._features[rows].astype(np.float64)
-            lengths[rows] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-        return lengths
+    @classmethod
+    def all_of(cls, features: Matrix32) -> "Directions":
+        """Of features (n, n_dims), read through for their lengths."""
+        lengths = np.empty(len(features))
+        for first in range(0, len(features), _CHUNK):
+            wide = features[first : first + _CHUNK].astype(np.float64)
+            lengths[first : first + _CHUNK] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        return cls(features.__getitem__, lengths)
 
     def of(self, rows: Places) -> Matrix64:
         """The directions of `rows`, (n, n_dims)."""
-        directions = self._features[rows].astype(np.float64)
-        directions /= self.lengths[rows, None]
+        directions = self._features(rows).astype(np.float64)
+        directions /= self._lengths[rows, None]
         return directions
 
     def distances(self, row: int, others: Places) -> Distances:

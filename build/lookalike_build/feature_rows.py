@@ -52,25 +52,40 @@ def _measure(features: Matrix32, centre: Vector64) -> tuple[Vector64, Vector64, 
     return lengths, wide @ centre, wide
 
 
-class FeatureRows:
+class FeatureRows(NamedTuple):
     """Features float32 (n_rows, n_dims): `base` (n_base, n_dims), then `added` (n_added, n_dims)."""
 
-    def __init__(self, base: Matrix32, added: Matrix32, measured: Measured) -> None:
-        self.base = base
-        self.added = added
-        self.shape = (len(base) + len(added), base.shape[1])
-        lengths, products, _ = _measure(added, measured.centre)
-        self.directions = Directions(self, np.concatenate([measured.lengths, lengths]))
-        self._centre = measured.centre
-        self._products = np.concatenate([measured.products, products])
+    base: Matrix32
+    added: Matrix32
 
-    def __getitem__(self, rows: Places) -> Matrix32:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """n_rows and n_dims."""
+        return len(self.base) + len(self.added), self.base.shape[1]
+
+    def of(self, rows: Places) -> Matrix32:
+        """The features (n, n_dims) in `rows`."""
         n_base = len(self.base)
-        features = np.empty((rows.size, self.shape[1]), np.float32)
+        features = np.empty((rows.size, self.base.shape[1]), np.float32)
         base = rows < n_base
         features[base] = self.base[rows[base]]
         features[~base] = self.added[rows[~base] - n_base]
         return features
+
+
+class Comparison:
+    """Compares rows with all others, by float32 products and, where that is not enough, exactly.
+
+    `measured` is of the base.
+    """
+
+    def __init__(self, features: FeatureRows, measured: Measured) -> None:
+        self._features = features
+        self._centre = measured.centre
+        lengths, products, _ = _measure(features.added, measured.centre)
+        self._lengths = np.concatenate([measured.lengths, lengths])
+        self._products = np.concatenate([measured.products, products])
+        self.directions = Directions(features.of, self._lengths)
 
     def squared_distances(self, rows: Places) -> tuple[Vector64, Vector64]:
         """Squared angular distances (n, n_rows) of all from each of `rows`, and how far each of these
@@ -82,12 +97,14 @@ class FeatureRows:
         """
         away = self.directions.of(rows) - self._centre
         short = away.astype(np.float32)
-        squared = np.empty((rows.size, self.shape[0]))
-        squared[:, : len(self.base)] = short @ self.base.T
-        squared[:, len(self.base) :] = short @ self.added.T
-        squared /= self.directions.lengths
+        base, added = self._features
+        n_rows, n_dims = self._features.shape
+        squared = np.empty((rows.size, n_rows))
+        squared[:, : len(base)] = short @ base.T
+        squared[:, len(base) :] = short @ added.T
+        squared /= self._lengths
         squared += self._products
         squared *= -2
         squared += 2
-        error = 2 * _UNIT_ROUNDOFF * (self.shape[1] + 8) * np.linalg.norm(away, axis=1)
+        error = 2 * _UNIT_ROUNDOFF * (n_dims + 8) * np.linalg.norm(away, axis=1)
         return squared, error + _DOUBLE_ERROR

@@ -7,19 +7,22 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.manifest import METRIC
+from lookalike.manifest import MANIFEST, METRIC, ReleaseError
 from lookalike.root import ReleaseRoot
 from lookalike.vector_index import Distances, Items, VectorIndex
 from lookalike_build.features import FeatureError, Features, FeatureSource
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.projection import Projected, project
 from lookalike_build.staging import CategoryWriter, Published, Staging, Tuned, Written
+from lookalike_build.table import widths
 
-METHOD = 1
+METHOD = 2
 """Raised when the same features and settings come to make other files."""
 RECALL_SAMPLE = 100
 _TREES_COST = 5
 _ROUNDING = 1e-6
+LOCK_WAIT_S = 3600.0
+"""Longer than any other holds the lock: hours of work are not to be lost for it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,18 @@ class IndexSettings:
         """What the manifest says of how a category was made; see `CategoryEntry`."""
         settings = (f"{name} {value}" for name, value in asdict(self).items())
         return ", ".join([f"method {METHOD}", *settings])
+
+    @classmethod
+    def of(cls, made_with: str) -> "IndexSettings":
+        """The settings that `made_with` tells; ReleaseError if it is of another method."""
+        method, *settings = made_with.split(", ")
+        if method != f"method {METHOD}":
+            raise ReleaseError(
+                MANIFEST, f'made with "{made_with}", not with method {METHOD}; index again'
+            )
+        texts = dict(setting.split(" ") for setting in settings)
+        usual = asdict(cls())
+        return cls(**{name: type(usual[name])(text) for name, text in texts.items()})
 
 
 Done = Callable[[int], object]
@@ -67,13 +82,16 @@ def index(
     if not store.categories:
         raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
     root.create()
-    with root.lock():
-        staging = Staging(root)
+    with root.build_lock():
+        root.remove_staging()
+        staging = Staging(root, root.staging)
         try:
+            staging.hold_current()
             writers = [staging.category(category_id) for category_id in store.categories]
             written = {one.entry.category_id: one for one in engine(store, settings, writers, done)}
             categories = [written[category_id] for category_id in store.categories]
-            return staging.publish(store.model, store.n_dims, store.id_types, categories)
+            with root.lock(LOCK_WAIT_S):
+                return staging.publish(store.model, store.n_dims, store.id_types, categories)
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
 
@@ -90,12 +108,25 @@ def index_category(
     if same := writer.take_over(settings.made_with):
         done(len(features))
         return same
-    k = min(settings.neighbours, len(features) - 1)
-    table = exact_neighbours(features, k, done, writer.folder)
+    return index_features(features, settings, writer, done)
+
+
+def index_features(
+    features: Features,
+    settings: IndexSettings,
+    writer: CategoryWriter,
+    done: Done = lambda _: None,
+    table: tuple[Items, Distances] | None = None,
+) -> Written:
+    """Index the features that the writer has begun with, of which the exact table may be known."""
+    k, width = widths(len(features), settings.neighbours)
+    if table is None:
+        table = exact_neighbours(features, k, done, writer.folder, width - k)
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
-    tuned = tune(features, projected, annoy, table, settings)
-    return writer.add_index(table, projected, annoy, tuned, settings.made_with)
+    served = table[0][:, :k], table[1][:, :k]
+    tuned = tune(features, projected, annoy, served, settings)
+    return writer.add_index(table, k, projected, annoy, tuned, settings.made_with)
 
 
 def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:

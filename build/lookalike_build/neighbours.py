@@ -62,12 +62,12 @@ def exact_neighbours(
     if width == 0:
         done(n)
         return items, distances
-    directions = Directions(features)
-    needed, copied = _without_surplus_copies(directions, width)
+    directions = Directions.all_of(features)
+    needed, copied = _without_surplus_copies(directions, n, width)
     for item, twins in copied:
         items[item], distances[item] = twins, 0.0
     done(len(copied))
-    search = _Search(directions, needed, k, spare, done, scratch)
+    search = _Search(directions, features.shape[1], needed, k, spare, done, scratch)
     for rows, found in search.blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row, : nearest.size], distances[row, : nearest.size] = nearest, distance
@@ -81,7 +81,7 @@ def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
 
 
 def _without_surplus_copies(
-    directions: Directions, width: int
+    directions: Directions, n: int, width: int
 ) -> tuple[npt.NDArray[np.intp], list[tuple[int, Items]]]:
     """The items to compare, and those whose lists are copies of themselves only, with these.
 
@@ -89,7 +89,7 @@ def _without_surplus_copies(
     with the lowest items can be in any list; to compare them all would take forever.
     """
     copies: dict[bytes, list[int]] = {}
-    everything = np.arange(directions.shape[0])
+    everything = np.arange(n)
     for rows in _chunks(everything):
         for item, direction in zip(rows.tolist(), directions.of(rows), strict=True):
             key = hashlib.blake2b(direction.tobytes(), digest_size=16).digest()
@@ -125,6 +125,7 @@ class _Search:
     def __init__(
         self,
         directions: Directions,
+        n_dims: int,
         needed: Places,
         k: int,
         spare: int,
@@ -132,6 +133,7 @@ class _Search:
         scratch: Path | None,
     ) -> None:
         self._directions = directions
+        self._n_dims = n_dims
         self._needed = needed
         self._k = k
         self._width = k + spare
@@ -142,7 +144,6 @@ class _Search:
         lengths = np.sqrt(2 * half)
         # |fl(x·y) - x·y| <= n_dims u |x||y| for any order of summation (Higham 2002, section 3.1);
         # the second term is for the rounding of the centred features and of the halves.
-        n_dims = directions.shape[1]
         longest = lengths.max()
         self._error = _UNIT_ROUNDOFF * longest * (n_dims * lengths + 16 * longest)
 
@@ -227,7 +228,7 @@ class _Search:
 
     def _centre(self, scratch: Path | None) -> Matrix32:
         """The needed directions less their mean: float32, rounded once."""
-        n, n_dims = len(self._needed), self._directions.shape[1]
+        n, n_dims = len(self._needed), self._n_dims
         mean = np.zeros(n_dims)
         for places in _chunks(np.arange(n)):
             mean += self._directions.of(self._needed[places]).sum(axis=0) / n

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.manifest import (
+    ADDED,
+    BASE_FILES,
     DISTANCES,
     FEATURES,
     FILES,
@@ -25,6 +28,9 @@ from lookalike.manifest import (
     NEIGHBOURS,
     PRODUCT_IDS,
     PROJECTION,
+    ROWS,
+    SPARES,
+    Applied,
     CategoryEntry,
     FileEntry,
     Id,
@@ -39,6 +45,7 @@ from lookalike.root import ReleaseRoot, RootError, sync
 from lookalike.vector_index import Distances, Items
 from lookalike_build.disk_array import create_array
 from lookalike_build.projection import Projected
+from lookalike_build.table import Ids, Table
 
 
 class Tuned(NamedTuple):
@@ -71,7 +78,7 @@ class CategoryWriter:
     """Writes one category into the staging folder; picklable, so that another process may do it.
 
     `begin`, then `add_ids`; then the category may be there already (`take_over`) or `add_index`
-    completes it. `begin` again starts over.
+    completes it. `begin` again starts over. Or `add_update` makes all of it of what is there.
     """
 
     def __init__(
@@ -83,12 +90,15 @@ class CategoryWriter:
 
     def begin(self, n_items: int, n_dims: int) -> npt.NDArray[np.float32]:
         """The features (n_items, n_dims), to be filled in, in the file."""
+        self._begin()
+        return create_array(self.folder / FEATURES, (n_items, n_dims))
+
+    def _begin(self) -> None:
         if self.folder.exists():
             shutil.rmtree(self.folder)  # of a writer that died on the way
         self.folder.mkdir()
-        return create_array(self.folder / FEATURES, (n_items, n_dims))
 
-    def add_ids(self, product_ids: npt.NDArray[np.int64] | list[str]) -> None:
+    def add_ids(self, product_ids: Ids | list[str]) -> None:
         """Write the items' product ids, ascending."""
         _write_array(self.folder / PRODUCT_IDS, _id_array(product_ids))
 
@@ -100,6 +110,8 @@ class CategoryWriter:
         if self._current is None or self._current[1].made_with != made_with:
             return None
         folder, entry = self._current
+        if entry.n_added or entry.n_base != entry.n_items:
+            return None  # the same answers, but not the same files
         try:
             for file in (PRODUCT_IDS, FEATURES):
                 entry.files[file].check_all(self.folder / file, file)
@@ -115,24 +127,31 @@ class CategoryWriter:
     def add_index(
         self,
         table: tuple[Items, Distances],
+        k: int,
         projected: Projected,
         annoy: AnnoyIndex,
         tuned: Tuned,
         made_with: str,
     ) -> Written:
-        """Write the rest: the exact table and the index, `annoy` built of the projected items."""
+        """Write the rest: the exact table, of whose width k are served, and the index.
+
+        `annoy` is built of the projected items.
+        """
         sync(self.folder / FEATURES)
-        neighbours, distances = table
-        _write_array(self.folder / NEIGHBOURS, neighbours.astype("<u4"))
-        _write_array(self.folder / DISTANCES, distances.astype("<f4"))
+        n_items, n_dims = len(table[0]), len(projected.projection)
+        self._write_table(*table, k)
+        self._write_rows(np.arange(n_items, dtype="<u4"), np.empty((0, n_dims), "<f4"))
         projection = projected.projection.astype("<f4", copy=False)
         _write_array(self.folder / PROJECTION, projection)
         annoy.save(str(self.folder / INDEX))
         sync(self.folder / INDEX)
         entry = CategoryEntry(
             category_id=self.category_id,
-            n_items=len(neighbours),
-            k=neighbours.shape[1],
+            n_items=n_items,
+            k=k,
+            n_spare=table[0].shape[1] - k,
+            n_base=n_items,
+            n_added=0,
             n_index_dims=projection.shape[1],
             **tuned._asdict(),
             made_with=made_with,
@@ -141,6 +160,49 @@ class CategoryWriter:
         self._share(entry)
         sync(self.folder)
         return Written(entry, unchanged=False)
+
+    def add_update(
+        self, table: Table, added: npt.NDArray[np.float32], base: tuple[Path, CategoryEntry]
+    ) -> Written:
+        """Write a whole category: the index and its features are those of `base`, its folder and entry.
+
+        `added` (n_added, n_dims) are the features that the table's rows name besides.
+        """
+        self._begin()
+        self.add_ids(table.product_ids)
+        self._write_table(table.items, table.distances, table.k)
+        self._write_rows(table.rows.astype("<u4", copy=False), added.astype("<f4", copy=False))
+        folder, entry = base
+        for file in BASE_FILES:
+            _place(folder / file, self.folder / file)
+        files = {
+            file: entry.files[file] if file in BASE_FILES else FileEntry.of(self.folder / file)
+            for file in FILES
+        }
+        sync(self.folder)
+        n_items, width = table.items.shape
+        counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
+        return Written(replace(entry, **counts, n_added=len(added), files=files), unchanged=False)
+
+    def keep(self) -> Written:
+        """The current release's category as it is, unread."""
+        if self._current is None:
+            raise ValueError(f"category {self.category_id} is not in the current release")
+        folder, entry = self._current
+        self._begin()
+        for file in FILES:
+            _place(folder / file, self.folder / file)
+        sync(self.folder)
+        return Written(entry, unchanged=True)
+
+    def _write_table(self, items: Items, distances: Distances, k: int) -> None:
+        _write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
+        _write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
+        _write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
+
+    def _write_rows(self, rows: Items, added: npt.NDArray[np.float32]) -> None:
+        _write_array(self.folder / ROWS, rows)
+        _write_array(self.folder / ADDED, added)
 
     def _share(self, new: CategoryEntry) -> None:
         if self._current is None:
@@ -155,23 +217,43 @@ class CategoryWriter:
 
 
 class Staging:
-    """Writes one release under `root`, whose lock the caller holds."""
+    """Writes one release of `root` in the folder `path`, which is the caller's alone.
 
-    def __init__(self, root: ReleaseRoot) -> None:
+    `current` is the manifest of the release that is current, and fit, when this begins; or None.
+    """
+
+    def __init__(self, root: ReleaseRoot, path: Path) -> None:
         self._root = root
-        self._current = _manifest(root, root.current())
+        self._path = path
+        self.current = current_manifest(root)
         self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
-        if self._current:
-            folder = root.folder(self._current.release)
-            for entry in self._current.categories:
-                published = folder / category_folder(entry.category_id)
-                self._published[entry.category_id] = published, entry
-        root.remove_staging()
-        root.staging.mkdir()
+        if self.current:
+            folder = root.folder(self.current.release)
+            for entry in self.current.categories:
+                self._published[entry.category_id] = _in(folder, entry), entry
+        self.discard()
+        path.mkdir()
+
+    def hold_current(self) -> None:
+        """Link the current release, so that it stays to be taken over from when others remove it."""
+        for category_id, (folder, entry) in self._published.items():
+            held = _in(self._root.before, entry)
+            try:
+                held.mkdir(parents=True)
+                for file in FILES:
+                    os.link(folder / file, held / file)
+            except OSError:  # no hard links here, or removed already
+                continue
+            self._published[category_id] = held, entry
+
+    def discard(self) -> None:
+        """Remove what is there, also what a killed writer left."""
+        if self._path.exists():
+            shutil.rmtree(self._path)
 
     def category(self, category_id: Id) -> CategoryWriter:
         """The writer of a category."""
-        folder = self._root.staging / category_folder(category_id)
+        folder = self._path / category_folder(category_id)
         return CategoryWriter(category_id, folder, self._published.get(category_id))
 
     def publish(
@@ -180,32 +262,45 @@ class Staging:
         n_dims: int,
         id_types: tuple[IdType, IdType],
         categories: Sequence[Written],
+        applied: Applied | None = None,
+        suffix: str = "",
     ) -> Published:
-        """Name the release, check it and make it current.
+        """Name the release, check it and make it current; the root's lock is held.
 
-        `id_types` are those of the category and the product ids. Where the current release holds
-        the same content it stays current, so that no cache in front loses its answers.
+        `id_types` are those of the category and the product ids; `suffix` ends the name. Where the
+        current release holds the same content it stays current, so that no cache in front loses its
+        answers.
         """
         entries = tuple(written.entry for written in categories)
         n_unchanged = sum(written.unchanged for written in categories)
-        digest = Manifest("draft", model, n_dims, *id_types, entries).content_digest()
+        made = Manifest("draft", model, n_dims, *id_types, entries, applied)
+        digest = made.content_digest()
         # Where the same was made and not taken over, the current release is damaged.
-        same = self._current if n_unchanged == len(categories) else None
+        same = current_manifest(self._root) if n_unchanged == len(categories) else None
         if same and same.content_digest() == digest:
             return Published(same.release, False, n_unchanged)
-        newest = _manifest(self._root, next(reversed(self._root.names()), None))
+        name = None if suffix else next(reversed(self._root.names()), None)
+        newest = _manifest(self._root, name)
         if newest and newest.content_digest() == digest:
             # A writer died between naming this release and making it current; or it is damaged.
             with suppress(ReleaseError):
                 self._root.switch(newest.release)
                 return Published(newest.release, True, n_unchanged)
-        name = self._root.new_name(digest)
-        manifest = Manifest(name, model, n_dims, *id_types, entries)
-        path = self._root.staging / MANIFEST
-        path.write_text(manifest.to_json(), encoding="utf-8")
+        name = f"{self._root.new_name(digest)}{suffix}"
+        path = self._path / MANIFEST
+        path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
         sync(path)
-        self._root.publish(name)
+        self._root.publish(name, self._path)
         return Published(name, True, n_unchanged)
+
+
+def current_manifest(root: ReleaseRoot) -> Manifest | None:
+    """The manifest of the current release; None where there is none, it is unfit or a slim copy."""
+    return _manifest(root, root.current())
+
+
+def _in(folder: Path, entry: CategoryEntry) -> Path:
+    return folder / category_folder(entry.category_id)
 
 
 def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
@@ -217,9 +312,12 @@ def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
     return None
 
 
-def _id_array(product_ids: npt.NDArray[np.int64] | list[str]) -> npt.NDArray[np.generic]:
+def _id_array(product_ids: Ids | list[str]) -> npt.NDArray[np.generic]:
     if isinstance(product_ids, list):
         return np.array([product_id.encode() for product_id in product_ids], dtype=np.bytes_)
+    if product_ids.dtype.kind == "S":
+        # As narrow as they are, whatever has left.
+        return np.array(product_ids.tolist(), np.bytes_)
     return product_ids.astype("<i8")
 
 

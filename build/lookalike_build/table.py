@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lookalike.vector_index import Distances, Items
 from lookalike_build.directions import Places
-from lookalike_build.feature_rows import FeatureRows, Vector64
+from lookalike_build.feature_rows import Comparison, Vector64
 
 SPARES = 24
 """How many more neighbours than are served a list may have: what removals use up before a list has to
@@ -59,10 +59,10 @@ def changed(
     gone: Places,
     product_ids: Ids,
     rows: Items,
-    features: FeatureRows,
+    comparison: Comparison,
     neighbours: int,
 ) -> Table:
-    """The table without the items `gone` and with new products, (n,) each with its row in `features`.
+    """The table without the items `gone` and with new products (n,), whose features are in `rows`.
 
     New product ids are ascending, and none is one of those that stay. At least one item is left.
     """
@@ -70,7 +70,10 @@ def changed(
     ids = np.concatenate([table.product_ids[kept], product_ids])
     ids.sort()
     lists = _Lists(
-        features, np.zeros(ids.size, np.uint32), *widths(ids.size, neighbours), table.items.shape[1]
+        comparison,
+        np.zeros(ids.size, np.uint32),
+        *widths(ids.size, neighbours),
+        table.items.shape[1],
     )
     stay, new = ids.searchsorted(table.product_ids[kept]), ids.searchsorted(product_ids)
     lists.rows[stay], lists.rows[new] = table.rows[kept], rows
@@ -100,11 +103,11 @@ class _Lists:
     """The lists of a table that is being changed: `known` of each are right, what follows is not."""
 
     def __init__(
-        self, features: FeatureRows, rows: Items, k: int, width: int, width_before: int
+        self, comparison: Comparison, rows: Items, k: int, width: int, width_before: int
     ) -> None:
         self.k = k
         self.rows = rows
-        self._features = features
+        self._comparison = comparison
         self._width = width
         n, most = rows.size, max(width, width_before)
         self._items = np.zeros((n, most), np.uint32)
@@ -140,13 +143,13 @@ class _Lists:
         """Each of the items, its squared distance from all (n_items,), and by how much that is off."""
         for first in range(0, items.size, _AT_ONCE):
             some = items[first : first + _AT_ONCE]
-            squared, errors = self._features.squared_distances(self.rows[some].astype(np.intp))
+            squared, errors = self._comparison.squared_distances(self.rows[some].astype(np.intp))
             for item, row, error in zip(some.tolist(), squared, errors.tolist(), strict=True):
                 yield item, row[self.rows], error
 
     def _exact(self, item: int, others: Places) -> Distances:
         rows = self.rows.astype(np.intp)
-        return self._features.directions.distances(int(rows[item]), rows[others])
+        return self._comparison.directions.distances(int(rows[item]), rows[others])
 
     def _make(self, item: int, squared: Vector64, error: float) -> None:
         width = self._width

@@ -35,7 +35,7 @@ def make_release(
     """Publish a release of categories of these sizes; its name. The same arguments: the same."""
     root.create()
     with root.lock():
-        staging = Staging(root)
+        staging = Staging(root, root.staging)
         categories = []
         for number, n_items in enumerate(sizes, 1):
             rng = np.random.default_rng(number)
@@ -47,7 +47,7 @@ def make_release(
             writer.add_ids(FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64))
             table = _table(n_items, k, step, rng)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            categories.append(writer.add_index(table, projected, annoy, tuned, "made"))
+            categories.append(writer.add_index(table, k, projected, annoy, tuned, "made"))
         model = Model("random", "sha256:0")
         return staging.publish(model, n_dims, ("integer", "integer"), categories).release
 

@@ -1,0 +1,169 @@
+"""A category between two releases: read from one, changed, written into the next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.category import identity_of
+from lookalike.manifest import (
+    ADDED,
+    BASE_FILES,
+    DISTANCES,
+    FEATURES,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    ROWS,
+    SPARES,
+    CategoryEntry,
+    Id,
+    ReleaseError,
+    reason_of,
+)
+from lookalike_build.feature_rows import Comparison, FeatureRows, Measured
+from lookalike_build.index import IndexSettings, index_features
+from lookalike_build.staging import CategoryWriter, Written
+from lookalike_build.table import Ids, Table, changed
+
+Changes = Mapping[Id, npt.NDArray[np.float32] | None]
+"""Products by id and their features (n_dims,), or None for one that is removed."""
+
+_WORN_SHARE = 0.05
+_WORN_ROWS = 4096
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class LiveCategory:
+    """The category whose index and features are those in `folder`, described by `entry`.
+
+    `table` is its exact table now, `features` what its rows name: those the index is of, and those
+    added since. A vector is compared with each of these, so from time to time `rebased` makes it anew.
+    """
+
+    folder: Path
+    entry: CategoryEntry
+    table: Table
+    features: FeatureRows
+
+    @classmethod
+    def read(cls, folder: Path, entry: CategoryEntry) -> "LiveCategory":
+        """Read a published category; ReleaseError where a file is missing or cannot be read."""
+
+        def read(file: str, how: Any = None) -> Any:
+            try:
+                return np.load(folder / file, how)
+            except (OSError, ValueError) as error:
+                raise ReleaseError(f"{folder.name}/{file}", reason_of(error)) from error
+
+        table = Table(
+            read(PRODUCT_IDS),
+            read(ROWS),
+            np.concatenate([read(NEIGHBOURS), read(SPARES)], axis=1),
+            read(DISTANCES),
+            entry.k,
+        )
+        return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
+
+    @property
+    def base_identity(self) -> object:
+        """The same for all categories that have their index from one making."""
+        return identity_of(self.folder, BASE_FILES)
+
+    def with_changes(self, changes: Changes, measured: Measured) -> "LiveCategory | None":
+        """The category after `changes`, at least one product of which is left; None for no difference.
+
+        `measured` is of `base`.
+        """
+        ids = self._ids(list(changes))
+        ids.sort()
+        places, known = self.table.items_of(ids)
+        gone, new, features = [], [], []
+        for product_id, place, is_known in zip(ids.tolist(), places.tolist(), known, strict=True):
+            feature = changes[_id(product_id)]
+            if is_known and feature is not None and np.array_equal(self._feature(place), feature):
+                continue
+            if is_known:
+                gone.append(place)
+            if feature is not None:
+                new.append(product_id)
+                features.append(feature[None])
+        if not gone and not new:
+            return None
+        first = self.features.shape[0]
+        rows = np.arange(first, first + len(new), dtype=np.uint32)
+        more = self.features._replace(added=np.concatenate([self.features.added, *features]))
+        table = changed(
+            self.table,
+            np.array(gone, np.intp),
+            self._ids(new),
+            rows,
+            Comparison(more, measured),
+            IndexSettings.of(self.entry.made_with).neighbours,
+        )
+        return replace(self, table=table, features=more)
+
+    def n_items_after(self, changes: Changes) -> int:
+        """How many products there would be."""
+        _, known = self.table.items_of(self._ids(list(changes)))
+        new = sum(feature is not None for feature in changes.values())
+        return int(self.table.rows.size - known.sum() + new)
+
+    def feature_of(self, product_id: Id) -> npt.NDArray[np.float32] | None:
+        """A product's feature (n_dims,); None where there is no such product."""
+        (place,), (known,) = self.table.items_of(self._ids([product_id]))
+        return self._feature(place) if known else None
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether so much has changed that the index is to be made anew."""
+        n_base = len(self.features.base)
+        gone = n_base - int(np.count_nonzero(self.table.rows < n_base))
+        n_changed = len(self.features.added) + gone
+        return n_changed > min(_WORN_SHARE * n_base, _WORN_ROWS)
+
+    def rebased(self, writer: CategoryWriter) -> Written:
+        """Write the category with an index of all its features; its table is as it was."""
+        features = writer.begin(self.table.rows.size, self.features.shape[1])
+        for first in range(0, len(features), _CHUNK):
+            items = np.arange(first, min(first + _CHUNK, len(features)))
+            features[items] = self.features.of(self.table.rows[items].astype(np.intp))
+        writer.add_ids(self.table.product_ids)
+        settings = IndexSettings.of(self.entry.made_with)
+        table = self.table.items, self.table.distances
+        return index_features(features, settings, writer, table=table)
+
+    def onto(self, rebased: "LiveCategory", rows: npt.NDArray[np.uint32]) -> "LiveCategory":
+        """The category as it is, with the index of `rebased`, made when the items' rows were `rows`."""
+        number = np.full(self.features.shape[0], -1)
+        number[rows] = np.arange(rows.size)
+        new_rows = number[self.table.rows]
+        later = np.flatnonzero(new_rows < 0)
+        added = self.features.of(self.table.rows[later].astype(np.intp))
+        new_rows[later] = rows.size + np.arange(later.size)
+        table = self.table._replace(rows=new_rows.astype(np.uint32))
+        return replace(rebased, table=table, features=rebased.features._replace(added=added))
+
+    def write(self, writer: CategoryWriter) -> Written:
+        """Write the category into the next release."""
+        return writer.add_update(self.table, self.features.added, (self.folder, self.entry))
+
+    def _feature(self, item: int) -> npt.NDArray[np.float32]:
+        (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
+        return np.asarray(feature)
+
+    def _ids(self, product_ids: list[Any]) -> Ids:
+        if self.table.product_ids.dtype.kind == "S":
+            return np.array([_bytes(one) for one in product_ids], np.bytes_)
+        return np.array(product_ids, np.int64)
+
+
+def _bytes(product_id: str | bytes) -> bytes:
+    return product_id.encode() if isinstance(product_id, str) else product_id
+
+
+def _id(product_id: int | bytes) -> Id:
+    return product_id.decode() if isinstance(product_id, bytes) else product_id
