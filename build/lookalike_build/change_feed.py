@@ -21,6 +21,7 @@ import os
 import re
 import select
 import stat
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
@@ -67,18 +68,20 @@ class Feed(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the file; whatever came is in the journal or will be read again."""
+        """Let go of the file or pipe."""
 
 
 def open_feed(path: str, journal: Journal, id_types: IdTypes, complain: Complain) -> Feed:
     """The feed at `path`, a regular file or a pipe, or standard input for ``-``; else FeedError.
 
     A file need not be there yet. `id_types` are the types of category ids and product ids.
-    `complain` hears, in one line each, of lines left out and of what a file is waited for.
+    `complain` hears, in one line each, of lines that are left out and of files that are waited for.
     """
     place = Path(path)
     try:
         if path == STANDARD_INPUT:
+            if sys.stdin is None:  # its number may be that of another file by now
+                raise FeedError("cannot read changes from standard input: it is closed")
             lines = _Lines("standard input", Path(), id_types, complain)
             return _PipeFeed(os.dup(0), journal, lines, endless=False)
         if place.exists() and stat.S_ISFIFO(place.stat().st_mode):

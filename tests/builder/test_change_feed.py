@@ -380,6 +380,20 @@ def test_a_file_that_was_read_before_it_was_rotated_is_left_alone(desk: Desk) ->
     assert drain(desk.open()) == 0
 
 
+def test_a_file_that_came_and_went_while_no_one_read_is_complained_of(desk: Desk) -> None:
+    append(desk.path, delete(5))
+    drain(desk.open())
+    read = desk.path.rename(f"{desk.path}.2")
+    unread = Path(f"{desk.path}.1")
+    append(unread, delete(6))
+    append(desk.path, delete(7))
+    os.utime(unread, ns=(0, read.stat().st_mtime_ns + 1))
+    feed = desk.open()
+    wait_for(lambda: desk.products() == [5, 7], feed)
+    (complaint,) = desk.complaints
+    assert complaint.startswith(f"{unread} is newer than {read}, where reading goes on, and is not")
+
+
 @pytest.mark.parametrize(("rest", "taken"), [(delete(6)[:-1], [6]), (delete(6)[:-2], [])])
 def test_the_last_line_of_a_rotated_file_is_taken_if_it_is_whole(
     desk: Desk, rest: str, taken: list[int]
@@ -485,6 +499,12 @@ def test_a_file_that_cannot_be_read_for_a_while_is_complained_of_once(desk: Desk
 def test_a_folder_is_no_feed(desk: Desk) -> None:
     with pytest.raises(FeedError, match=r"is no file of lines; give a regular file, a pipe, or -"):
         desk.open(desk.folder)
+
+
+def test_a_closed_standard_input_is_no_feed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(FeedError, match="standard input: it is closed"):
+        desk.open("-")
 
 
 def test_a_feed_in_no_folder_is_not_waited_for(desk: Desk) -> None:
