@@ -59,7 +59,7 @@ def write_store(folder: Path, catalogue: Catalogue, model: Model = MODEL) -> Fea
     category_ids = list(catalogue)
     types = (_arrow_type(catalogue[category_ids[0]][0][0]), _arrow_type(category_ids[0]))
     n_dims = catalogue[category_ids[0]][1].shape[1]
-    writer = FeatureWriter(folder, model, n_dims, types)
+    writer = FeatureWriter(folder, model, n_dims, types, as_of=0)
     for category_id, (product_ids, features) in catalogue.items():
         photos = [hashlib.sha256(feature).hexdigest() for feature in features]
         writer.add_category(category_id, product_ids, photos, [features])

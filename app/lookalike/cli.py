@@ -14,6 +14,8 @@ from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT
 
+_LOCK_WAIT_S = 30.0
+"""Longer than it takes a follower to publish a release."""
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 
 
@@ -125,14 +127,14 @@ def _check(options: argparse.Namespace) -> None:
 def _switch(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root)
     root.folder(options.release)
-    with root.lock():
+    with root.lock(_LOCK_WAIT_S):
         root.switch(options.release)
     print(f"current is now {options.release}")
 
 
 def _rollback(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root)
-    with root.lock():
+    with root.lock(_LOCK_WAIT_S):
         name = root.previous()
         root.switch(name)
     print(f"current is now {name}")

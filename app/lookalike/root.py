@@ -37,8 +37,12 @@ JOURNAL = Path("journal", "journal.sqlite")
 _NEXT = ".current"
 _LOCK = ".lock"
 _BUILD_LOCK = ".build.lock"
-_FOLLOW_LOCK = ".follow.lock"
+FOLLOW_LOCK = ".follow.lock"
 _WAIT_S = 0.05
+_PEEK_S = 0.2
+"""Longer than one who only asks whether a follower runs keeps the lock."""
+LOCK_WAIT_S = 3600.0
+"""Longer than any writer holds the root's lock: hours of work are not to be lost for it."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _DIGEST = 12
 _GIVEN_NAME = re.compile(
@@ -153,7 +157,7 @@ class ReleaseRoot:
 
     def follow_lock(self) -> AbstractContextManager[None]:
         """Be the one follower; else RootError."""
-        return self._locked(_FOLLOW_LOCK, f"another follower is at work on {self.path}")
+        return self._locked(FOLLOW_LOCK, f"another follower is at work on {self.path}", _PEEK_S)
 
     @contextmanager
     def _locked(self, name: str, busy: str, wait_s: float = 0) -> Iterator[None]:

@@ -57,14 +57,16 @@ class CategoryFile(Protocol):
 class AdoptedFeatures:
     """The features in a folder of such files; a `FeatureSource`.
 
-    `files` and `product_ids` (int64 or string, in the file's order) are those of each category,
-    `without_vector` is how many items of an Annoy index are no products for having no vector.
+    `as_of` is when the newest file was written (Unix time, seconds). `files` and `product_ids` (int64
+    or string, in the file's order) are those of each category, `without_vector` is how many items of
+    an Annoy index are no products for having no vector.
     """
 
     folder: Path
     model: Model
     n_dims: int
     id_types: tuple[IdType, IdType]
+    as_of: float
     files: Mapping[Id, CategoryFile]
     product_ids: Mapping[Id, pa.Array]
     without_vector: Mapping[Id, int]
@@ -81,6 +83,7 @@ class AdoptedFeatures:
                 f"{folder} holds {'both' if indexes else 'neither'} category_<id>.ann "
                 f"{'and' if indexes else 'nor'} features_<id>.csv files; give a folder with one kind"
             )
+        as_of = max(path.stat().st_mtime for path in (indexes or tables).values())
         files: dict[str, CategoryFile] = {}
         product_ids, without_vector = {}, {}
         id_lists = _id_lists(folder, indexes)
@@ -101,6 +104,7 @@ class AdoptedFeatures:
             Model(model_name, UNKNOWN_DIGEST),
             n_dims,
             (id_type(category_ids.type), id_type(product_ids[names[0]].type)),
+            as_of,
             {category_id: files[name] for category_id, name in by_id},
             {category_id: product_ids[name] for category_id, name in by_id},
             {category_id: without_vector[name] for category_id, name in by_id},

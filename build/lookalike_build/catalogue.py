@@ -6,6 +6,7 @@ a path, relative to the catalogue's folder or absolute. A product may stand in s
 in each. How each is read is in `catalogue_csv` and its siblings, the checks are in `catalogue_rows`.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +42,13 @@ class Catalogue:
 
     `rows` has the columns product_id and category_id (int64 or string) and image (string), sorted
     by category and otherwise in the file's order, of an SQL query by product; `folder` is what
-    relative images are relative to.
+    relative images are relative to; `as_of` is when the query began or the
+    file was last written (Unix time, seconds).
     """
 
     rows: pa.Table
     folder: Path
+    as_of: float
 
 
 def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
@@ -55,6 +58,7 @@ def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
     file cannot be read.
     """
     sql = path.suffix.lower() == ".sql"
+    as_of = time.time() if sql else path.stat().st_mtime
     table = read_sql(path, names) if sql else _read_file(path, names)
     if table.num_rows == 0:
         raise CatalogueError(path, ["holds no products"])
@@ -63,7 +67,7 @@ def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
     # A query need not give its rows in the same order twice.
     within = "product_id" if sql else "line"
     order = pc.sort_indices(table, [("category_id", "ascending"), (within, "ascending")])
-    return Catalogue(table.take(order).select(COLUMNS), path.parent)
+    return Catalogue(table.take(order).select(COLUMNS), path.parent, as_of)
 
 
 def _read_file(path: Path, names: ColumnNames) -> pa.Table:

@@ -18,7 +18,6 @@ writes a file, or sends changes over HTTP.
 
 import hashlib
 import os
-import re
 import select
 import stat
 import sys
@@ -33,7 +32,7 @@ import orjson
 
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.manifest import MAX_INTEGER_ID, Id, IdType, id_problem, reason_of
-from lookalike_build.photo_reader import _SCHEME
+from lookalike_build.photo_reader import is_url
 
 STANDARD_INPUT: Final = "-"
 MAX_LINE_BYTES: Final = 2**20
@@ -397,7 +396,7 @@ class _Lines:
     def _image(self, image: object) -> str:
         if not isinstance(image, str) or not image or "\0" in image:
             raise _LineError(f"image must be a URL or a path, not {_shown(image)}")
-        return image if re.match(_SCHEME, image) else str(self._folder / image)
+        return image if is_url(image) else str(self._folder / image)
 
 
 def _object(text: bytes) -> dict[str, Any]:

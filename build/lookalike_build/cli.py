@@ -1,18 +1,28 @@
 """The command ``lookalike-build``: photos to features, features to a release."""
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 
+from lookalike.journal import Journal, JournalError
 from lookalike.manifest import ReleaseError
-from lookalike.root import ReleaseRoot, RootError
+from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures, export
+from lookalike_build.background import BackgroundThread
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
+from lookalike_build.category_index import IndexSettings
+from lookalike_build.change_feed import FeedError, open_feed
 from lookalike_build.extract import Engine, Outcome, Product, extract
-from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError
+from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError, warm_up
 from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
-from lookalike_build.index import LOCK_WAIT_S, IndexSettings, index
+from lookalike_build.follow import Follower, FollowError, follow
+from lookalike_build.follow_status import report
+from lookalike_build.index import index
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.options import LOCAL, check_engine, parser
 from lookalike_build.photo_cache import PhotoCache
@@ -33,6 +43,9 @@ _FAILURES = (
     CatalogueError,
     ClusterError,
     FeatureError,
+    FeedError,
+    FollowError,
+    JournalError,
     ReleaseError,
     RootError,
     TooManyRejected,
@@ -191,4 +204,49 @@ def _indexed(
         return index(source, root, settings, done, index_on_ray)
 
 
-_COMMANDS = {"extract": _extract, "index": _index, "adopt": _adopt, "export": _export}
+def _follow(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root.absolute())
+    if options.status:
+        print("\n".join(report(root)))
+        return
+    if root.current() is None:
+        raise root.none_yet()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with root.follow_lock(), closing(Journal(root.journal)) as journal:
+        manifest = root.manifest(str(root.current()))
+        types = manifest.category_id_type, manifest.product_id_type
+        feed = None
+        if options.changes is not None:
+            feed = open_feed(options.changes, journal, types, _complain)
+        extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
+        reader = PhotoReader(Path.cwd(), options.timeout, options.retries)
+        follower = Follower(
+            root,
+            journal,
+            LocalEngine(extractor, options.connections),
+            reader,
+            extractor.model,
+            extractor.n_dims,
+            BackgroundThread(),
+            options.keep,
+            lambda line: print(line, flush=True),
+        )
+        warm_up(extractor)
+        print(f"following {root.path}, model {extractor.model.name}", flush=True)
+        follow(follower, feed, stop, options.once)
+    print("stopped; what is pending stays in the journal", flush=True)
+
+
+def _complain(line: str) -> None:
+    print(f"lookalike-build: {line}", file=sys.stderr, flush=True)
+
+
+_COMMANDS = {
+    "extract": _extract,
+    "index": _index,
+    "adopt": _adopt,
+    "export": _export,
+    "follow": _follow,
+}

@@ -110,7 +110,7 @@ def extract(
     folder.mkdir(parents=True, exist_ok=True)
     with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:
         types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
-        writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]))
+        writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]), catalogue.as_of)
         extraction = _Extraction(catalogue, had, writer)
         images = catalogue.rows["image"]
         rows = ((row, image.as_py()) for row, image in enumerate(images))

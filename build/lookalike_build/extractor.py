@@ -1,5 +1,6 @@
 """What turns photos into features, and the settings that one is made of."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from lookalike.manifest import Model
 
@@ -77,3 +79,10 @@ class ExtractorSettings:
 
             tf.config.set_visible_devices([], "GPU")
         return self.make()
+
+
+def warm_up(extractor: Extractor) -> None:
+    """Have the network set up for photos, which takes seconds, before the first one comes."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    extractor.features(extractor.stage([extractor.prepare(picture.getvalue())]))

@@ -1,7 +1,7 @@
 """The feature store: a folder with one Parquet file a category and ``store.json``.
 
-    DIR/store.json                     model, n_dims, the types of the ids and, for each category, its
-                                       id, n_products and file; written last
+    DIR/store.json                     model, n_dims, of when the catalogue is, the types of the ids
+                                       and, for each category, its id, n_products and file; written last
     DIR/categories/<file>              a row a product, in the catalogue's order
     DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
                                        extracted
@@ -61,8 +61,8 @@ class CategoryFeatures:
 class FeatureSource(Protocol):
     """What a release is made of; `FeatureStore` is the usual one.
 
-    `id_types` are those of the category and the product ids; `categories` is category id → number
-    of products.
+    `id_types` are those of the category and the product ids; `as_of` is of when the catalogue is
+    (Unix time, seconds); `categories` is category id → number of products.
     """
 
     @property
@@ -77,6 +77,8 @@ class FeatureSource(Protocol):
     @property
     def id_types(self) -> tuple[IdType, IdType]: ...  # noqa: D102
     @property
+    def as_of(self) -> float: ...  # noqa: D102
+    @property
     def categories(self) -> Mapping[Id, int]: ...  # noqa: D102
 
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
@@ -90,11 +92,17 @@ class FeatureSource(Protocol):
 class FeatureWriter:
     """Writes a store, category by category, then `finish`; until then the store before it stands.
 
-    `id_types` are those of the product and the category ids.
+    `id_types` are those of the product and the category ids; `as_of` is of when the catalogue
+    is (Unix time, seconds).
     """
 
     def __init__(
-        self, folder: Path, model: Model, n_dims: int, id_types: tuple[pa.DataType, pa.DataType]
+        self,
+        folder: Path,
+        model: Model,
+        n_dims: int,
+        id_types: tuple[pa.DataType, pa.DataType],
+        as_of: float,
     ) -> None:
         product_id_type, category_id_type = id_types
         self._folder = folder
@@ -113,6 +121,7 @@ class FeatureWriter:
             "format": FORMAT,
             "model": {"name": model.name, "digest": model.digest},
             "n_dims": n_dims,
+            "as_of": as_of,
             "category_id_type": id_type(category_id_type),
             "product_id_type": id_type(product_id_type),
             "categories": self._entries,
@@ -196,14 +205,16 @@ class FeatureWriter:
 class FeatureStore:
     """A complete store.
 
-    `id_types` are those of the category and the product ids; `categories` is category id → number
-    of products, `files` category id → file name.
+    `id_types` are those of the category and the product ids; `as_of` is of when the catalogue is
+    (Unix time, seconds; of a store that does not say, when that was written); `categories` is
+    category id → number of products, `files` category id → file name.
     """
 
     folder: Path
     model: Model
     n_dims: int
     id_types: tuple[IdType, IdType]
+    as_of: float
     categories: Mapping[Id, int]
     files: Mapping[Id, str]
 
@@ -223,6 +234,7 @@ class FeatureStore:
                 Model(str(document["model"]["name"]), str(document["model"]["digest"])),
                 int(document["n_dims"]),
                 (document["category_id_type"], document["product_id_type"]),
+                float(document.get("as_of", path.stat().st_mtime)),
                 {entry["category_id"]: entry["n_products"] for entry in entries},
                 {entry["category_id"]: _file_of(entry) for entry in entries},
             )

@@ -7,6 +7,7 @@ current, or found in it already; every change says what a product is from then o
 makes no difference.
 """
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,20 +18,22 @@ import numpy.typing as npt
 
 from lookalike.journal import DELETE, Change, Journal
 from lookalike.manifest import Applied, Id, IdType, Manifest, Model, id_problem
-from lookalike.root import ReleaseRoot
+from lookalike.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.background import Background
+from lookalike_build.change_feed import Feed
 from lookalike_build.extract import Engine, Reader
-from lookalike_build.index import LOCK_WAIT_S
 from lookalike_build.known_photos import KnownPhotos
+from lookalike_build.live_category import AllChanges
 from lookalike_build.photo import PhotoError
 from lookalike_build.update import Updater
 
 BATCH = 128
 """The most changes that one release takes up: 4 s of extraction on two cores."""
+POLL_S = 0.05
+"""How often the journal is looked at."""
 _SENT = "change:"
 
 Feature = npt.NDArray[np.float32]
-AllChanges = dict[Id, dict[Id, Feature | None]]
 
 
 class FollowError(Exception):
@@ -128,7 +131,7 @@ class Follower:
                 photos[result.row] = result.photo_sha256
                 if result.features is not None:
                     features[result.photo_sha256] = result.features
-        changes: AllChanges = defaultdict(dict)
+        changes: dict[Id, dict[Id, Feature | None]] = defaultdict(dict)
         for number, change in pending:
             if number not in reasons:
                 put = number in photos
@@ -158,6 +161,23 @@ class Follower:
             release = self._updater.publish(manifest, changes, applied)
             self._root.prune(self._keep)
         return release
+
+
+def follow(
+    follower: Follower, feed: Feed | None, stop: threading.Event, once: bool = False
+) -> None:
+    """Have the follower take changes, from `feed` too, until `stop` is set and its batch is done.
+
+    With `once`, or when a feed has ended, until nothing is pending. Raises what `Follower.step` raises.
+    """
+    follower.begin()
+    while not stop.is_set():
+        added = feed.poll() if feed else 0
+        if follower.step() or added:
+            continue
+        if once or (feed and feed.ended):
+            return
+        stop.wait(POLL_S)
 
 
 class _Photos:

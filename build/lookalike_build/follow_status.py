@@ -4,14 +4,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from typing import Final
 
 from lookalike.journal import Journal, Outcome
 from lookalike.manifest import ReleaseError
-from lookalike.root import ReleaseRoot, RootError
-
-FOLLOW_LOCK: Final = ".follow.lock"
-"""The file in the root on which the one follower holds an exclusive flock while it runs."""
+from lookalike.root import FOLLOW_LOCK, ReleaseRoot, RootError
 
 _N_REJECTED = 5
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

@@ -1,6 +1,6 @@
 """A category between two releases: read from one, changed, written into the next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from lookalike.manifest import (
     ReleaseError,
     reason_of,
 )
+from lookalike_build.category_index import IndexSettings, index_features
 from lookalike_build.feature_rows import Comparison, FeatureRows, Measured
-from lookalike_build.index import IndexSettings, index_features
+from lookalike_build.features import sort_key
 from lookalike_build.staging import CategoryWriter, Written
 from lookalike_build.table import Ids, Table, changed
 
 Changes = Mapping[Id, npt.NDArray[np.float32] | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
+AllChanges = Mapping[Id, Changes]
+"""Changes by category id."""
 
 _WORN_SHARE = 0.05
 _WORN_ROWS = 4096
@@ -159,6 +162,22 @@ class LiveCategory:
         if self.table.product_ids.dtype.kind == "S":
             return np.array([_bytes(one) for one in product_ids], np.bytes_)
         return np.array(product_ids, np.int64)
+
+
+def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:
+    """What they were indexed with, the usual where there are none; ReleaseError if by other methods."""
+    for entry in entries:
+        return IndexSettings.of(entry.made_with)
+    return IndexSettings()
+
+
+def index_new(products: Changes, settings: IndexSettings, writer: CategoryWriter) -> Written:
+    """Index a category of products that all have features."""
+    ids = sorted(products, key=sort_key)
+    features = np.stack([np.asarray(products[product_id]) for product_id in ids])
+    writer.begin(*features.shape)[:] = features
+    writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
+    return index_features(features, settings, writer)
 
 
 def _bytes(product_id: str | bytes) -> bytes:

@@ -66,8 +66,9 @@ class Network:
         """
         import tensorflow as tf
 
-        full = np.zeros((self.batch, SIDE, SIDE, 3), np.uint8)
-        full[: len(photos)] = photos  # one shape, so that the network is compiled once
+        # A GPU is set up for each shape anew; a CPU takes any, in as much less time.
+        full = np.zeros((self.batch if _has_gpu() else len(photos), SIDE, SIDE, 3), np.uint8)
+        full[: len(photos)] = photos
         return tf.constant(full), len(photos)
 
     def features(self, staged: tuple[Any, int]) -> Features:
@@ -81,7 +82,7 @@ class Network:
 
         if self._infer is None:
             with quiet():
-                self._infer = _frozen(self._keras_model, self.batch)
+                self._infer = _frozen(self._keras_model)
                 self._options = optimizer_options(self._precision)
         # TensorFlow compiles by the options there are at a call, and they are the whole process's.
         if not self._options.items() <= tf.config.optimizer.get_experimental_options().items():
@@ -142,7 +143,7 @@ def _from_file(path: Path) -> Any:
     raise WeightsError(f"{path} does not hold the weights of Keras's InceptionV3: {problems[0]}")
 
 
-def _frozen(keras_model: Any, batch: int) -> Any:
+def _frozen(keras_model: Any) -> Any:
     """The model from uint8 photos on, as one function of constants."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (
@@ -154,7 +155,7 @@ def _frozen(keras_model: Any, batch: int) -> Any:
         # Keras's Inception-v3 wants -1 to 1.
         return keras_model(tf.cast(photos, tf.float32) / 127.5 - 1.0, training=False)
 
-    photos = tf.TensorSpec((batch, SIDE, SIDE, 3), tf.uint8)
+    photos = tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8)
     return convert_variables_to_constants_v2(infer.get_concrete_function(photos))
 
 

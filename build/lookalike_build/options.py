@@ -10,9 +10,9 @@ from lookalike import __version__
 from lookalike.arguments import whole_number
 from lookalike.manifest import MAX_DIMS
 from lookalike_build.catalogue import COLUMNS
+from lookalike_build.category_index import IndexSettings
 from lookalike_build.extractor import GRAPHDEF, IMAGENET, INCEPTION_V3, UNTRAINED, Precision
 from lookalike_build.features import PHOTOS
-from lookalike_build.index import IndexSettings
 from lookalike_build.network import N_DIMS
 
 LOCAL, RAY = "local", "ray"
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _add_index(commands)
     _add_adopt(commands)
     _add_export(commands)
+    _add_follow(commands)
     return parser
 
 
@@ -60,50 +61,8 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
     )
-    network = added.add_mutually_exclusive_group()
-    network.add_argument(
-        "--model",
-        type=_model,
-        default=INCEPTION_V3,
-        help=f"{GRAPHDEF}FILE takes the features from the tensor pool_3:0 of a frozen TensorFlow graph "
-        "that is fed JPEG bytes at DecodeJpeg/contents:0: classify_image_graph_def.pb of "
-        "inception-2015-12-05, or one like it; default: %(default)s of Keras",
-    )
-    network.add_argument(
-        "--weights",
-        type=_weights,
-        default=IMAGENET,
-        help=f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
-        "Keras weights file of InceptionV3; default: %(default)s",
-    )
-    added.add_argument(
-        "--precision",
-        choices=get_args(Precision),
-        default="auto",
-        help="float32, or mixed: bfloat16 on a CPU, float16 on a GPU; auto is mixed where the "
-        "hardware has it (%(default)s)",
-    )
-    added.add_argument(
-        "--timeout",
-        type=_number(3600, least=0.1),
-        default=30.0,
-        metavar="SECONDS",
-        help="what one attempt to read a photo from a URL may take (%(default)s)",
-    )
-    added.add_argument(
-        "--retries",
-        type=whole_number(0, 100),
-        default=2,
-        metavar="N",
-        help="further attempts where a server is busy or cannot be reached (%(default)s)",
-    )
-    added.add_argument(
-        "--connections",
-        type=whole_number(1, 1024),
-        default=32,
-        metavar="N",
-        help="photos from URLs that are read at a time (%(default)s)",
-    )
+    _add_network(added)
+    _add_reading(added)
     _add_engine(added, "extract")
     added.add_argument(
         "--workers",
@@ -190,6 +149,86 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
+def _add_follow(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Take changes of products as they come, and make them live within seconds."
+    added = commands.add_parser(
+        "follow",
+        help=text,
+        description=f"{text} They come from the journal, which the app writes for `PUT` and "
+        "`DELETE`, and from a feed. SIGTERM ends it when what it is at is done.",
+        epilog="example: lookalike-build follow --root /var/lib/lookalike --changes changes.jsonl",
+    )
+    added.add_argument("--root", type=_folder, required=True, help="the release root to publish in")
+    added.add_argument(
+        "--changes",
+        metavar="FEED",
+        help="take changes from FEED as well: a file of JSON lines, followed as it grows and is "
+        "rotated, a named pipe, or - for standard input, whose end ends this",
+    )
+    added.add_argument(
+        "--once", action="store_true", help="stop when all changes that are there are live"
+    )
+    added.add_argument(
+        "--status",
+        action="store_true",
+        help="say where following stands (changes pending, live and rejected, batches, the current "
+        "release) and stop",
+    )
+    _add_network(added)
+    _add_reading(added)
+    _add_keep(added, "releases to keep of those made here, and as many of the others")
+
+
+def _add_network(added: argparse.ArgumentParser) -> None:
+    network = added.add_mutually_exclusive_group()
+    network.add_argument(
+        "--model",
+        type=_model,
+        default=INCEPTION_V3,
+        help=f"{GRAPHDEF}FILE takes the features from the tensor pool_3:0 of a frozen TensorFlow graph "
+        "that is fed JPEG bytes at DecodeJpeg/contents:0: classify_image_graph_def.pb of "
+        "inception-2015-12-05, or one like it; default: %(default)s of Keras",
+    )
+    network.add_argument(
+        "--weights",
+        type=_weights,
+        default=IMAGENET,
+        help=f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
+        "Keras weights file of InceptionV3; default: %(default)s",
+    )
+    added.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="float32, or mixed: bfloat16 on a CPU, float16 on a GPU; auto is mixed where the "
+        "hardware has it (%(default)s)",
+    )
+
+
+def _add_reading(added: argparse.ArgumentParser) -> None:
+    added.add_argument(
+        "--timeout",
+        type=_number(3600, least=0.1),
+        default=30.0,
+        metavar="SECONDS",
+        help="what one attempt to read a photo from a URL may take (%(default)s)",
+    )
+    added.add_argument(
+        "--retries",
+        type=whole_number(0, 100),
+        default=2,
+        metavar="N",
+        help="further attempts where a server is busy or cannot be reached (%(default)s)",
+    )
+    added.add_argument(
+        "--connections",
+        type=whole_number(1, 1024),
+        default=32,
+        metavar="N",
+        help="photos from URLs that are read at a time (%(default)s)",
+    )
+
+
 def _add_release_options(added: argparse.ArgumentParser) -> None:
     defaults = IndexSettings()
     added.add_argument("--root", type=Path, required=True, help="the release root to publish in")
@@ -218,14 +257,18 @@ def _add_release_options(added: argparse.ArgumentParser) -> None:
         default=defaults.recall,
         help="recall that vectors are to be answered with, 0 to 1 (%(default)s)",
     )
+    _add_keep(added, "releases to keep, and as many of those that `follow` made")
+    _add_engine(added, "index")
+
+
+def _add_keep(added: argparse.ArgumentParser, what: str) -> None:
     added.add_argument(
         "--keep",
         type=whole_number(1),
         default=5,
         metavar="N",
-        help="releases to keep; older ones are removed, the current one never (%(default)s)",
+        help=f"{what}; older ones are removed, the current one never (%(default)s)",
     )
-    _add_engine(added, "index")
 
 
 def _add_engine(added: argparse.ArgumentParser, what: str) -> None:

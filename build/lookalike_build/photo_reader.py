@@ -145,6 +145,11 @@ class PhotoReader:
         return getattr(store, name)(*args, **kwargs)
 
 
+def is_url(image: str) -> bool:
+    """Whether an image is a URL, not a path."""
+    return re.match(_SCHEME, image) is not None
+
+
 def has_urls(images: pa.ChunkedArray) -> bool:
     """Whether any of a catalogue's images (strings) is a URL."""
     return bool(pc.any(pc.match_substring_regex(images, _SCHEME)).as_py())

@@ -12,8 +12,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from lookalike_build.category_index import Done, IndexSettings
 from lookalike_build.features import FeatureSource
-from lookalike_build.index import Done, IndexSettings, index_category
+from lookalike_build.index import index_category
 from lookalike_build.ray_cluster import ClusterError
 from lookalike_build.staging import CategoryWriter, Written
 

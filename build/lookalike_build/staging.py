@@ -7,7 +7,7 @@ pages stay warm and the disk holds it once.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +183,18 @@ class CategoryWriter:
         n_items, width = table.items.shape
         counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
         return Written(replace(entry, **counts, n_added=len(added), files=files), unchanged=False)
+
+    def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
+        """Have `write` make the category anew, of what is here until it is done."""
+        anew = CategoryWriter(self.category_id, self.folder.with_name(".anew"), None)
+        written = write(anew)
+        self.remove()
+        anew.folder.rename(self.folder)
+        return written
+
+    def remove(self) -> None:
+        """Remove the category: none of its products are left."""
+        shutil.rmtree(self.folder)
 
     def keep(self) -> Written:
         """The current release's category as it is, unread."""

@@ -6,7 +6,7 @@ anew in the background and comes with a later release.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +19,8 @@ from lookalike.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.background import Background
 from lookalike_build.feature_rows import Measured
 from lookalike_build.features import sort_key
-from lookalike_build.index import IndexSettings, index_features
-from lookalike_build.live_category import Changes, LiveCategory
+from lookalike_build.live_category import AllChanges, Changes, LiveCategory, index_new, settings_of
 from lookalike_build.staging import CategoryWriter, Staging, Written
-
-AllChanges = Mapping[Id, Changes]
-"""Changes by category id."""
 
 
 class _Rebased(NamedTuple):
@@ -119,7 +115,7 @@ class Updater:
         return plan
 
     def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:
-        settings = settings_of(manifest)
+        settings = settings_of(manifest.categories)
         known = (entry.category_id for entry in manifest.categories)
         for category_id in sorted({*known, *plan}, key=sort_key):
             writer = staging.category(category_id)
@@ -166,19 +162,3 @@ class Updater:
 
     def _rebase_folder(self, category_id: Id) -> Path:
         return self._root.rebasing / category_folder(category_id)
-
-
-def settings_of(manifest: Manifest) -> IndexSettings:
-    """What the release was indexed with; ReleaseError where that is another version's to say."""
-    for entry in manifest.categories:
-        return IndexSettings.of(entry.made_with)
-    return IndexSettings()
-
-
-def index_new(products: Changes, settings: IndexSettings, writer: CategoryWriter) -> Written:
-    """Index a category of products that all have features."""
-    ids = sorted(products, key=sort_key)
-    features = np.stack([np.asarray(products[product_id]) for product_id in ids])
-    writer.begin(*features.shape)[:] = features
-    writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
-    return index_features(features, settings, writer)

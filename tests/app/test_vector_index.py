@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from lookalike.vector_index import VectorIndex
-from lookalike_build.index import IndexSettings, build_annoy
+from lookalike_build.category_index import IndexSettings, build_annoy
 from lookalike_build.projection import N_INDEX_DIMS, project
 from support import brute_force, random_features
 

@@ -40,7 +40,7 @@ def test_the_file_records_digest_and_model(tmp_path: Path) -> None:
 
 
 def begin(folder: Path, n_dims: int = 16) -> FeatureWriter:
-    return FeatureWriter(folder, MODEL, n_dims, (pa.int64(), pa.int64()))
+    return FeatureWriter(folder, MODEL, n_dims, (pa.int64(), pa.int64()), 0)
 
 
 def test_a_store_that_was_not_finished_is_refused(tmp_path: Path) -> None:

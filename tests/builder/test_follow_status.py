@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lookalike.journal import Change, Journal
-from lookalike.root import CURRENT, ReleaseRoot, RootError
-from lookalike_build.follow_status import FOLLOW_LOCK, in_words, report
+from lookalike.root import CURRENT, FOLLOW_LOCK, ReleaseRoot, RootError
+from lookalike_build.follow_status import in_words, report
 from support import integer_catalogue
 
 

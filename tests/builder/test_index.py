@@ -300,7 +300,7 @@ def test_ids_of_two_types_publish_to_one_root(root: ReleaseRoot, tmp_path: Path)
 
 
 def test_a_store_without_products_is_refused(root: ReleaseRoot, tmp_path: Path) -> None:
-    FeatureWriter(tmp_path / "none", MODEL, 16, (pa.int64(), pa.int64())).finish()
+    FeatureWriter(tmp_path / "none", MODEL, 16, (pa.int64(), pa.int64()), 0).finish()
     before = root.current()
     with pytest.raises(FeatureError, match="holds no products"):
         index(FeatureStore.open(tmp_path / "none"), root, IndexSettings())

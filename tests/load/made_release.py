@@ -12,7 +12,7 @@ import numpy as np
 from lookalike.manifest import Model
 from lookalike.root import ReleaseRoot
 from lookalike.vector_index import Distances, Items
-from lookalike_build.index import IndexSettings, build_annoy
+from lookalike_build.category_index import IndexSettings, build_annoy
 from lookalike_build.projection import project
 from lookalike_build.staging import Staging, Tuned
 

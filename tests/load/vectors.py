@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from load.serving import Verdict
 from lookalike.vector_index import Items, VectorIndex
-from lookalike_build.index import RECALL_SAMPLE, IndexSettings, build_annoy, halved, tune
+from lookalike_build.category_index import RECALL_SAMPLE, IndexSettings, build_annoy, halved, tune
 from lookalike_build.neighbours import recall_at_k
 from lookalike_build.projection import project
 
