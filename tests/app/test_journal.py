@@ -185,7 +185,7 @@ def test_two_processes_write_while_a_third_settles(path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(path), "200"]
     writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     with closing(Journal(path)) as journal:
-        settled = []
+        settled: list[int] = []
         while len(settled) < 400:
             pending = journal.pending(7)
             assert [journal.photo(number) for number, _ in pending] == [b"x" * 1000] * len(pending)
@@ -280,7 +280,7 @@ def test_room_of_settled_photos_is_used_again_and_given_back(path: Path, journal
 def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_lost(journal: Journal) -> None:
     numbers = journal.add([put(1), put(2)])
     journal._database.execute(f"PRAGMA max_page_count = {pragma(journal, 'page_count')}")
-    with pytest.raises(JournalError, match="is full; make room, nothing .* is lost"):
+    with pytest.raises(JournalError, match=r"is full; make room, nothing .* is lost"):
         journal.add([put(3), put(4, b"x" * 2**20)], ("feed", 1))
     assert [number for number, _ in journal.pending(9)] == numbers
     assert journal.photo(numbers[1]) == b"photo"
