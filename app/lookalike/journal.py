@@ -37,7 +37,24 @@ _KEPT_S = 7 * 24 * 3600.0
 _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
 """How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_FULL = "make room, nothing that was acknowledged is lost"
+_DAMAGED = "move its folder away; what was pending in it must be sent again"
+_NOT_ALLOWED = "its folder and what is in it must be writable for this user"
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "another process keeps it locked; end it if it hangs",
+    sqlite3.SQLITE_CANTOPEN: _NOT_ALLOWED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: _NOT_ALLOWED,
+}
+_SYSTEM_HINTS = {
+    errno.EACCES: _NOT_ALLOWED,
+    errno.ENOSPC: _FULL,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+}
 
 _SCHEMA = """
 CREATE TABLE journal (
@@ -339,7 +356,8 @@ def read_status(path: Path) -> Status | None:
 
 def _status(database: sqlite3.Connection) -> Status:
     ((n_pending, oldest),) = database.execute(
-        "SELECT count(*), min(received_at) FROM changes WHERE settled_at IS NULL"
+        "SELECT count(*), (SELECT received_at FROM changes WHERE settled_at IS NULL ORDER BY number"
+        " LIMIT 1) FROM changes WHERE settled_at IS NULL"
     ).fetchall()
     ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
     waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
@@ -372,16 +390,11 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = _hint(path, error.errno in _NOT_ALLOWED, error.errno == errno.ENOSPC)
-        raise JournalError(f"{path}: {error.strerror}{hint}") from error
+        raise _error(path, error.strerror, _SYSTEM_HINTS.get(error.errno or 0)) from error
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # what is above says more precisely
-        not_allowed = code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        hint = _hint(path, not_allowed, code == sqlite3.SQLITE_FULL)
-        raise JournalError(f"{path}: {error}{hint}") from error
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above are details
+        raise _error(path, str(error), _HINTS.get(code)) from error
 
 
-def _hint(path: Path, not_allowed: bool, full: bool) -> str:
-    if not_allowed:
-        return f"; {path.parent} and what is in it must be writable for this user"
-    return "; make room, nothing that was acknowledged is lost" if full else ""
+def _error(path: Path, reason: str | None, hint: str | None) -> JournalError:
+    return JournalError(f"{path}: {reason}{f'; {hint}' if hint else ''}")

@@ -252,7 +252,9 @@ def test_another_writer_is_waited_for_no_longer_than_said(path: Path, journal: J
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
-        with pytest.raises(JournalError, match="locked"):
+        with pytest.raises(
+            JournalError, match="database is locked; another process keeps it locked"
+        ):
             Journal(path, busy_s=0.2)
         assert 0.1 < time.monotonic() - began < 2
         assert journal.pending(1) == []  # readers do not wait
@@ -313,7 +315,7 @@ def readable_by_all(path: Path, tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> None:
     readable_by_all(path, tmp_path)
     assert refused(path) == (
-        f"{path}: Permission denied; {path.parent} and what is in it must be writable for this user"
+        f"{path}: Permission denied; its folder and what is in it must be writable for this user"
     )
 
 
@@ -321,7 +323,7 @@ def test_a_file_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> 
     Journal(path).close()
     readable_by_all(path, tmp_path)
     path.chmod(0o444)
-    assert f"; {path.parent} and what is in it must be writable for this user" in refused(path)
+    assert "; its folder and what is in it must be writable for this user" in refused(path)
 
 
 def test_without_a_release_root_it_is_named(tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ def test_another_format_is_refused(path: Path) -> None:
 def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"photos of shoes\n" * 1000)
-    with pytest.raises(JournalError, match=f"{path}: file is not a database"):
+    with pytest.raises(JournalError, match=f"{path}: file is not a database; move its folder away"):
         Journal(path)
     assert path.read_bytes() == b"photos of shoes\n" * 1000
 
