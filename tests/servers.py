@@ -19,7 +19,7 @@ import pytest
 
 from bad_requests import Address
 from lookalike.root import ReleaseRoot
-from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
+from lookalike.unit import APPLICATION, PrivateUnit, UnitError, configuration, find_unitd
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "unit-config.json"
@@ -56,19 +56,23 @@ class Server:
         os.kill(pid, signal.SIGKILL)
 
 
-Serve = Callable[[ReleaseRoot], AbstractContextManager[Server]]
+Serve = Callable[..., AbstractContextManager[Server]]
 
 
 @contextmanager
-def embedded(root: ReleaseRoot) -> Iterator[Server]:
-    """`lookalike serve` with two workers."""
+def embedded(root: ReleaseRoot, **settings: str) -> Iterator[Server]:
+    """`lookalike serve` with two workers, and with other settings by name."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(("127.0.0.1", free_port()), Path(folder) / "log")
         command = [sys.executable, "-m", "lookalike", "serve", "--root", str(root.path)]
         command += ["--port", str(server.address[1]), "--workers", "2"]
         with server.log.open("wb") as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env={**os.environ, **settings},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         try:
             wait_until(lambda: _is_ready(server))
@@ -90,8 +94,8 @@ def embedded(root: ReleaseRoot) -> Iterator[Server]:
 
 
 @contextmanager
-def unit(root: ReleaseRoot) -> Iterator[Server]:
-    """NGINX Unit with the shipped configuration, only its address and paths replaced."""
+def unit(root: ReleaseRoot, **settings: str) -> Iterator[Server]:
+    """NGINX Unit with the shipped configuration, its address and paths replaced, `settings` added."""
     unitd = find_unitd()
     if unitd is None:
         pytest.skip("NGINX Unit is not installed: no unitd on PATH")
@@ -103,7 +107,9 @@ def unit(root: ReleaseRoot) -> Iterator[Server]:
         server = Server(("127.0.0.1", free_port()), private.log)
         listen = "{}:{}".format(*server.address)
         try:
-            private.configure(configuration(SHIPPED, listen, Path(sys.prefix), root.path))
+            config = configuration(SHIPPED, listen, Path(sys.prefix), root.path)
+            config["applications"][APPLICATION]["environment"].update(settings)
+            private.configure(config)
             wait_until(lambda: _is_ready(server))
             yield server
             served = server.log.read_text()

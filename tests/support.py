@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.application import Application
+from lookalike.changes import Changes
 from lookalike.manifest import INDEX, Id, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
@@ -23,6 +24,7 @@ from lookalike_build.features import FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
 
 MODEL = Model("test", "sha256:0")
+TOKEN = "0123456789abcdef-_.~"
 N_DIMS = 16
 
 Features = npt.NDArray[np.float32]
@@ -154,8 +156,16 @@ def forget(path: Path) -> None:
         os.close(descriptor)
 
 
-def client_of(root: ReleaseRoot, max_limit: int = 1000) -> Client:
-    """A client of the app serving `root`, with no thread behind it."""
-    source = ReleaseSource(root)
-    source.look()
-    return Client(Application(source, max_limit, max_age_s=10))
+def client_of(
+    root: ReleaseRoot,
+    max_limit: int = 1000,
+    token: str | None = None,
+    max_photo_bytes: int = 2**23,
+    source: ReleaseSource | None = None,
+) -> Client:
+    """A client of the app serving `root`, with no thread behind it; of `source`'s look if given."""
+    if source is None:
+        source = ReleaseSource(root)
+        source.look()
+    changes = Changes(root, source, token, max_photo_bytes)
+    return Client(Application(source, max_limit, max_age_s=10, changes=changes))

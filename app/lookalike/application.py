@@ -1,7 +1,7 @@
 """The WSGI application: a request is a look-up in the open release."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.resources import files
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from lookalike.body import Body, parse_body, read_body
+from lookalike.answer import (
+    JSON,
+    NO_STORE,
+    NOT_MODIFIED,
+    OK,
+    TEXT,
+    Answer,
+    Handler,
+    Headers,
+    reading,
+)
+from lookalike.body import MAX_BYTES, Body, parse_body, read_body
 from lookalike.category import Category
+from lookalike.changes import Changes
 from lookalike.errors import (
     BadRequest,
     HttpError,
@@ -21,7 +33,7 @@ from lookalike.errors import (
     Unavailable,
 )
 from lookalike.manifest import Id
-from lookalike.metrics import POST_NNS
+from lookalike.metrics import route_of
 from lookalike.query import Query, parse_query
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
@@ -33,22 +45,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NO_STORE = ("Cache-Control", "no-store")
-_JSON = ("Content-Type", "application/json")
-_TEXT = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-
-
-Headers = list[tuple[str, str]]
-# A response before it is sent: status line, headers but Content-Length, body.
-Answer = tuple[str, Headers, bytes]
-Handler = Callable[["WSGIEnvironment"], Answer]
-
-OK = "200 OK"
-NOT_MODIFIED = "304 Not Modified"
-HEALTHY: Answer = (OK, [_NO_STORE, _JSON], b'{"status":"ok"}')
+HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
 OPENAPI: Answer = (
     OK,
-    [("Cache-Control", "no-cache"), _JSON],
+    [("Cache-Control", "no-cache"), JSON],
     files("lookalike").joinpath("openapi.json").read_bytes(),
 )
 
@@ -56,13 +56,20 @@ OPENAPI: Answer = (
 class Application:
     """Answers from `source`'s release.
 
-    `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`.
+    `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
+    `changes` takes changes of products.
     """
 
     def __init__(
-        self, source: ReleaseSource, max_limit: int, max_age_s: int, max_product_ids: int = 100
+        self,
+        source: ReleaseSource,
+        max_limit: int,
+        max_age_s: int,
+        max_product_ids: int = 100,
+        changes: Changes | None = None,
     ) -> None:
         self._source = source
+        self._changes = changes
         self._metrics = source.metrics
         self._max_limit = max_limit
         self._max_product_ids = max_product_ids
@@ -73,11 +80,11 @@ class Application:
         self._known_headers: tuple[str, Headers] = ("", [])
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
-            "/healthz": _reading(lambda _: HEALTHY),
-            "/readyz": _reading(self._readyz),
-            "/release": _reading(self._release),
-            "/metrics": _reading(self._metrics_text),
-            "/openapi.json": _reading(lambda _: OPENAPI),
+            "/healthz": reading(lambda _: HEALTHY),
+            "/readyz": reading(self._readyz),
+            "/release": reading(self._release),
+            "/metrics": reading(self._metrics_text),
+            "/openapi.json": reading(lambda _: OPENAPI),
         }
 
     def __call__(
@@ -91,8 +98,8 @@ class Application:
             self._metrics.answered_nns(perf_counter_ns() - started)
             return [usual[1]]
         status, headers, body = self._answer(environ)
-        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
-        route = POST_NNS if (path, method) == ("/nns", "POST") else path
+        method = environ["REQUEST_METHOD"]
+        route = route_of(method, environ.get("PATH_INFO", ""))
         self._metrics.answered(route, status, perf_counter_ns() - started)
         # A 304 has no body and so neither type nor length.
         if status is NOT_MODIFIED:
@@ -123,6 +130,8 @@ class Application:
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
         try:
             methods = self._routes.get(environ.get("PATH_INFO", ""))
+            if methods is None and self._changes:
+                methods = self._changes.methods(environ)
             if methods is None:
                 raise NotFound
             handler = methods.get(environ["REQUEST_METHOD"])
@@ -130,10 +139,10 @@ class Application:
                 raise MethodNotAllowed(list(methods))
             return handler(environ)
         except HttpError as error:
-            return _error(error, [_NO_STORE])
+            return _error(error, [NO_STORE])
         except Exception:  # a defect costs one answer, never a traceback in a shop's page
             logger.exception("defect while answering %s", environ.get("QUERY_STRING"))
-            return _error(Unavailable("the log has the reason"), [_NO_STORE])
+            return _error(Unavailable("the log has the reason"), [NO_STORE])
 
     def _nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release  # once: the whole answer comes from this one
@@ -163,13 +172,13 @@ class Application:
             raise NotReady("no release is open")
         if environ.get("QUERY_STRING"):
             raise BadRequest("POST takes its parameters in the body, none after the question mark")
-        text = read_body(environ)
+        text = read_body(environ, MAX_BYTES)
         body = parse_body(text, self._max_limit, self._max_product_ids, release.manifest)
         category = release.categories.get(body.category_id)
         if category is None:
             raise NotFound
         etag = self._json_headers(release)[0]
-        return (OK, [etag, _NO_STORE, _JSON], _answer_to(body, category))
+        return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
 
     def _json_headers(self, release: Release) -> Headers:
         """The headers of a 200: which release it is from and how long it may be kept."""
@@ -177,7 +186,7 @@ class Application:
         etag, headers = self._known_headers
         if etag != release.etag:
             etag = release.etag
-            headers = [("ETag", etag), self._cache_control, _JSON]
+            headers = [("ETag", etag), self._cache_control, JSON]
             self._known_headers = (etag, headers)
         return headers
 
@@ -186,27 +195,23 @@ class Application:
         if release is None:
             raise NotReady(self._source.problem)
         body = orjson.dumps({"status": "ready", "release": release.manifest.release})
-        return (OK, [_NO_STORE, _JSON], body)
+        return (OK, [NO_STORE, JSON], body)
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem)
         body = orjson.dumps(_description(release) | {"problem": self._source.problem})
-        return (OK, [_NO_STORE, _JSON], body)
+        return (OK, [NO_STORE, JSON], body)
 
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
-        text = self._metrics.text(self._source.release)
-        return (OK, [_NO_STORE, _TEXT], text.encode())
+        journal = self._changes.status() if self._changes else None
+        text = self._metrics.text(self._source.release, journal)
+        return (OK, [NO_STORE, TEXT], text.encode())
 
 
 def _error(error: HttpError, headers: Headers) -> Answer:
-    allow = [("Allow", error.allow)] if isinstance(error, MethodNotAllowed) else []
-    return (error.status, [*headers, *allow, _JSON], error.body())
-
-
-def _reading(handler: Handler) -> dict[str, Handler]:
-    return {"GET": handler, "HEAD": handler}
+    return (error.status, [*headers, *error.headers, JSON], error.body())
 
 
 def _find(release: Release, query: Query) -> tuple[Category, int]:

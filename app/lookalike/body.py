@@ -36,13 +36,22 @@ class Body(NamedTuple):
     distances: bool
 
 
-def read_body(environ: "WSGIEnvironment") -> bytes:
-    """The body of a request; TooLarge for more than `MAX_BYTES`."""
+def read_body(environ: "WSGIEnvironment", most: int) -> bytes:
+    """The body of a request, empty where no Content-Length announces one.
+
+    Raises TooLarge for more than `most` bytes, unread, and BadRequest for fewer than announced.
+    """
     length = environ.get("CONTENT_LENGTH") or "0"
-    n_bytes = int(length) if length.isascii() and length.isdigit() else 0
-    if n_bytes > MAX_BYTES:
-        raise TooLarge(f"the body has {n_bytes} bytes; at most {MAX_BYTES} are taken")
-    return environ["wsgi.input"].read(n_bytes) if n_bytes else b""
+    if not (length.isascii() and length.isdigit()):
+        return b""
+    if len(length) > 18 or int(length) > most:
+        raise TooLarge(f"the body has {length:.18} bytes; at most {most} are taken")
+    n_bytes = int(length)
+    body: bytes = environ["wsgi.input"].read(n_bytes) if n_bytes else b""
+    # The embedded server hands over what there is of a body when the client is gone.
+    if len(body) < n_bytes:
+        raise BadRequest(f"the body ended after {len(body)} of {n_bytes} bytes")
+    return body
 
 
 def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Manifest) -> Body:

@@ -6,10 +6,14 @@ import orjson
 
 
 class HttpError(Exception):
-    """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`."""
+    """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`.
+
+    `headers` are those that such an answer has besides the usual ones.
+    """
 
     status: str
     error: str
+    headers: Sequence[tuple[str, str]] = ()
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.error)
@@ -30,22 +34,30 @@ class BadRequest(HttpError):  # noqa: N818
     error = "bad_request"
 
 
+class Unauthorized(HttpError):  # noqa: N818
+    """The token is missing or another one."""
+
+    status = "401 Unauthorized"
+    error = "unauthorized"
+    headers = (("WWW-Authenticate", "Bearer"),)
+
+
 class NotFound(HttpError):  # noqa: N818
-    """No such path, category or product."""
+    """No such path, category, product or change."""
 
     status = "404 Not Found"
     error = "not_found"
 
 
 class MethodNotAllowed(HttpError):  # noqa: N818
-    """The path exists, the method does not; `allow` lists those that do."""
+    """The path exists, the method does not; the header Allow lists those that do."""
 
     status = "405 Method Not Allowed"
     error = "method_not_allowed"
 
     def __init__(self, allow: Sequence[str]) -> None:
         super().__init__(f"use {', '.join(allow[:-1])} or {allow[-1]}")
-        self.allow = ", ".join(allow)
+        self.headers = [("Allow", ", ".join(allow))]
 
 
 class TooLarge(HttpError):  # noqa: N818

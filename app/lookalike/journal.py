@@ -5,16 +5,23 @@ follow` takes them in the order of their numbers and settles each: it is live, w
 came with, or rejected, with the reason. Any number of processes may have the journal open.
 
 A photo that came with a change is kept until that is settled; settled changes are kept for a week.
+The file shrinks again after many photos were pending. SQLite's memory shared between processes needs a
+disk of this machine, no network file system.
+
+App and follower may be two users: who may write to the journal's folder may write to its files.
 """
 
+import errno
+import os
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
 
 from lookalike.manifest import Id
 from lookalike.root import sync
@@ -28,6 +35,26 @@ _FORMAT = 1
 _BUSY_S = 10.0
 _KEPT_S = 7 * 24 * 3600.0
 _WAL_BYTES = 64 * 2**20
+_FREE_PAGES = 2**14
+"""How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
+
+_FULL = "make room, nothing that was acknowledged is lost"
+_DAMAGED = "move its folder away; what was pending in it must be sent again"
+_NOT_ALLOWED = "its folder and what is in it must be writable for this user"
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "another process keeps it locked; end it if it hangs",
+    sqlite3.SQLITE_CANTOPEN: _NOT_ALLOWED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: _NOT_ALLOWED,
+}
+_SYSTEM_HINTS = {
+    errno.EACCES: _NOT_ALLOWED,
+    errno.ENOSPC: _FULL,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+}
 
 _SCHEMA = """
 CREATE TABLE journal (
@@ -95,40 +122,39 @@ class Status(NamedTuple):
     time, 0 for never), had so many changes and took so long.
     """
 
-    n_pending: int
-    oldest_pending_s: float
-    n_live: int
-    n_rejected: int
-    n_batches: int
-    batches_s: float
-    last_batch_changes: int
-    last_batch_s: float
-    last_batch_at: float
+    n_pending: int = 0
+    oldest_pending_s: float = 0.0
+    n_live: int = 0
+    n_rejected: int = 0
+    n_batches: int = 0
+    batches_s: float = 0.0
+    last_batch_changes: int = 0
+    last_batch_s: float = 0.0
+    last_batch_at: float = 0.0
 
 
 class Journal:
     """The journal in the file at `path`, made if it is not there; for any number of threads.
 
-    `id` is this journal's own, so that numbers of another one are never taken for its own. Raises
-    JournalError, here and in every method.
+    `id` is this journal's own, so that numbers of another one are never taken for its own. Where
+    another process writes, `busy_s` is how long to wait for it. Raises JournalError, here and in
+    every method; also once the file is no longer at its path, since what is written then is lost.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_s: float = _BUSY_S) -> None:
         self._path = path
         self._mutex = threading.Lock()
-        with self._errors():
+        with _errors(path):
             path.parent.mkdir(exist_ok=True)
             sync(path.parent.parent)
+            _create(path)
+            self._file = _identity(path)
             self._database = sqlite3.connect(
-                path, _BUSY_S, isolation_level=None, check_same_thread=False
+                path, busy_s, isolation_level=None, check_same_thread=False
             )
         try:
-            with self._errors():
-                # Acknowledged is on disk: in WAL mode only FULL syncs each commit.
-                self._database.executescript(
-                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                    f"PRAGMA journal_size_limit = {_WAL_BYTES};"
-                )
+            with _errors(path):
+                self._set_up()
             with self._transaction():
                 self._begin()
         except BaseException:
@@ -183,15 +209,16 @@ class Journal:
 
     def reject(self, reasons: Mapping[int, str]) -> None:
         """Settle pending changes, by number, as rejected for the reasons given."""
+        n = 0
         with self._transaction() as database:
             for number, reason in reasons.items():
-                database.execute(
+                n += database.execute(
                     "UPDATE changes SET settled_at = ?, reason = ?"
                     " WHERE number = ? AND settled_at IS NULL",
                     [time.time(), reason, number],
-                )
+                ).rowcount
                 database.execute("DELETE FROM photos WHERE number = ?", [number])
-            database.execute("UPDATE journal SET rejected = rejected + ?", [len(reasons)])
+            database.execute("UPDATE journal SET rejected = rejected + ?", [n])
 
     def settle(self, up_to: int, release: str) -> int:
         """All changes up to that number that are still pending are live in `release`; how many."""
@@ -204,9 +231,10 @@ class Journal:
             database.execute("DELETE FROM photos WHERE number <= ?", [up_to])
             database.execute("UPDATE journal SET live = live + ?", [n])
             database.execute(
-                "DELETE FROM changes WHERE received_at < ? AND settled_at IS NOT NULL",
+                "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1",
                 [time.time() - _KEPT_S],
             )
+        self._give_back()
         return n
 
     def batch_done(self, n_changes: int, seconds: float) -> None:
@@ -247,12 +275,21 @@ class Journal:
 
     def status(self) -> Status:
         """Where the journal stands."""
-        ((n_pending, oldest),) = self._all(
-            "SELECT count(*), min(received_at) FROM changes WHERE settled_at IS NULL"
-        )
-        ((_, *totals),) = self._all("SELECT * FROM journal")
-        waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-        return Status(n_pending, waiting, *totals)
+        with self._open() as database:
+            return _status(database)
+
+    def _set_up(self) -> None:
+        # Takes effect in an empty file only.
+        self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        ((mode,),) = self._database.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != "wal":
+            raise JournalError(
+                f"{self._path}: its file system has no memory shared between processes, as network "
+                "file systems have none; put the release root on a disk of this machine"
+            )
+        # Acknowledged is on disk: in WAL mode only FULL syncs each commit.
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
 
     def _begin(self) -> None:
         ((version,),) = self._database.execute("PRAGMA user_version").fetchall()
@@ -270,13 +307,28 @@ class Journal:
         )
         self._database.execute(f"PRAGMA user_version = {_FORMAT}")
 
+    def _give_back(self) -> None:
+        with self._open() as database:
+            ((free,),) = database.execute("PRAGMA freelist_count").fetchall()
+            if free > _FREE_PAGES:
+                n = min(free - _FREE_PAGES, _FREE_PAGES)
+                # `execute` would stop after the first page.
+                database.executescript(f"PRAGMA incremental_vacuum({n})")
+
     def _all(self, query: str, *values: object) -> list[Any]:
-        with self._mutex, self._errors():
-            return self._database.execute(query, values).fetchall()
+        with self._open() as database:
+            return database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, _errors(self._path):
+            if _identity(self._path) != self._file:
+                raise JournalError(f"{self._path}: was removed or replaced while it was open")
+            yield self._database
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex, self._errors():
+        with self._open():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -286,16 +338,63 @@ class Journal:
                     self._database.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+
+def read_status(path: Path) -> Status | None:
+    """Where the journal at `path` stands, None where there is none. Needs no right to write there.
+
+    Raises JournalError.
+    """
+    with _errors(path):
         try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            hint = ""
-            if code == sqlite3.SQLITE_FULL:
-                hint = "; make room, nothing that was acknowledged is lost"
-            elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                hint = f"; {self._path.parent} and what is in it must be writable for this user"
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise JournalError(f"{self._path}: {reason}{hint}") from error
+            path.stat()
+        except FileNotFoundError:
+            return None
+        address = f"file:{quote(str(path.absolute()))}?mode=ro"
+        with closing(sqlite3.connect(address, 1.0, uri=True)) as database:
+            return _status(database)
+
+
+def _status(database: sqlite3.Connection) -> Status:
+    ((n_pending, oldest),) = database.execute(
+        "SELECT count(*), (SELECT received_at FROM changes WHERE settled_at IS NULL ORDER BY number"
+        " LIMIT 1) FROM changes WHERE settled_at IS NULL"
+    ).fetchall()
+    ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
+    waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    return Status(n_pending, waiting, *totals)
+
+
+def _create(path: Path) -> None:
+    """Make an empty file that those may write who may write to its folder, whatever the umask.
+
+    SQLite gives its other files the same rights.
+    """
+    # Only where there is none: closing one that SQLite has open in this process ends its locks.
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, path.parent.stat().st_mode & 0o666)
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raise a JournalError for what SQLite or the system say of the journal at `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise _error(path, error.strerror, _SYSTEM_HINTS.get(error.errno or 0)) from error
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above are details
+        raise _error(path, str(error), _HINTS.get(code)) from error
+
+
+def _error(path: Path, reason: str | None, hint: str | None) -> JournalError:
+    return JournalError(f"{path}: {reason}{f'; {hint}' if hint else ''}")

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lookalike.journal import Status
 from lookalike.memory import locked_bytes, resident_share
 from lookalike.release import Release
 
@@ -34,12 +35,17 @@ ROUTES = (
     "/release",
     "/metrics",
     "/openapi.json",
+    "PUT /products",
+    "DELETE /products",
+    "/changes",
     "other",
 )
 STATUSES = (
     "200 OK",
+    "202 Accepted",
     "304 Not Modified",
     "400 Bad Request",
+    "401 Unauthorized",
     "404 Not Found",
     "405 Method Not Allowed",
     "413 Content Too Large",
@@ -126,7 +132,7 @@ class Metrics:
         """Count a release refused."""
         self._row[_REFUSALS] += 1
 
-    def text(self, release: Release | None) -> str:
+    def text(self, release: Release | None, journal: Status | None = None) -> str:
         """All metrics in Prometheus's text format; those of the release are this process's."""
         with self._locked():
             rows = [
@@ -134,7 +140,10 @@ class Metrics:
             ]
         sums = [sum(column) for column in zip(*rows, strict=True)]
         processes = sum(_is_alive(row[_OWNER], row[_STARTED]) for row in rows[1:])
-        return "\n".join([*_counters(sums, processes), *_gauges(release), ""])
+        lines = [*_counters(sums, processes), *_gauges(release)]
+        if journal:
+            lines += _of_journal(journal)
+        return "\n".join([*lines, ""])
 
     def _map_shared(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -178,6 +187,15 @@ class Metrics:
                 yield
         finally:
             os.close(descriptor)
+
+
+def route_of(method: str, path: str) -> str:
+    """What a request is counted as: without what its path says of products and changes."""
+    if (method, path) == ("POST", "/nns"):
+        return POST_NNS
+    if path.startswith("/products/"):
+        return f"{method} /products"
+    return "/changes" if path.startswith("/changes/") else path
 
 
 def shared_path() -> Path:
@@ -260,6 +278,44 @@ def _gauges(release: Release | None) -> Iterator[str]:
         if entry.recall is not None:
             label = _escaped(str(entry.category_id))
             yield f'lookalike_recall{{category_id="{label}"}} {entry.recall}'
+
+
+def _of_journal(status: Status) -> Iterator[str]:
+    settled = {'{state="live"}': status.n_live, '{state="rejected"}': status.n_rejected}
+    batches = {"_sum": round(status.batches_s, 3), "_count": status.n_batches}
+    for name, kind, text, value in (
+        ("changes_pending", "gauge", "Changes that wait to be settled.", status.n_pending),
+        (
+            "oldest_pending_change_seconds",
+            "gauge",
+            "How long the oldest of them has waited, 0 where there is none.",
+            round(status.oldest_pending_s, 3),
+        ),
+        ("changes_total", "counter", "Changes settled, by what became of them.", settled),
+        ("follow_batch_seconds", "summary", "Time that batches of changes took.", batches),
+        (
+            "follow_last_batch_seconds",
+            "gauge",
+            "Time that the last batch took.",
+            round(status.last_batch_s, 3),
+        ),
+        (
+            "follow_last_batch_changes",
+            "gauge",
+            "Changes in the last batch.",
+            status.last_batch_changes,
+        ),
+        (
+            "follow_last_batch_timestamp_seconds",
+            "gauge",
+            "When the last batch was done, Unix time, 0 for never.",
+            round(status.last_batch_at, 3),
+        ),
+    ):
+        yield f"# HELP lookalike_{name} {text}"
+        yield f"# TYPE lookalike_{name} {kind}"
+        for suffix, number in (value if isinstance(value, dict) else {"": value}).items():
+            yield f"lookalike_{name}{suffix} {number}"
 
 
 def _escaped(text: str) -> str:

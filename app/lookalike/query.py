@@ -1,4 +1,4 @@
-"""The query of ``GET /nns``: the text after the question mark, checked and typed."""
+"""The query of ``GET /nns``: the text after the question mark, checked and typed; ids in a URL."""
 
 import re
 from typing import NamedTuple
@@ -12,7 +12,7 @@ DEFAULT_LIMIT = 10
 
 _PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances")
 _KNOWN = ", ".join(_PARAMETERS)
-_BROKEN_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -40,39 +40,8 @@ def parse_query(
     )
 
 
-def _split(text: str) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for part in text.split("&") if text else ():
-        name_text, equals, value = part.partition("=")
-        name = _unquote(name_text, "a parameter's name")
-        if not name:
-            raise BadRequest('a parameter has no name; remove the extra "&" or "="')
-        if name not in _PARAMETERS:
-            raise BadRequest(f"unknown parameter {_quoted(name)}; known are {_KNOWN}")
-        if not equals:
-            raise BadRequest(f"{name} has no value; write {name}=…")
-        if name in values:
-            raise BadRequest(f"{name} is given more than once")
-        values[name] = _unquote(value, name)
-    return values
-
-
-def _unquote(text: str, what: str) -> str:
-    raw = text.encode("latin-1")  # WSGI hands bytes over as latin-1 text
-    if _BROKEN_PERCENT.search(raw):
-        raise BadRequest(
-            f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"'
-        )
-    try:
-        return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
-    except UnicodeDecodeError:
-        raise BadRequest(f"{what} is not UTF-8; percent-encode its UTF-8 bytes") from None
-
-
-def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
-    text = values.get(name)
-    if text is None:
-        raise BadRequest(f"{name} is missing")
+def typed_id(text: str, name: str, id_type: IdType) -> Id:
+    """The id that `text` says, decoded; BadRequest names it as `name` where it is unfit."""
     if id_type == "string":
         if problem := id_problem(text):
             raise BadRequest(f"{name} {problem}")
@@ -83,6 +52,55 @@ def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
             f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_quoted(text)}"
         )
     return number
+
+
+def unquote(text: str, what: str) -> str:
+    """Undo the percent-encoding of `text` from a URL; BadRequest names it as `what`."""
+    if _BROKEN_PERCENT.search(text):
+        raise BadRequest(
+            f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"'
+        )
+    return _utf8(unquote_to_bytes(text.encode("latin-1")), what)
+
+
+def decoded(text: str, what: str) -> str:
+    """`text` as UTF-8 whose bytes WSGI handed over as latin-1; BadRequest names it as `what`."""
+    return _utf8(text.encode("latin-1"), what)
+
+
+def _utf8(raw: bytes, what: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{what} is not UTF-8; percent-encode its UTF-8 bytes") from None
+
+
+def _split(text: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in text.split("&") if text else ():
+        name_text, equals, value = part.partition("=")
+        name = _unquote_form(name_text, "a parameter's name")
+        if not name:
+            raise BadRequest('a parameter has no name; remove the extra "&" or "="')
+        if name not in _PARAMETERS:
+            raise BadRequest(f"unknown parameter {_quoted(name)}; known are {_KNOWN}")
+        if not equals:
+            raise BadRequest(f"{name} has no value; write {name}=…")
+        if name in values:
+            raise BadRequest(f"{name} is given more than once")
+        values[name] = _unquote_form(value, name)
+    return values
+
+
+def _unquote_form(text: str, what: str) -> str:
+    return unquote(text.replace("+", " "), what)
+
+
+def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
+    text = values.get(name)
+    if text is None:
+        raise BadRequest(f"{name} is missing")
+    return typed_id(text, name, id_type)
 
 
 def _limit(text: str | None, max_limit: int) -> int:

@@ -1,7 +1,8 @@
 """Settings: environment variables, described in one table that the README's list is held to."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -43,8 +44,23 @@ LOCK_MEMORY = Setting(
     "false",
     "`true` locks in memory what every look-up touches, as far as the limit on that allows.",
 )
+TOKEN = Setting(
+    "LOOKALIKE_TOKEN",
+    None,
+    "The secret of those who may change products over HTTP, at least 16 characters; "
+    "unless it is set, nobody may.",
+)
+MAX_PHOTO_BYTES = Setting(
+    "LOOKALIKE_MAX_PHOTO_BYTES",
+    "8388608",
+    "The largest photo that `PUT /products/…` takes; Unit's own `max_body_size` bounds it too.",
+    1024,
+    64 * 2**20,  # what the builder reads of a photo
+)
 
-SETTINGS = (ROOT, MAX_LIMIT, MAX_PRODUCT_IDS, MAX_AGE_S, LOCK_MEMORY)
+SETTINGS = (ROOT, MAX_LIMIT, MAX_PRODUCT_IDS, MAX_AGE_S, LOCK_MEMORY, TOKEN, MAX_PHOTO_BYTES)
+
+_TOKEN = re.compile(r"[!-~]{16,}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Settings:
     max_product_ids: int
     max_age_s: int
     lock_memory: bool
+    token: str | None = field(repr=False)
+    max_photo_bytes: int
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -69,7 +87,20 @@ class Settings:
             _whole(environ, MAX_PRODUCT_IDS),
             _whole(environ, MAX_AGE_S),
             _boolean(environ, LOCK_MEMORY),
+            _token(environ),
+            _whole(environ, MAX_PHOTO_BYTES),
         )
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    token = environ.get(TOKEN.name) or None
+    if token is None or _TOKEN.fullmatch(token):
+        return token
+    # Not shown: this ends up in a log and in an answer.
+    raise SettingError(
+        f"{TOKEN.name} must be at least 16 printable ASCII characters without spaces; "
+        "`openssl rand -hex 32` makes one"
+    )
 
 
 def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:

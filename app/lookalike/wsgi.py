@@ -14,6 +14,7 @@ import logging
 import sys
 
 from lookalike.application import Application
+from lookalike.changes import Changes
 from lookalike.limits import raise_open_files
 from lookalike.metrics import Metrics, shared_path
 from lookalike.root import ReleaseRoot
@@ -38,9 +39,13 @@ def make_application() -> Application:
     except SettingError as error:
         logging.getLogger("lookalike").error("%s", error)
         return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
-    source = ReleaseSource(ReleaseRoot(settings.root), metrics, settings.lock_memory)
+    root = ReleaseRoot(settings.root)
+    source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
-    return Application(source, settings.max_limit, settings.max_age_s, settings.max_product_ids)
+    changes = Changes(root, source, settings.token, settings.max_photo_bytes)
+    return Application(
+        source, settings.max_limit, settings.max_age_s, settings.max_product_ids, changes
+    )
 
 
 _log_to_stderr()

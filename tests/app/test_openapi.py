@@ -1,7 +1,10 @@
 """openapi.json, the README and the app say the same of the HTTP interface."""
 
+import io
 import json
 import re
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,15 @@ from jsonschema import Draft202012Validator
 
 import lookalike.errors
 from lookalike.errors import HttpError
+from lookalike.journal import Journal
 from lookalike.root import ReleaseRoot
-from support import Response, client_of
+from support import TOKEN, Client, Response, client_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PATHS = ("/nns", "/healthz", "/readyz", "/release", "/metrics", "/openapi.json")
+PRODUCT = "/products/{category_id}/{product_id}"
+CHANGE = "/changes/{change}"
+BEARER = {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +30,8 @@ def described(integer_root: ReleaseRoot) -> dict[str, Any]:
     return dict(json.loads(client_of(integer_root).get("/openapi.json").body))
 
 
-def check(described: dict[str, Any], path: str, answer: Response) -> None:
-    status = described["paths"][path]["get"]["responses"][answer.status[:3]]
+def check(described: dict[str, Any], path: str, answer: Response, method: str = "get") -> None:
+    status = described["paths"][path][method]["responses"][answer.status[:3]]
     ((kind, content),) = status["content"].items()
     assert answer.headers["Content-Type"].partition(";")[0] == kind
     if kind == "text/plain":
@@ -69,7 +76,7 @@ def test_answers_without_a_release_are_as_described(
 
 
 def test_every_path_is_described(described: dict[str, Any], integer_root: ReleaseRoot) -> None:
-    assert set(described["paths"]) == set(PATHS)
+    assert set(described["paths"]) == {*PATHS, PRODUCT, CHANGE}
     for path in PATHS:
         assert client_of(integer_root).get(path).status[:3] != "404"
         assert f"`{path}`" in README or path == "/nns"
@@ -91,3 +98,72 @@ def test_every_error_is_described_and_listed(described: dict[str, Any]) -> None:
     assert set(described["components"]["schemas"]["Error"]["properties"]["error"]["enum"]) == errors
     for error in errors:
         assert f'"error":"{error}"' in README
+
+
+@pytest.fixture
+def client(root: ReleaseRoot) -> Client:
+    """A client of an app that takes changes."""
+    return client_of(root, token=TOKEN, max_photo_bytes=1024)
+
+
+@pytest.mark.parametrize(
+    ("method", "environ", "status"),
+    [
+        ("PUT", {}, "202"),
+        ("DELETE", {"CONTENT_LENGTH": "0"}, "202"),
+        ("PUT", {"QUERY_STRING": "x=1"}, "400"),
+        ("DELETE", {}, "400"),
+        ("PUT", {"HTTP_AUTHORIZATION": ""}, "401"),
+        ("DELETE", {"HTTP_AUTHORIZATION": ""}, "401"),
+        ("PUT", {"CONTENT_LENGTH": "1025"}, "413"),
+    ],
+)
+def test_answers_to_changes_are_as_described(
+    described: dict[str, Any], client: Client, method: str, environ: dict[str, str], status: str
+) -> None:
+    body = {"CONTENT_LENGTH": "5", "wsgi.input": io.BytesIO(b"photo")}
+    answer = client.get("/products/1/2", method, **{**BEARER, **body, **environ})
+    assert answer.status[:3] == status
+    check(described, PRODUCT, answer, method.lower())
+
+
+def test_answers_of_changes_are_as_described(
+    described: dict[str, Any], client: Client, root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        client.get("/products/1/2", "DELETE", **BEARER)
+    with closing(Journal(root.journal)) as journal:
+        journal.reject({1: "no photo"})
+        journal.settle(2, str(root.current()))
+    later = time.time() + 5
+    monkeypatch.setattr(time, "time", lambda: later)
+    states = []
+    for number in (1, 2, 3):
+        answer = client.get(f"/changes/{number}", **BEARER)
+        states.append(json.loads(answer.body)["state"])
+        check(described, CHANGE, answer)
+    assert states == ["rejected", "live", "pending"]
+    check(described, CHANGE, client.get("/changes/4", **BEARER))
+    check(described, CHANGE, client.get("/changes/1?x", **BEARER))
+    check(described, CHANGE, client.get("/changes/1"))
+
+
+@pytest.mark.parametrize(("path", "target"), [(PRODUCT, "/products/1/2"), (CHANGE, "/changes/1")])
+def test_the_methods_described_for_changes_are_those_taken(
+    described: dict[str, Any], client: Client, path: str, target: str
+) -> None:
+    answer = client.get(target, "POST", **BEARER)
+    operations = described["paths"][path]
+    assert answer.headers["Allow"].removesuffix(", HEAD") == ", ".join(operations).upper()
+    for method in operations:
+        check(described, path, answer, method)
+
+
+def test_changes_need_the_token_described(described: dict[str, Any]) -> None:
+    (scheme,) = described["components"]["securitySchemes"].items()
+    assert scheme[1]["scheme"] == "bearer"
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert operation.get("security", []) == (
+                [{scheme[0]: []}] if path in (PRODUCT, CHANGE) else []
+            )

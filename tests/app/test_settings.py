@@ -19,7 +19,28 @@ def test_the_readme_lists_the_settings_as_they_are() -> None:
 
 
 def test_defaults() -> None:
-    assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == Settings(Path("/r"), 1000, 100, 10, False)
+    defaults = Settings(Path("/r"), 1000, 100, 10, False, None, 8388608)
+    assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == defaults
+    assert Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": ""}) == defaults
+
+
+@pytest.mark.parametrize(
+    "token", ["0123456789abcde", " " * 16, "0123456789 abcdef", "0123456789abcdef\n", "é" * 16]
+)
+def test_an_unfit_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": token})
+    assert str(raised.value).startswith(
+        "LOOKALIKE_TOKEN must be at least 16 printable ASCII characters without spaces; "
+    )
+    assert token not in str(raised.value)
+
+
+def test_a_token_is_taken_as_it_is_and_never_shown() -> None:
+    token = '!"#$%&~,Bearer=+/'
+    settings = Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": token})
+    assert settings.token == token
+    assert token not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +53,9 @@ def test_defaults() -> None:
         ("LOOKALIKE_MAX_AGE_S", "-1", 'from 0 to 31536000, not "-1"'),
         ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
         ("LOOKALIKE_LOCK_MEMORY", "yes", 'must be true or false, not "yes"'),
+        ("LOOKALIKE_MAX_PHOTO_BYTES", "1023", 'from 1024 to 67108864, not "1023"'),
+        ("LOOKALIKE_MAX_PHOTO_BYTES", "67108865", "from 1024 to 67108864"),
+        ("LOOKALIKE_MAX_PHOTO_BYTES", "8M", 'from 1024 to 67108864, not "8M"'),
     ],
 )
 def test_an_unfit_setting_is_named(name: str, value: str, said: str) -> None:
@@ -46,6 +70,8 @@ def test_an_unfit_setting_is_named(name: str, value: str, said: str) -> None:
         ({"LOOKALIKE_ROOT": "/nowhere"}, "no release in /nowhere yet"),
         ({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_MAX_LIMIT": "x"}, "LOOKALIKE_MAX_LIMIT must be"),
         ({"LOOKALIKE_ROOT": "a\nb"}, "no release in a"),
+        ({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": "short"}, "LOOKALIKE_TOKEN must be"),
+        ({"LOOKALIKE_ROOT": "/nowhere", "LOOKALIKE_TOKEN": "x" * 16}, "no release in /nowhere"),
     ],
 )
 def test_the_module_unit_loads_never_raises(environ: dict[str, str], said: str) -> None:

@@ -1,0 +1,229 @@
+"""Changes of products over HTTP: taken into the journal, and what became of each.
+
+    PUT    /products/<category id>/<product id>   the photo as the body
+    DELETE /products/<category id>/<product id>
+    GET    /changes/<number>
+
+Whoever asks must know the token; where none is set, these paths do not exist. A change is answered with
+its number as soon as it is on disk. `lookalike-build follow` takes it from there.
+"""
+
+import hmac
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import orjson
+
+from lookalike.answer import ACCEPTED, JSON, NO_STORE, OK, Answer, Handler, reading
+from lookalike.body import read_body
+from lookalike.errors import BadRequest, NotFound, NotReady, Unauthorized, Unavailable
+from lookalike.journal import (
+    DELETE,
+    PUT,
+    Change,
+    Journal,
+    JournalError,
+    Outcome,
+    State,
+    Status,
+    read_status,
+)
+from lookalike.manifest import Id
+from lookalike.query import decoded, typed_id, unquote
+from lookalike.root import ReleaseRoot, RootError
+from lookalike.source import ReleaseSource
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+logger = logging.getLogger(__name__)
+
+SEEN_S: Final = 1.0
+"""How long after a release is published every process serves it: see `lookalike.source.POLL_S`."""
+
+_PRODUCTS: Final = "/products/"
+_CHANGES: Final = "/changes/"
+_BUSY_S = 2.0  # look-ups wait meanwhile
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
+
+_T = TypeVar("_T")
+
+
+class Changes:
+    """Takes changes for the release root `root`, typed as `source`'s release types its ids.
+
+    Without a `token` nobody may change anything. `max_photo_bytes` bounds a photo.
+    """
+
+    def __init__(
+        self, root: ReleaseRoot, source: ReleaseSource, token: str | None, max_photo_bytes: int
+    ) -> None:
+        self._root = root
+        self._source = source
+        self._token = token.encode() if token else None
+        self._max_photo_bytes = max_photo_bytes
+        self._mutex = threading.Lock()
+        self._journal: Journal | None = None
+        self._problem: str | None = None
+        self._products: dict[str, Handler] = {"PUT": self._put, "DELETE": self._delete}
+        self._changes = reading(self._outcome)
+
+    def methods(self, environ: "WSGIEnvironment") -> dict[str, Handler] | None:
+        """What answers each method of the path asked for, None for a path that is not one of ours.
+
+        Raises Unauthorized for one that is, without the token.
+        """
+        path = environ.get("PATH_INFO", "")
+        if self._token is None or not path.startswith((_PRODUCTS, _CHANGES)):
+            return None
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        fit = hmac.compare_digest(given.strip().encode(errors="replace"), self._token)
+        if scheme.lower() != "bearer" or not fit:
+            raise Unauthorized("send the header `Authorization: Bearer TOKEN` with the right token")
+        return self._products if path.startswith(_PRODUCTS) else self._changes
+
+    def status(self) -> Status | None:
+        """Where the journal stands, for metrics; None where none is wanted, or it is unreadable."""
+        try:
+            status = read_status(self._root.journal)
+        except JournalError as error:
+            self._log(f"the journal's metrics are missing: {error}")
+            return None
+        return status or (None if self._token is None else Status())
+
+    def _put(self, environ: "WSGIEnvironment") -> Answer:
+        category_id, product_id = self._ids(environ)
+        if _NO_PHOTO.match(environ.get("CONTENT_TYPE") or ""):
+            raise BadRequest("the body must be the bytes of the photo file, no form and no JSON")
+        photo = read_body(environ, self._max_photo_bytes)
+        if not photo:
+            raise BadRequest("the body is empty; send the photo with Content-Length")
+        return self._add(environ, Change(PUT, category_id, product_id, photo=photo))
+
+    def _delete(self, environ: "WSGIEnvironment") -> Answer:
+        category_id, product_id = self._ids(environ)
+        if (environ.get("CONTENT_LENGTH") or "0") != "0":
+            raise BadRequest("DELETE takes no body: it removes the one product that its path names")
+        return self._add(environ, Change(DELETE, category_id, product_id))
+
+    def _add(self, environ: "WSGIEnvironment", change: Change) -> Answer:
+        (number,) = self._with_journal(lambda journal: journal.add([change]))
+        location = f"{environ.get('SCRIPT_NAME') or ''}{_CHANGES}{number}"
+        body = orjson.dumps({"change": number, "state": "pending"})
+        return (ACCEPTED, [NO_STORE, ("Location", location), JSON], body)
+
+    def _outcome(self, environ: "WSGIEnvironment") -> Answer:
+        _refuse_query(environ)
+        number = environ["PATH_INFO"].removeprefix(_CHANGES)
+        if not _NUMBER.fullmatch(number):
+            raise NotFound
+        outcome = self._with_journal(lambda journal: journal.outcome(int(number)))
+        if outcome is None:
+            raise NotFound
+        state = self._state(outcome)
+        answer: dict[str, object] = {
+            "change": int(number),
+            "op": outcome.op,
+            "category_id": outcome.category_id,
+            "product_id": outcome.product_id,
+            "state": state,
+            "received_at": datetime.fromtimestamp(outcome.received_at, UTC),
+        }
+        if state == "live":
+            answer["release"] = outcome.release
+        elif state == "rejected":
+            answer["reason"] = outcome.reason
+        return (OK, [NO_STORE, JSON], orjson.dumps(answer, option=orjson.OPT_UTC_Z))
+
+    def _state(self, outcome: Outcome) -> State:
+        """What became of a change, live only once whoever is told so finds it with any process."""
+        if outcome.state != "live" or outcome.settled_at is None:
+            return outcome.state
+        # With the clock set back, it was settled in the future: no reason to wait for that.
+        if 0 <= time.time() - outcome.settled_at < SEEN_S:
+            return "pending"
+        return "live" if self._has_seen(outcome.release or "") else "pending"
+
+    def _has_seen(self, name: str) -> bool:
+        """Whether the release `name`, once current, was taken up here or is not to be.
+
+        An older one that is served because it is current again, as after `lookalike rollback`, is
+        no reason to wait: the change did become live, and `/release` says what is served now.
+        """
+        release = self._source.release
+        if release is None:
+            return False
+        served = release.manifest.release
+        try:
+            return served >= name or served == self._root.current()
+        except RootError:
+            return False
+
+    def _ids(self, environ: "WSGIEnvironment") -> tuple[Id, Id]:
+        _refuse_query(environ)
+        release = self._source.release
+        if release is None:
+            raise NotReady("no release is open, which says whether ids are numbers or strings")
+        ids = _split(environ)
+        if len(ids) != 2:
+            raise BadRequest(
+                'the path must be /products/CATEGORY_ID/PRODUCT_ID; in an id write %2F for "/", '
+                "which NGINX Unit hands on and `lookalike serve` cannot"
+            )
+        manifest = release.manifest
+        return (
+            typed_id(ids[0], "category_id", manifest.category_id_type),
+            typed_id(ids[1], "product_id", manifest.product_id_type),
+        )
+
+    def _with_journal(self, use: Callable[[Journal], _T]) -> _T:
+        try:
+            with self._mutex:
+                if self._journal is None:
+                    self._journal = Journal(self._root.journal, _BUSY_S)
+                journal = self._journal
+            result = use(journal)
+        except JournalError as error:
+            self._close()
+            self._log(f"changes of products are not taken: {error}")
+            raise Unavailable("the journal of changes; the log has the reason") from error
+        self._problem = None
+        return result
+
+    def _close(self) -> None:
+        """Have the next request open the journal anew."""
+        with self._mutex:
+            if self._journal is not None:
+                self._journal.close()
+            self._journal = None
+
+    def _log(self, problem: str) -> None:
+        """Log a problem once, not at each of a thousand requests."""
+        if problem != self._problem:
+            logger.error("%s", problem)
+        self._problem = problem
+
+
+def _refuse_query(environ: "WSGIEnvironment") -> None:
+    if environ.get("QUERY_STRING"):
+        raise BadRequest("this path takes no parameters, none after the question mark")
+
+
+def _split(environ: "WSGIEnvironment") -> list[str]:
+    """What stands between the slashes after ``/products/``, decoded.
+
+    Taken from the path as it was sent where the server gives it, since in PATH_INFO a ``%2F`` is
+    a slash like any other.
+    """
+    prefix = (environ.get("SCRIPT_NAME") or "") + _PRODUCTS
+    sent = re.split("[?#]", environ.get("REQUEST_URI") or "")[0]
+    if sent.startswith(prefix):
+        return [unquote(part, "the path") for part in sent.removeprefix(prefix).split("/")]
+    path = environ["PATH_INFO"].removeprefix(_PRODUCTS)
+    return [decoded(part, "the path") for part in path.split("/")]

@@ -1,0 +1,391 @@
+"""The journal keeps what was acknowledged, in order, whoever dies or writes beside it."""
+
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lookalike.journal import (
+    DELETE,
+    PUT,
+    Change,
+    Journal,
+    JournalError,
+    Outcome,
+    Status,
+    read_status,
+)
+
+WEEK_S = 7 * 24 * 3600
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal" / "journal.sqlite"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with closing(Journal(path)) as opened:
+        yield opened
+
+
+def put(product_id: int | str, photo: bytes = b"photo") -> Change:
+    return Change(PUT, 1, product_id, photo=photo)
+
+
+def outcome(journal: Journal, number: int) -> Outcome:
+    found = journal.outcome(number)
+    assert found is not None
+    return found
+
+
+def pragma(journal: Journal, name: str) -> object:
+    ((value,),) = journal._database.execute(f"PRAGMA {name}").fetchall()
+    return value
+
+
+def disk_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.parent.iterdir())
+
+
+def test_changes_are_taken_in_the_order_of_their_numbers(journal: Journal) -> None:
+    changes = [
+        put(5),
+        Change(PUT, "shoes", "a/b", image="https://example.com/1.jpg"),
+        Change(DELETE, 2**63 - 1, "日本"),
+        put(5, b"\x00\xff"),
+    ]
+    numbers = journal.add(changes[:3]) + journal.add(changes[3:])
+    assert numbers == sorted(set(numbers))
+    without_photos = [change._replace(photo=None) for change in changes]
+    assert journal.pending(10) == list(zip(numbers, without_photos, strict=True))
+    assert [number for number, _ in journal.pending(2)] == numbers[:2]
+    photos = [journal.photo(number) for number in numbers]
+    assert photos == [change.photo for change in changes]
+
+
+def test_changes_are_added_all_or_none(journal: Journal) -> None:
+    def broken() -> Iterator[Change]:
+        yield put(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        journal.add(broken(), ("feed", 7))
+    with pytest.raises(JournalError):
+        journal.add([put(1), Change(PUT, 1, None)], ("feed", 7))  # type: ignore[arg-type]
+    assert journal.pending(10) == []
+    assert journal.position("feed") == 0
+    journal.add([put(2)], ("feed", 7))
+    assert journal.position("feed") == 7
+    assert journal.position("another") == 0
+    journal.add([], ("feed", 9))
+    assert journal.position("feed") == 9
+
+
+def test_all_is_there_when_it_is_opened_again(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        numbers = journal.add([put(1), put(2), put(3)], ("feed", 3))
+        journal.reject({numbers[0]: "no photo"})
+        journal.batch_done(1, 0.5)
+        name, status = journal.id, journal.status()
+    with closing(Journal(path)) as journal:
+        assert journal.id == name
+        assert journal.status()._replace(oldest_pending_s=0) == status._replace(oldest_pending_s=0)
+        assert [number for number, _ in journal.pending(9)] == numbers[1:]
+        assert journal.photo(numbers[1]) == b"photo"
+        assert journal.position("feed") == 3
+
+
+def test_each_change_is_settled_once_and_its_photo_goes(journal: Journal) -> None:
+    numbers = journal.add([put(1), put(2), put(3), put(4)])
+    journal.reject({numbers[1]: "no photo"})
+    assert journal.settle(numbers[2], "r1") == 2
+    journal.reject({numbers[0]: "too late", numbers[1]: "again"})
+    assert journal.settle(numbers[2], "r2") == 0
+    assert [outcome(journal, n).state for n in numbers] == ["live", "rejected", "live", "pending"]
+    assert [outcome(journal, n).release for n in numbers] == ["r1", None, "r1", None]
+    assert outcome(journal, numbers[1]).reason == "no photo"
+    assert [journal.photo(number) for number in numbers] == [None, None, None, b"photo"]
+    assert [number for number, _ in journal.rejected(5)] == [numbers[1]]
+    assert journal.outcome(numbers[3] + 1) is None
+    status = journal.status()
+    assert (status.n_pending, status.n_live, status.n_rejected) == (1, 2, 1)
+
+
+def test_what_became_live_since_a_time_is_told(journal: Journal) -> None:
+    began = time.time()
+    numbers = journal.add([put(1), put(2), put(2), put(3), put(4)])
+    journal.reject({numbers[0]: "no photo"})
+    journal.settle(numbers[3], "r")
+    assert journal.live_since(began, numbers[3]) == {(1, 2), (1, 3)}
+    assert journal.live_since(began, numbers[2]) == {(1, 2)}
+    assert journal.live_since(time.time() + 1, numbers[3]) == set()
+
+
+def test_batches_are_noted(journal: Journal) -> None:
+    assert journal.status() == Status()
+    began = time.time()
+    journal.batch_done(5, 0.25)
+    journal.batch_done(3, 0.5)
+    status = journal.status()
+    assert (status.n_batches, status.batches_s) == (2, 0.75)
+    assert (status.last_batch_changes, status.last_batch_s) == (3, 0.5)
+    assert began <= status.last_batch_at <= time.time()
+
+
+def test_settled_changes_go_a_week_after_they_were_settled(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    early = journal.add([put(1), put(2), put(3)])
+    journal.reject({early[0]: "no photo"})
+    now += WEEK_S + 1
+    # Long pending: whoever sent it is still told, though it was received a week ago.
+    journal.settle(early[1], "r")
+    assert journal.outcome(early[0]) is None
+    assert [outcome(journal, number).state for number in early[1:]] == ["live", "pending"]
+    now += WEEK_S + 1
+    journal.settle(0, "r")
+    assert journal.outcome(early[1]) is None
+    assert outcome(journal, early[2]).state == "pending"
+    assert journal.status().oldest_pending_s == pytest.approx(2 * WEEK_S + 2)
+    assert journal.add([put(4)]) > early
+
+
+def test_numbers_are_not_given_twice_though_all_changes_are_gone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    numbers = journal.add([put(1)] * 3)
+    journal.settle(numbers[-1], "r")
+    now += WEEK_S + 1
+    journal.settle(numbers[-1], "r")
+    assert [journal.outcome(number) for number in numbers] == [None] * 3
+    assert journal.add([put(2)]) > numbers
+
+
+def test_each_commit_is_on_disk(journal: Journal) -> None:
+    assert pragma(journal, "journal_mode") == "wal"
+    assert pragma(journal, "synchronous") == 2
+
+
+def test_two_processes_write_while_a_third_settles(path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(path), "200"]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    with closing(Journal(path)) as journal:
+        settled: list[int] = []
+        while len(settled) < 400:
+            pending = journal.pending(7)
+            assert [journal.photo(number) for number, _ in pending] == [b"x" * 1000] * len(pending)
+            journal.reject({number: "odd" for number, _ in pending if number % 2})
+            if pending:
+                journal.settle(pending[-1][0], "r")
+            settled += [number for number, _ in pending]
+        told = [int(line) for writer in writers for line in writer.communicate()[0].split()]
+        assert settled == sorted(settled) == sorted(told)
+        states = {outcome(journal, number).state for number in settled if number % 2}
+        assert states == {"rejected"}
+        assert journal.status()[:4] == (0, 0, 200, 200)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from lookalike.journal import Change, Journal
+journal = Journal(Path(sys.argv[1]))
+for product_id in range(int(sys.argv[2])):
+    (number,) = journal.add([Change("put", 1, product_id, photo=b"x" * 1000)])
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
+    chance = random.Random(1)
+    told: list[int] = []
+    for _ in range(5):
+        command = [sys.executable, "-c", WRITER, str(path), "1000000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            told.append(int(writer.stdout.readline()))
+            time.sleep(chance.uniform(0, 0.1))
+            writer.kill()
+            # The last line may be cut off: then nobody was told that number.
+            lines = writer.stdout.read().rpartition(b"\n")[0]
+            told += map(int, lines.split())
+    with closing(Journal(path)) as journal:
+        kept = [number for number, _ in journal.pending(10**6)]
+        assert kept == sorted(kept)
+        assert set(told) <= set(kept)
+        assert len(kept) <= len(told) + 5  # at most the one in hand at each death
+        assert {journal.photo(number) for number in kept} == {b"x" * 1000}
+
+
+def test_threads_share_one_journal(journal: Journal) -> None:
+    numbers: list[int] = []
+
+    def add() -> None:
+        for product_id in range(50):
+            numbers.extend(journal.add([put(product_id)]))
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == [number for number, _ in journal.pending(1000)]
+    assert len(set(numbers)) == 200
+
+
+def test_another_writer_is_waited_for_no_longer_than_said(path: Path, journal: Journal) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(
+            JournalError, match="database is locked; another process keeps it locked"
+        ):
+            Journal(path, busy_s=0.2)
+        assert 0.1 < time.monotonic() - began < 2
+        assert journal.pending(1) == []  # readers do not wait
+        other.execute("ROLLBACK")
+    journal.add([put(1)])
+
+
+def test_room_of_settled_photos_is_used_again_and_given_back(path: Path, journal: Journal) -> None:
+    def settle(numbers: list[int]) -> int:
+        journal.settle(numbers[-1], "r")
+        return path.stat().st_size
+
+    photo = os.urandom(4 * 2**20)
+    sizes = {settle(journal.add([put(1, photo)] * 3)) for _ in range(6)}
+    assert max(sizes) < 16 * 2**20
+    numbers = [number for _ in range(8) for number in journal.add([put(1, photo)] * 6)]
+    assert path.stat().st_size > 180 * 2**20
+    for _ in range(4):
+        settle(numbers)
+    journal._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert disk_bytes(path) < 80 * 2**20
+    assert pragma(journal, "integrity_check") == "ok"
+
+
+def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_lost(journal: Journal) -> None:
+    numbers = journal.add([put(1), put(2)])
+    journal._database.execute(f"PRAGMA max_page_count = {pragma(journal, 'page_count')}")
+    with pytest.raises(JournalError, match=r"is full; make room, nothing .* is lost"):
+        journal.add([put(3), put(4, b"x" * 2**20)], ("feed", 1))
+    assert [number for number, _ in journal.pending(9)] == numbers
+    assert journal.photo(numbers[1]) == b"photo"
+    assert journal.position("feed") == 0
+    assert journal.settle(numbers[-1], "r") == 2
+    journal._database.execute("PRAGMA max_page_count = 100000")
+    assert journal.add([put(4, b"x" * 2**20)]) > numbers
+
+
+def refused(path: Path) -> str:
+    """What somebody who may only read at `path` is told who opens the journal there."""
+    program = (
+        "import os, sys; from pathlib import Path; from lookalike.journal import *\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "try: Journal(Path(sys.argv[1])).add([Change('delete', 1, 1)])\n"
+        "except JournalError as error: print(error)"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def readable_by_all(path: Path, tmp_path: Path) -> None:
+    """pytest's own folders are closed to others."""
+    for folder in [tmp_path, *tmp_path.parents][:3]:
+        folder.chmod(0o755)
+    path.parent.mkdir(exist_ok=True)
+    path.parent.chmod(0o555)
+
+
+def test_a_folder_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> None:
+    readable_by_all(path, tmp_path)
+    assert refused(path) == (
+        f"{path}: Permission denied; its folder and what is in it must be writable for this user"
+    )
+
+
+def test_a_file_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> None:
+    Journal(path).close()
+    readable_by_all(path, tmp_path)
+    path.chmod(0o444)
+    assert "; its folder and what is in it must be writable for this user" in refused(path)
+
+
+def test_without_a_release_root_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="No such file or directory"):
+        Journal(tmp_path / "missing" / "journal" / "journal.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_who_may_write_to_the_folder_may_write_to_the_files(path: Path, umask: int) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o2770)
+    before = os.umask(umask)
+    try:
+        with closing(Journal(path)) as journal:
+            journal.add([put(1)])
+            modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+            assert len(list(path.parent.iterdir())) == 3
+    finally:
+        os.umask(before)
+    assert modes == {0o660}
+
+
+def test_another_format_is_refused(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        journal._database.execute("PRAGMA user_version = 2")
+    with pytest.raises(JournalError, match="format 2, this version reads 1; let the version that"):
+        Journal(path)
+
+
+def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"photos of shoes\n" * 1000)
+    with pytest.raises(JournalError, match=f"{path}: file is not a database; move its folder away"):
+        Journal(path)
+    assert path.read_bytes() == b"photos of shoes\n" * 1000
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_journal_removed_or_replaced_takes_no_more(
+    path: Path, journal: Journal, replaced: bool
+) -> None:
+    journal.add([put(1)])
+    path.rename(path.with_name("elsewhere"))
+    if replaced:
+        path.touch()
+    with pytest.raises(JournalError, match="was removed or replaced while it was open"):
+        journal.add([put(2)])
+    with pytest.raises(JournalError, match="was removed or replaced while it was open"):
+        journal.pending(1)
+
+
+def test_its_status_is_read_without_opening_it_for_writing(path: Path) -> None:
+    assert read_status(path) is None
+    assert not path.parent.exists()
+    with closing(Journal(path)) as journal:
+        journal.add([put(1)])
+        files = sorted(path.parent.iterdir())
+        status = read_status(path)
+        assert status is not None
+        assert status.n_pending == 1
+        assert sorted(path.parent.iterdir()) == files
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(JournalError, match="not a database"):
+        read_status(path)
