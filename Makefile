@@ -1,13 +1,13 @@
 # demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
 # bench: requests a second under Unit, and what else is to hold (6 minutes)
 # bench-scale: the same for 3.8 million products · bench-change: releases changing under load
-# bench-extract: photos a second
+# bench-extract: photos a second · bench-follow: how soon changes are live
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 
-.PHONY: bench bench-change bench-extract bench-scale demo lint test venv
+.PHONY: bench bench-change bench-extract bench-follow bench-scale demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
@@ -28,6 +28,9 @@ bench-scale: venv
 
 bench-change: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.change
+
+bench-follow: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.follow
 
 lint: venv
 	@$(BIN)/ruff check

@@ -6,6 +6,7 @@ drifts, absolute figures do not. All requests go to 127.0.0.1.
 
 import ctypes
 import mmap
+import os
 import re
 import shutil
 import statistics
@@ -60,10 +61,12 @@ class Served:
 
 
 @contextmanager
-def serving(root: ReleaseRoot, **others: ReleaseRoot) -> Iterator[Served]:
+def serving(
+    root: ReleaseRoot, settings: Mapping[str, str] | None = None, **others: ReleaseRoot
+) -> Iterator[Served]:
     """The shipped configuration on a Unit of our own, with the ceiling's app beside it.
 
-    `others` are the app once more, by name, with other releases.
+    `settings` are the app's besides; `others` are the app once more, by name, with other releases.
     """
     unitd = find_unitd()
     if unitd is None or not (shutil.which("wrk") and shutil.which("nginx")):
@@ -72,6 +75,7 @@ def serving(root: ReleaseRoot, **others: ReleaseRoot) -> Iterator[Served]:
         )
     ceiling, app = (f"127.0.0.1:{free_port()}" for _ in range(2))
     config = configuration(SHIPPED, app, Path(sys.prefix), root.path.resolve())
+    config["applications"][APPLICATION]["environment"].update(settings or {})
     constant = {**config["applications"][APPLICATION], "module": "constant", "path": str(HERE)}
     config["applications"][CEILING] = constant
     config["listeners"][ceiling] = {"pass": f"applications/{CEILING}"}
@@ -90,11 +94,21 @@ def serving(root: ReleaseRoot, **others: ReleaseRoot) -> Iterator[Served]:
         yield Served(app, ceiling, addresses, unit)
 
 
-def wrk(address: str, seconds: int, script: str, *arguments: str, connections: int = 32) -> Run:
-    """One run of wrk with a script of this folder."""
+def wrk(
+    address: str,
+    seconds: int,
+    script: str,
+    *arguments: str,
+    connections: int = 32,
+    pause_ms: int = 0,
+) -> Run:
+    """One run of wrk with a script of this folder; connections wait for `pause_ms` between requests."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s"]
     command += [str(HERE / script), f"http://{address}", "--", *arguments]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PAUSE_MS": str(pause_ms)}
+    text = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment
+    ).stdout
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     socket_errors = re.search(r"Socket errors: (.*)", text)
     errors = int(failed[1]) if failed else 0

@@ -1,0 +1,392 @@
+"""``make bench-follow``: how soon a change is live, with a server under load, and that all is right.
+
+31,667 products, whose features are mixed of those of drawn photos; the real network, with fixed
+weights, takes the features of new ones. Unit serves all that one wrk asks for, which shares the
+cores with the rest, then half as much; two clients note answers, one of products at random, one of those that change, which must never be unknown. In the end
+the answers noted are held to brute force over the features of the releases that they came from, and
+the last release to a table made from nothing.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from multiprocessing import Manager, get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from load.asking import Asked, Noted, ask
+from load.made_release import product_id
+from load.serving import Run, Served, Verdict, serving, wrk
+from lookalike.journal import Journal
+from lookalike.manifest import FEATURES, category_folder
+from lookalike.root import ReleaseRoot
+from lookalike.settings import TOKEN
+from lookalike.unit import APPLICATION
+from lookalike_build.catalogue import read_catalogue
+from lookalike_build.category_index import IndexSettings
+from lookalike_build.drawing import draw_catalogue
+from lookalike_build.extractor import UNTRAINED
+from lookalike_build.index import index
+from lookalike_build.live_category import LiveCategory
+from lookalike_build.neighbours import exact_neighbours
+from lookalike_build.network import Network
+from lookalike_build.photo import decode_photo, read_photo
+from servers import wait_until
+from support import Catalogue, write_store
+
+N_ITEMS, CATEGORY, LIMIT = 31_667, 1, 12
+SECRET = "bench-follow-0123456789"
+NEW_ID = 1_000_000
+BATCH = 100
+SAMPLE = 500
+MOST_S = 60.0
+_TAKEN_UP = re.compile(r"lookalike\[(\d+)\] INFO serving release (\S+)")
+CONNECTIONS = 32
+NEW = "new products, one by one, full load"
+CHANGED = "changed photos, one by one, full load"
+REMOVED = "removals, one by one, full load"
+BATCH_FULL = f"{BATCH} new products at once, full load"
+BATCHES = f"{BATCH} new products at once, half load"
+LIVE_S, BATCH_S = 2.0, 10.0
+
+Features = npt.NDArray[np.float32]
+Address = tuple[str, int]
+
+
+def main() -> None:
+    """Run the phases and say what holds."""
+    parser = argparse.ArgumentParser(prog="make bench-follow", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"))
+    parser.add_argument("--singles", type=int, default=30)
+    parser.add_argument("--batches", type=int, default=3)
+    options = parser.parse_args()
+    root, photos = prepared(options.folder)
+    context = get_context("spawn")
+    with (
+        serving(root, {TOKEN.name: SECRET}) as served,
+        following(root, options.folder / "follow.log"),
+        ProcessPoolExecutor(2, context) as pool,
+        Manager() as manager,
+        closing(Journal(root.journal)) as journal,
+    ):
+        shop = Shop(root, served, journal)
+        changing = [product_id(item) for item in range(0, N_ITEMS, N_ITEMS // 50)]
+        everything = [product_id(item) for item in range(N_ITEMS)]
+        stop = manager.Event()
+        clients = [
+            pool.submit(ask, shop.address, ids, stop, LIMIT, SAMPLE)
+            for ids in (everything, changing)
+        ]
+        n, many = options.singles, range(1, options.batches + 1)
+        seen: dict[str, list[float]] = {}
+        with loaded(served) as full:
+            seen[NEW] = [shop.put(NEW_ID + i, next(photos)) for i in range(n)]
+            seen[CHANGED] = [shop.put(one, next(photos)) for one in changing[:n]]
+            seen[REMOVED] = [shop.delete(NEW_ID + i) for i in range(n)]
+            seen[BATCH_FULL] = [shop.put_many(NEW_ID, photos)]
+        pause_ms = round(1e3 * CONNECTIONS / (full[0].requests_s / 2))
+        with loaded(served, pause_ms) as half:
+            seen[BATCHES] = [shop.put_many(NEW_ID + 1000 * i, photos) for i in many]
+        stop.set()
+        noted = [client.result() for client in clients]
+    noted[1].problems.extend(shop.problems)
+    print_seen(seen, full, half, noted)
+    judge(root, seen, sum(run.errors for run in [*full, *half]), noted)
+
+
+def prepared(folder: Path) -> tuple[ReleaseRoot, Iterator[bytes]]:
+    """A fresh root with a release of all products, and photos that are not in it, without end."""
+    old, new = folder / "photos" / "catalogue.csv", folder / "new photos" / "catalogue.csv"
+    for path, seed in ((old, 0), (new, 1)):
+        if not path.exists():
+            print("drawing photos ...", flush=True)
+            draw_catalogue(path.parent, seed)
+    features = folder / "mixed.npy"
+    network = Network(UNTRAINED)
+    if not features.exists():
+        print("mixing features ...", flush=True)
+        np.save(features, mixed(network, old))
+    root = ReleaseRoot(folder / "follow")
+    shutil.rmtree(root.path, ignore_errors=True)
+    print(f"indexing {N_ITEMS} products ...", flush=True)
+    products = [product_id(item) for item in range(N_ITEMS)]
+    catalogue: Catalogue = {CATEGORY: (products, np.load(features))}
+    store = write_store(folder / "follow store", catalogue, network.model)
+    index(store, root, IndexSettings())
+    return root, without_end(new)
+
+
+def mixed(network: Network, catalogue: Path) -> Features:
+    """Features (N_ITEMS, n_dims), each between those of two drawn photos, and a little off."""
+    read = read_catalogue(catalogue)
+    images = read.rows["image"].to_pylist()
+    photos = [decode_photo(read_photo(read.folder / image)) for image in images]
+    drawn = np.concatenate(
+        [
+            network.features(network.stage(photos[first : first + network.batch]))
+            for first in range(0, len(photos), network.batch)
+        ]
+    )
+    rng = np.random.default_rng(3)
+    one, other = (drawn[rng.integers(0, len(drawn), N_ITEMS)] for _ in range(2))
+    share = rng.random((N_ITEMS, 1), np.float32)
+    noise = rng.standard_normal((N_ITEMS, network.n_dims), np.float32) * drawn.std(axis=0) / 10
+    return np.asarray(np.abs(share * one + (1 - share) * other + noise), np.float32)
+
+
+def without_end(catalogue: Path) -> Iterator[bytes]:
+    """The catalogue's photos; again and again, each time a byte longer, which no decoder minds."""
+    read = read_catalogue(catalogue)
+    more = 0
+    while True:
+        for image in read.rows["image"].to_pylist():
+            yield read_photo(read.folder / image) + bytes(more)
+        more += 1
+
+
+@contextmanager
+def following(root: ReleaseRoot, log: Path) -> Iterator[None]:
+    """`lookalike-build follow`, as a person starts it, once it is ready."""
+    command = [sys.executable, "-m", "lookalike_build", "follow", "--root", str(root.path)]
+    command += ["--weights", UNTRAINED, "--keep", "10000"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "following" in log.read_text() or process.poll() is not None)
+        yield
+    finally:
+        process.terminate()
+        if process.wait() != 0:
+            print(log.read_text())
+
+
+@contextmanager
+def loaded(served: Served, pause_ms: int = 0) -> Iterator[list[Run]]:
+    """Load by wrk as long as this lasts, after a run without any change; what each run saw.
+
+    Each of its connections waits for `pause_ms` between requests.
+    """
+    runs: list[Run] = []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            arguments = [f"&limit={LIMIT}", str(N_ITEMS)]
+            runs.append(wrk(served.app, 5, "random_ids.lua", *arguments, pause_ms=pause_ms))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        wait_until(lambda: len(runs) > 0)
+        yield runs
+    finally:
+        over.set()
+        thread.join()
+
+
+class Shop:
+    """Sends changes and sees when they are served: by every process of the app, as its log says."""
+
+    def __init__(self, root: ReleaseRoot, served: Served, journal: Journal) -> None:
+        host, _, port = served.app.partition(":")
+        self.address = (host, int(port))
+        self.problems: list[str] = []
+        self._root = root
+        self._log = served.unit.log
+        self._pids = set(served.pids(APPLICATION))
+        self._journal = journal
+
+    def put(self, product: int, photo: bytes) -> float:
+        """Seconds from the 202 of a PUT until the product is served and is in others' lists."""
+        number = send(self.address, "PUT", product, photo)
+        acknowledged = time.perf_counter()
+        release = self._served(number)
+        seconds = time.perf_counter() - acknowledged
+        if release_of(self.address, product) != release:
+            self.problems.append(f"product {product} is not of {release}")
+        other = one_that_lists(self._root, release, product)
+        if other is not None and product not in neighbours(self.address, other, 101):
+            self.problems.append(f"product {product} is not in the list of {other}")
+        return seconds
+
+    def put_many(self, first: int, photos: Iterator[bytes]) -> float:
+        """Seconds from the last 202 of a hundred PUTs until all are served."""
+        numbers = [send(self.address, "PUT", first + i, next(photos)) for i in range(BATCH)]
+        acknowledged = time.perf_counter()
+        self._served(numbers[-1])
+        seconds = time.perf_counter() - acknowledged
+        for i in range(BATCH):
+            if release_of(self.address, first + i) is None:
+                self.problems.append(f"product {first + i} is unknown")
+        return seconds
+
+    def delete(self, product: int) -> float:
+        """Seconds from the 202 of a DELETE until the product is unknown."""
+        number = send(self.address, "DELETE", product, b"")
+        acknowledged = time.perf_counter()
+        self._served(number)
+        seconds = time.perf_counter() - acknowledged
+        if release_of(self.address, product) is not None:
+            self.problems.append(f"product {product} is still there")
+        return seconds
+
+    def _served(self, number: int) -> str:
+        """Wait until all processes serve the release that a change came with; that."""
+        until = time.perf_counter() + MOST_S
+        while time.perf_counter() < until:
+            outcome = self._journal.outcome(number)
+            if outcome and outcome.reason:
+                sys.exit(f"change {number} is rejected: {outcome.reason}")
+            release = outcome.release if outcome else None
+            if release:
+                logged = re.findall(
+                    r"lookalike\[(\d+)\] INFO serving release (\S+)", self._log.read_text()
+                )
+                if self._pids <= {int(pid) for pid, name in logged if name >= release}:
+                    return release
+            time.sleep(0.005)
+        sys.exit(
+            f"change {number} is not live within {MOST_S:g} s; the log of the follower has more"
+        )
+
+
+def send(address: Address, method: str, product: int, photo: bytes) -> int:
+    """Send a change; its number."""
+    status, body, _ = request(address, method, f"/products/{CATEGORY}/{product}", photo)
+    if status != 202:
+        sys.exit(f"{method} of product {product}: {status} {body!r}")
+    return int(json.loads(body)["change"])
+
+
+def release_of(address: Address, product: int) -> str | None:
+    """The release that a product's answer comes from; None if it is unknown."""
+    target = f"/nns?category_id={CATEGORY}&product_id={product}"
+    status, _, etag = request(address, "GET", target)
+    return etag.strip('"') if status == 200 else None
+
+
+def neighbours(address: Address, product: int, limit: int) -> list[int]:
+    """A product's answer."""
+    target = f"/nns?category_id={CATEGORY}&product_id={product}&limit={limit}"
+    return list(json.loads(request(address, "GET", target)[1]))
+
+
+def request(
+    address: Address, method: str, target: str, body: bytes | None = None
+) -> tuple[int, bytes, str]:
+    """Status, body and ETag."""
+    connection = HTTPConnection(*address, timeout=30)
+    try:
+        connection.request(method, target, body, {"Authorization": f"Bearer {SECRET}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers["ETag"] or ""
+    finally:
+        connection.close()
+
+
+def one_that_lists(root: ReleaseRoot, release: str, product: int) -> int | None:
+    """A product in whose list the release has this one."""
+    live = read(root, release)
+    (item,), _ = live.table.items_of(np.array([product]))
+    listed = (live.table.items[:, : live.table.k] == item).any(axis=1)
+    listed[item] = False
+    return int(live.table.product_ids[np.argmax(listed)]) if listed.any() else None
+
+
+def read(root: ReleaseRoot, release: str) -> LiveCategory:
+    """The category in a release."""
+    entry = root.manifest(release).categories[0]
+    return LiveCategory.read(root.folder(release) / category_folder(CATEGORY), entry)
+
+
+def print_seen(
+    seen: dict[str, list[float]], full: list[Run], half: list[Run], noted: list[Noted]
+) -> None:
+    """The tables."""
+    print(
+        f"\n{N_ITEMS} products, seconds from 202 to served{'':16}{'n':>5}{'median':>9}{'most':>9}"
+    )
+    for name, seconds in seen.items():
+        middle, most = statistics.median(seconds), max(seconds)
+        print(f"  {name:54}{len(seconds):5}{middle:9.2f}{most:9.2f}")
+    before, *during = (run.requests_s for run in full)
+    print(f"\nfull load: {before:.0f} requests/s, {statistics.median(during):.0f} during changes")
+    rate = statistics.median(run.requests_s for run in half)
+    print(
+        f"half load: {rate:.0f} requests/s, p99 {statistics.median(run.p99 for run in half):.1f} ms"
+    )
+    for name, one in zip(("any product", "those that change"), noted, strict=True):
+        p99 = statistics.quantiles(one.latencies, n=100)[98]
+        print(f"  {name}: {len(one.latencies)} answers noted, p99 {p99:.1f} ms")
+        for problem in one.problems[:5]:
+            print(f"    {problem}")
+
+
+def judge(root: ReleaseRoot, seen: dict[str, list[float]], errors: int, noted: list[Noted]) -> None:
+    """Hold all to what it is to be."""
+    print(f"\nchecking answers of {len(root.names())} releases ...\n", flush=True)
+    failed = errors + sum(len(one.problems) for one in noted)
+    wrong = sum(wrong_answers(root, [asked for one in noted for asked in one.sample]))
+    same = as_from_nothing(read(root, str(root.current())))
+    single = max(seen[NEW] + seen[CHANGED] + seen[REMOVED])
+    batch = max(seen[BATCHES])
+    for verdict in (
+        Verdict("slowest change, s", [single], lambda s: s <= LIVE_S, f"{LIVE_S:g} or less"),
+        Verdict(f"slowest {BATCH}, s", [batch], lambda s: s <= BATCH_S, f"{BATCH_S:g} or less"),
+        Verdict("failed answers, or a product unknown", [float(failed)], lambda n: n == 0, "0"),
+        Verdict("wrong answers of those noted", [float(wrong)], lambda n: n == 0, "0"),
+        Verdict("lists as in a table made from nothing", [same], lambda share: share == 1, "1"),
+    ):
+        print(verdict)
+
+
+def wrong_answers(root: ReleaseRoot, sample: Sequence[Asked]) -> Iterator[int]:
+    """For each release asked, how many answers are not the nearest by brute force over its features."""
+    directions: dict[str, npt.NDArray[np.float64]] = {}
+    for release in sorted({asked.release for asked in sample}):
+        live = read(root, release)
+        base = live.entry.files[FEATURES].sha256
+        if base not in directions:
+            directions = {base: unit(live.features.base)}
+        added = unit(live.features.added)
+        rows = live.table.rows
+        asked = [one for one in sample if one.release == release]
+        items, known = live.table.items_of(np.array([one.product_ids for one in asked]))
+        own = unit(live.features.of(rows[items[:, 0]].astype(np.intp)))
+        cosines = np.concatenate([own @ directions[base].T, own @ added.T], axis=1)[:, rows]
+        squared = 2 - 2 * cosines
+        np.put_along_axis(squared, items[:, :1], -1, axis=1)
+        nearest = np.sort(np.partition(squared, LIMIT, axis=1)[:, :LIMIT], axis=1)
+        given = np.take_along_axis(squared, items, axis=1)
+        right = np.isclose(given, nearest, rtol=0, atol=1e-9).all(axis=1) & known.all(axis=1)
+        distinct = [len(set(one.product_ids)) == LIMIT for one in asked]
+        yield len(asked) - int(np.sum(right & distinct))
+
+
+def unit(features: Features) -> npt.NDArray[np.float64]:
+    """Features scaled to length 1."""
+    wide = features.astype(np.float64)
+    return np.asarray(wide / np.linalg.norm(wide, axis=1)[:, None])
+
+
+def as_from_nothing(live: LiveCategory) -> float:
+    """The share of the lists that are those of a table made of the features anew."""
+    features = live.features.of(live.table.rows.astype(np.intp))
+    items, _ = exact_neighbours(features, live.table.k)
+    return float((items == live.table.items[:, : live.table.k]).all(axis=1).mean())
+
+
+if __name__ == "__main__":
+    main()
