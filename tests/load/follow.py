@@ -1,10 +1,10 @@
 """``make bench-follow``: how soon a change is live, with a server under load, and that all is right.
 
 31,667 products, whose features are mixed of those of drawn photos; the real network, with fixed
-weights, takes the features of new ones. Unit serves all that one wrk asks for, which shares the
-cores with the rest, then half as much; two clients note answers, one of products at random, one of those that change, which must never be unknown. In the end
-the answers noted are held to brute force over the features of the releases that they came from, and
-the last release to a table made from nothing.
+weights, takes the features of new ones. Unit serves all that one wrk asks for, which shares the cores
+with the rest, then half as much. Two clients note answers, one of products at random, one of those
+that change, which must never be unknown. In the end the answers noted are held to brute force over
+the features of the releases that they came from, and the last release to a table made from nothing.
 """
 
 import argparse
