@@ -4,7 +4,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +18,13 @@ import pyarrow as pa
 
 from lookalike.application import Application
 from lookalike.changes import Changes
-from lookalike.manifest import INDEX, Id, Model
+from lookalike.manifest import INDEX, Applied, Id, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.features import FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
+from lookalike_build.live_category import AllChanges
+from lookalike_build.update import Updater
 
 MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
@@ -74,6 +77,21 @@ def publish(root: Path, catalogue: Catalogue, features: Path, **settings: Any) -
     release_root = ReleaseRoot(root)
     index(write_store(features, catalogue), release_root, IndexSettings(**settings))
     return release_root
+
+
+class Never:
+    """A `Background` that does not come to do its jobs: worn indexes stay."""
+
+    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        """What never is done."""
+        return Future()
+
+
+def change(root: ReleaseRoot, changes: AllChanges, applied: Applied | None = None) -> str:
+    """Publish the current release with changes, as a follower does; its name."""
+    manifest = root.manifest(str(root.current()))
+    with root.lock():
+        return Updater(root, Never()).publish(manifest, changes, applied)
 
 
 def brute_force(

@@ -21,6 +21,7 @@ from lookalike.manifest import (
     PRODUCT_IDS,
     PROJECTION,
     ROWS,
+    SPARES,
     CategoryEntry,
     Id,
     Manifest,
@@ -135,7 +136,11 @@ class Category:
         self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
         distances = _map_array(folder / DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4")
         self.distances = distances[:, : entry.k]
-        self.vectors = _open_vectors(folder, entry, manifest.n_dims) if INDEX in files else None
+        self.vectors = None
+        if INDEX in files:
+            self.vectors = _open_vectors(folder, entry, manifest.n_dims)
+            # Only the builder reads them, and it takes what is current as sound.
+            _map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
         kind = "i" if manifest.product_id_type == "integer" else "S"
         self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")

@@ -62,13 +62,12 @@ class LiveCategory:
             except (OSError, ValueError) as error:
                 raise ReleaseError(f"{folder.name}/{file}", reason_of(error)) from error
 
-        table = Table(
-            read(PRODUCT_IDS),
-            read(ROWS),
-            np.concatenate([read(NEIGHBOURS), read(SPARES)], axis=1),
-            read(DISTANCES),
-            entry.k,
-        )
+        neighbours, spares = read(NEIGHBOURS), read(SPARES)
+        if spares.size and int(spares.max()) >= entry.n_items:
+            reason = f"names an item past the last of {entry.n_items}"
+            raise ReleaseError(f"{folder.name}/{SPARES}", reason)
+        items = np.concatenate([neighbours, spares], axis=1)
+        table = Table(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
         return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
 
     @property

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import lookalike.source
 from lookalike.application import Application
 from lookalike.manifest import (
+    ADDED,
     DISTANCES,
     FEATURES,
     FILES,
@@ -34,7 +35,12 @@ from lookalike.manifest import (
     NEIGHBOURS,
     PRODUCT_IDS,
     PROJECTION,
+    ROWS,
+    SLIM_FILES,
+    SPARES,
+    Applied,
     FileEntry,
+    Id,
     Manifest,
     ReleaseError,
     category_folder,
@@ -42,14 +48,27 @@ from lookalike.manifest import (
 from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
 from lookalike.vector_index import node_dtype
-from support import Catalogue, Client, brute_force, client_of, publish, random_features
+from support import (
+    Catalogue,
+    Client,
+    Features,
+    brute_force,
+    change,
+    client_of,
+    publish,
+    random_features,
+)
 
 N_ITEMS: Final = 130
 """Just enough for files of product ids with a middle that is not at one of their ends."""
+N_ADDED: Final = 2
+N_BASE: Final = N_ITEMS - 1
+"""One product has left since the index was made, and two are new."""
 N_DIMS: Final = 128
-"""At least n_items - 2: then Annoy makes one leaf of all items, and equal catalogues equal sizes; and
+"""At least n_base - 2: then Annoy makes one leaf of all items, and equal catalogues equal sizes; and
 at most as many as an index has."""
 K: Final = 20
+N_SPARE: Final = 24
 N_TREES: Final = 2
 CATEGORIES: Final = (1, 2)
 TABLES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
@@ -76,10 +95,25 @@ CATALOGUE: Final[Catalogue] = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
-    """A root with one release of `CATALOGUE`; tests must not change it."""
+    """A root with one release of `CATALOGUE`, made by changes; tests must not change it."""
     folder = tmp_path_factory.mktemp("published")
+    base: dict[Id, tuple[list[str], Features]] = {}
+    changes: dict[Id, dict[Id, Features | None]] = {}
+    for category_id in CATEGORIES:
+        product_ids, features = CATALOGUE[category_id]
+        new = [10 * category_id, 77]  # other items in each, so that no two files are the same
+        leaves = f"{category_id}.gone"
+        kept = np.delete(np.arange(N_ITEMS), new)
+        base[category_id] = (
+            [*(product_ids[item] for item in kept), leaves],
+            np.concatenate([features[kept], random_features(1, 9, N_DIMS)]),
+        )
+        changes[category_id] = {leaves: None, **{product_ids[item]: features[item] for item in new}}
     sizes = {"n_trees": N_TREES, "neighbours": K}
-    return publish(folder / "root", CATALOGUE, folder / "features", **sizes)
+    root = publish(folder / "root", base, folder / "features", **sizes)
+    change(root, changes, Applied("journal", 7))
+    root.prune(keep=0)
+    return root
 
 
 @pytest.fixture
@@ -396,7 +430,7 @@ def _assert_answers(client: Client) -> None:
 
 
 def _save_annoy(
-    path: Path, metric: Any, n_dims: int, n_trees: int = N_TREES, n_items: int = N_ITEMS
+    path: Path, metric: Any, n_dims: int, n_trees: int = N_TREES, n_items: int = N_BASE
 ) -> None:
     """An Annoy file of the second category's features, cut or repeated to fill other sizes."""
     features = np.resize(CATALOGUE[2][1], (n_items, n_dims))
@@ -428,8 +462,8 @@ def test_an_index_of_other_dimensions_is_refused(root: ReleaseRoot, n_dims: int)
     ("metric", "n_dims", "n_trees"),
     [
         ("angular", 2 * N_DIMS + 3, N_TREES),  # a node of exactly twice the bytes
-        ("euclidean", N_DIMS, 66),  # 262 nodes of 528 bytes are 264 of 524
-        ("dot", N_DIMS, 66),
+        ("euclidean", N_DIMS, 132),  # 393 nodes of 528 bytes are 396 of 524
+        ("dot", N_DIMS, 132),
     ],
 )
 def test_an_index_is_refused_though_its_size_would_fit(
@@ -443,7 +477,7 @@ def test_an_index_is_refused_though_its_size_would_fit(
 
 
 @pytest.mark.parametrize(
-    ("n_items", "n_trees"), [(N_ITEMS - 1, 2), (N_ITEMS + 1, 2), (N_ITEMS, 1), (N_ITEMS, 3)]
+    ("n_items", "n_trees"), [(N_BASE - 1, 2), (N_BASE + 1, 2), (N_BASE, 1), (N_BASE, 3)]
 )
 def test_an_index_of_other_items_or_trees_is_refused(
     root: ReleaseRoot, n_items: int, n_trees: int
@@ -455,7 +489,7 @@ def test_an_index_of_other_items_or_trees_is_refused(
 
 
 def test_an_index_of_float64_as_mruby_annoy_writes_it_is_refused(root: ReleaseRoot) -> None:
-    features = CATALOGUE[2][1].astype(np.float64)
+    features = CATALOGUE[2][1][:N_BASE].astype(np.float64)
     node = np.dtype(
         {
             "names": ["n_descendants", "norm", "vector"],
@@ -464,7 +498,7 @@ def test_an_index_of_float64_as_mruby_annoy_writes_it_is_refused(root: ReleaseRo
             "itemsize": 16 + 8 * N_DIMS,
         }
     )
-    nodes = np.zeros(N_ITEMS, node)
+    nodes = np.zeros(N_BASE, node)
     nodes["n_descendants"] = 1
     nodes["norm"] = np.einsum("ij,ij->i", features, features)
     nodes["vector"] = features
@@ -508,8 +542,32 @@ ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "fewer neighbours": (NEIGHBOURS, lambda array: np.ascontiguousarray(array[:, :-1])),
     "no neighbours": (NEIGHBOURS, lambda array: array[:0]),
     "distances of float64": (DISTANCES, lambda array: array.astype("<f8")),
-    "distances of whole numbers": (DISTANCES, lambda array: array.astype("<u4")),
+    "distances of whole numbers": (DISTANCES, lambda array: array.view("<u4")),
     "distances of more items": (DISTANCES, lambda array: np.concatenate([array, array[:1]])),
+    "distances of the served only": (DISTANCES, lambda array: array[:, :K].copy()),
+    "spares of int64": (SPARES, lambda array: array.astype("<i8")),
+    "spares big-endian": (SPARES, lambda array: array.astype(">u4")),
+    "spares by columns": (SPARES, np.asfortranarray),
+    "spares of fewer items": (SPARES, lambda array: array[1:]),
+    "fewer spares": (SPARES, lambda array: array[:, 1:].copy()),
+    "no spares": (SPARES, lambda array: array[:, :0].copy()),
+    "a row past the last": (ROWS, _set(17, N_BASE + N_ADDED)),
+    "a row far past the last": (ROWS, _set(-1, 2**32 - 1)),
+    "a row of the index twice": (ROWS, lambda rows: rows[[*range(5), 6, *range(6, N_ITEMS)]]),
+    "an added row twice": (ROWS, lambda rows: np.where(rows == N_BASE, rows + 1, rows)),
+    "rows of int64": (ROWS, lambda rows: rows.astype("<i8")),
+    "rows of int32": (ROWS, lambda rows: rows.astype("<i4")),
+    "rows big-endian": (ROWS, lambda rows: rows.astype(">u4")),
+    "rows in a column": (ROWS, lambda rows: rows[:, None]),
+    "rows of fewer items": (ROWS, lambda rows: rows[:-1]),
+    "rows of all features": (ROWS, lambda _: np.arange(N_BASE + N_ADDED, dtype="<u4")),
+    "added features of float64": (ADDED, lambda array: array.astype("<f8")),
+    "added features of whole numbers": (ADDED, lambda array: array.astype("<u4")),
+    "added features by columns": (ADDED, np.asfortranarray),
+    "added features of other dimensions": (ADDED, lambda array: array[:, 1:].copy()),
+    "fewer added features": (ADDED, lambda array: array[1:]),
+    "more added features": (ADDED, lambda array: np.concatenate([array, array])),
+    "no added features": (ADDED, lambda array: array[:0]),
     "features of float64": (FEATURES, lambda array: array.astype("<f8")),
     "features of other dimensions": (FEATURES, lambda array: np.ascontiguousarray(array[:, 1:])),
     "features of fewer items": (FEATURES, lambda array: array[1:]),
@@ -544,6 +602,68 @@ def test_an_array_that_is_not_what_the_format_says_is_refused(
             np.lib.format.write_array(opened, array, version=(1, 0))
 
     _assert_never_served(root, _place_agreeing(root, write), f"2/{file}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "file"),
+    [
+        ({"n_base": N_BASE + 1}, INDEX),
+        ({"n_base": N_BASE - 1}, INDEX),
+        ({"n_base": 2**40}, INDEX),
+        ({"n_added": N_ADDED + 1}, ADDED),
+        ({"n_added": N_ADDED - 1}, ADDED),
+        ({"n_added": 10**30}, ADDED),
+        ({"n_spare": N_SPARE + 1}, DISTANCES),
+        ({"n_spare": N_SPARE - 1}, DISTANCES),
+        ({"n_spare": N_SPARE - 1, "k": K + 1}, NEIGHBOURS),
+        ({"n_items": N_ITEMS - 1}, PRODUCT_IDS),
+        ({"n_items": N_ITEMS + 1}, PRODUCT_IDS),
+    ],
+)
+def test_counts_that_are_not_those_of_the_files_are_refused(
+    root: ReleaseRoot, entry: dict[str, int], file: str
+) -> None:
+    name = _place_agreeing(root, lambda _: None, **entry)
+    _assert_never_served(root, name, f"2/{file}")
+
+
+def test_spares_past_the_last_item_are_refused_by_who_reads_them(root: ReleaseRoot) -> None:
+    def write(folder: Path) -> None:
+        path = folder / "2" / SPARES
+        spares = np.load(path)
+        spares[3, 4] = N_ITEMS
+        path.unlink()
+        np.save(path, spares)
+
+    root.make_current(_place_agreeing(root, write))
+    before = root.current()
+    with pytest.raises(ReleaseError, match=rf"^2/{SPARES}: names an item past the last of 130$"):
+        change(root, {2: {CATALOGUE[2][0][5]: None}})
+    assert root.current() == before
+
+
+def test_a_slim_copy_needs_only_what_products_are_looked_up_in(root: ReleaseRoot) -> None:
+    name = _place(root, STAMP)
+    for path in root.folder(name).glob("*/*"):
+        if path.name not in SLIM_FILES:
+            path.unlink()
+    assert root.open(name).slim
+    root.switch(name)
+    client = client_of(root)
+    for category_id, (product_ids, features) in CATALOGUE.items():
+        for item in (7, 10, 20, 77):
+            order, _ = brute_force(features, item)
+            answer = json.loads(client.get(_target(category_id, product_ids[item])).body)
+            assert answer["product_ids"] == [product_ids[one] for one in (item, *order[:K])]
+
+
+@pytest.mark.parametrize("file", SLIM_FILES)
+def test_a_slim_copy_with_a_file_damaged_is_refused(root: ReleaseRoot, file: str) -> None:
+    name = _place(root, STAMP)
+    for category_id in CATEGORIES:
+        (root.folder(name) / str(category_id) / INDEX).unlink()
+    _cut(1)(root.folder(name) / "2" / file)
+    _assert_never_served(root, name, f"2/{file}")
 
 
 HEADERS: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -584,13 +704,16 @@ NUMBERS: Final[list[Steps]] = [
     ("format",),
     ("n_dims",),
     *((*SECOND, name) for name in ("category_id", "n_items", "k", "n_trees", "search_k")),
-    *((*SECOND, name) for name in ("recall", "recall_sample")),
+    *((*SECOND, name) for name in ("recall", "recall_sample", "n_spare", "n_base", "n_added")),
+    *((*SECOND, name) for name in ("n_index_dims", "candidates")),
+    ("applied", "number"),
     (*OF_FILE, "n_bytes"),
 ]
 TEXTS: Final[list[Steps]] = [
     *((name,) for name in ("metric", "release", "category_id_type", "product_id_type")),
     ("model", "name"),
     ("model", "digest"),
+    ("applied", "journal"),
     (*SECOND, "made_with"),
     (*OF_FILE, "sha256"),
     (*OF_FILE, "ends_sha256"),
@@ -607,6 +730,19 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     (("format",), 0),
     (("format",), 1),
     (("format",), 2),
+    (("format",), 3),
+    (("format",), 5),
+    *((("applied",), value) for value in (7, True, "x", [], {}, MISSING)),
+    (("applied", "journal"), "\ud800"),
+    (("applied", "journal"), "a\nb"),
+    ((*SECOND, "n_spare"), N_ITEMS - K),
+    ((*SECOND, "n_spare"), 10**30),
+    ((*SECOND, "n_base"), 0),
+    ((*SECOND, "n_base"), N_ITEMS - N_ADDED - 1),
+    ((*SECOND, "n_added"), 0),
+    ((*SECOND, "n_index_dims"), 65_537),
+    ((*SECOND, "candidates"), 0),
+    ((*SECOND, "candidates"), 2**31),
     (("metric",), "euclidean"),
     (("release",), "../x"),
     (("release",), ""),
@@ -727,7 +863,7 @@ def test_a_category_id_that_looks_like_a_path_leads_nowhere(
         b"{}{}",
         b"\xff\xfe",
         b'{"format": "\xff"}',
-        b'{"format": 3, "metric": "angular\x00"}',
+        b'{"format": 4, "metric": "angular\x00"}',
         b"9" * 10_000,
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
@@ -1028,7 +1164,8 @@ def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot)
         assert source.release.manifest.release == names[turn % 2]
     assert _open_files() == files
     assert _mapped(root.folder(names[1])) == 0
-    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * len(FILES)
+    # Nobody who serves reads the spares.
+    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 1)
 
 
 @linux_only
