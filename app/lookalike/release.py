@@ -110,7 +110,9 @@ def check_release(
     were checked when that was published.
     """
     files = _files(folder, manifest)
-    known = {entry.category_id: entry for entry in before[1].categories} if before else {}
+    known = {}
+    if before and _kind(before[1]) == _kind(manifest):
+        known = {entry.category_id: entry for entry in before[1].categories}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
         if before and known.get(entry.category_id) == entry:
