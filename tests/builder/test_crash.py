@@ -77,6 +77,7 @@ def _what_killed_writers_left(root: ReleaseRoot, stores: Path) -> None:
     _two_releases(root, stores)
     oldest = root.releases / root.names()[0]
     shutil.copytree(oldest, root.staging)
+    shutil.copytree(oldest / "1", root.before / "1")
     shutil.copytree(oldest / "1", root.releases / ".removed-20200101T000000.000Z-0" / "1")
     (root.path / ".current").symlink_to(Path(RELEASES, oldest.name))
 
@@ -287,7 +288,7 @@ class Driver:
         self._scenario.work(root, self._stores)
         served = _served(root)
         assert served == self._scenario.after, served
-        assert _listing(root.path) == [".lock", CURRENT, RELEASES]
+        assert _listing(root.path) == [".build.lock", ".lock", CURRENT, RELEASES]
         assert _listing(root.releases) == root.names()
 
 

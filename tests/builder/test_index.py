@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from lookalike.manifest import FEATURES, INDEX, MANIFEST, PROJECTION, Manifest
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.vector_index import node_dtype
 from lookalike_build.features import FeatureError, FeatureStore, FeatureWriter
-from lookalike_build.index import IndexSettings, index
+from lookalike_build.index import IndexSettings, index, index_here
 from lookalike_build.neighbours import exact_neighbours
+from lookalike_build.staging import Written
 from support import (
     MODEL,
     Catalogue,
+    change,
     integer_catalogue,
     make_slim,
     publish,
@@ -338,10 +342,79 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
     assert index(store, root, IndexSettings()) == (root.current(), True, 0)
 
 
-def test_one_writer_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
+def test_one_builder_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
     store = write_store(tmp_path / "features", integer_catalogue())
+    root.staging.mkdir()  # the other's
+    with root.build_lock(), pytest.raises(RootError, match="another builder is at work"):
+        index(store, root, IndexSettings())
+    assert root.staging.exists()
+
+
+def test_what_is_indexed_waits_for_whoever_changes_the_root(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    before = root.current()
+    store = write_store(tmp_path / "features", {8: ([1, 2], random_features(2, 8))})
+    indexed = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with root.lock():
+            published = pool.submit(
+                index, store, root, IndexSettings(), done=lambda _: indexed.set()
+            )
+            assert indexed.wait(60)
+            with pytest.raises(TimeoutError):
+                published.result(0.2)
+            assert root.current() == before
+        assert published.result(60) == (root.current(), True, 0)
+    assert root.current() != before
+
+
+def test_who_waits_too_long_for_the_root_leaves_the_current_release(
+    root: ReleaseRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = root.names()
+    monkeypatch.setattr(lookalike_build.index, "LOCK_WAIT_S", 0.1)
+    store = write_store(tmp_path / "features", {8: ([1, 2], random_features(2, 8))})
     with root.lock(), pytest.raises(RootError, match="another writer is at work"):
         index(store, root, IndexSettings())
+    assert root.names() == before
+    assert not root.staging.exists()
+
+
+def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
+    root: ReleaseRoot, tmp_path: Path, indexed: list[int]
+) -> None:
+    before = current(root)
+    inodes = {path.relative_to(before): path.stat().st_ino for path in before.glob("*/*")}
+
+    def follow_then_index(*arguments: Any) -> list[Written]:
+        change(root, {40: {5000: None}})
+        root.prune(keep=0)
+        return index_here(*arguments)
+
+    store = write_store(tmp_path / "features", integer_catalogue())
+    published = index(store, root, IndexSettings(), engine=follow_then_index)
+    assert published == (root.current(), True, 4)
+    assert indexed == []
+    assert not before.exists()
+    after = current(root)
+    assert {path.relative_to(after): path.stat().st_ino for path in after.glob("*/*")} == inodes
+    assert len(list(root.check(after.name))) == 4
+    assert [path.name for path in root.releases.iterdir() if path.name[0] == "."] == []
+
+
+def test_a_category_that_was_changed_is_indexed_anew(
+    root: ReleaseRoot, tmp_path: Path, indexed: list[int]
+) -> None:
+    """Back to the features that its index is of: the same answers from other files."""
+    first = current(root)
+    feature = integer_catalogue()[1][1][7]
+    change(root, {1: {107: None}})
+    change(root, {1: {107: feature}})
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings()) == (root.current(), True, 3)
+    assert indexed == [60]
+    assert digests(current(root)) == digests(first)
 
 
 def test_old_releases_are_pruned_but_never_the_current_one(
