@@ -183,6 +183,7 @@ class VectorIndex:
 
 def _largest(scores: Matrix, n: int) -> npt.NDArray[np.intp]:
     """Where the `n` largest of `scores` are, in no order; all places if there are no more."""
-    if n >= scores.size:
+    others = scores.size - n
+    if others <= 0:
         return np.arange(scores.size)
-    return np.argpartition(scores, scores.size - n)[scores.size - n :]
+    return np.argpartition(scores, others - 1)[others:]
