@@ -48,7 +48,8 @@ def exact_neighbours(
 ) -> tuple[Items, Distances]:
     """The k nearest other items of every item, nearest first, and their angular distances.
 
-    `features` is (n_items, n_dims), finite and nowhere all zero; k + spare is from 0 to n_items - 1.
+    `features` is (n_items, n_dims), finite and nowhere all zero; k + spare is at most n_items - 1,
+    and k is 0 only where spare is.
     The answers are uint32 and float32, (n_items, k + spare). Beyond k a row goes on with the next
     nearest as far as they cost nothing, then with the item itself and an infinite distance. `done`
     hears how many more items are finished.
