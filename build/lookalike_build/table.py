@@ -148,8 +148,8 @@ class _Lists:
                 yield item, row[self.rows], error
 
     def _exact(self, item: int, others: Places) -> Distances:
-        rows = self.rows.astype(np.intp)
-        return self._comparison.directions.distances(int(rows[item]), rows[others])
+        rows = self.rows[others].astype(np.intp)
+        return self._comparison.directions.distances(int(self.rows[item]), rows)
 
     def _make(self, item: int, squared: Vector64, error: float) -> None:
         width = self._width
