@@ -57,6 +57,15 @@ def map_projections(path: Path, n_items: int, n_dims: int) -> Matrix:
     return vectors
 
 
+def features_of(rows: npt.NDArray[np.intp], base: Matrix, added: Matrix) -> Matrix:
+    """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
+    features = np.empty((rows.size, base.shape[1]), np.float32)
+    in_base = rows < len(base)
+    features[in_base] = base[rows[in_base]]
+    features[~in_base] = added[rows[~in_base] - len(base)]
+    return features
+
+
 class Changed(NamedTuple):
     """What came into a category and what left it since its index was made.
 
@@ -130,14 +139,9 @@ class VectorIndex:
         return np.asarray(wide / np.linalg.norm(wide))
 
     def _features_of(self, rows: npt.NDArray[np.intp]) -> Matrix:
-        n_base = len(self.features)
         if self._changed is None or not self._changed.new.size:
             return self.features[rows]
-        features = np.empty((rows.size, self.features.shape[1]), np.float32)
-        base = rows < n_base
-        features[base] = self.features[rows[base]]
-        features[~base] = self._changed.added[rows[~base] - n_base]
-        return features
+        return features_of(rows, self.features, self._changed.added)
 
     def _squared_distances(self, found: npt.NDArray[np.intp], vector: Matrix) -> Matrix:
         squares = np.empty(found.size, np.float32)
@@ -155,15 +159,14 @@ class VectorIndex:
     def _find(self, vector: Matrix, n: int) -> npt.NDArray[np.intp]:
         """The candidates for `n` items: rows of the index."""
         projected = vector @ self._projection
-        n_base = len(self.features)
+        n_base, changed = len(self.features), self._changed
+        n_left = n_base - changed.gone.size if changed else n_base
         beyond = max(0, n - self._k)
-        candidates = min(max(self._candidates, n) + 2 * beyond, n_base)
-        changed = self._changed
+        candidates = min(max(self._candidates, n) + 2 * beyond, n_left)
         if not isinstance(self._index, AnnoyIndex):
             scores = self._index @ projected
             if changed:
                 scores[changed.gone] = -np.inf
-                candidates = min(candidates, n_base - changed.gone.size)
             return _largest(scores, candidates)
         search_k = self._search_k + self._search_k * beyond // max(1, self._k)
         asked = candidates

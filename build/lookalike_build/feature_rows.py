@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.vector_index import features_of
 from lookalike_build.directions import Directions, Places
 
 Matrix32 = npt.NDArray[np.float32]
@@ -65,12 +66,7 @@ class FeatureRows(NamedTuple):
 
     def of(self, rows: Places) -> Matrix32:
         """The features (n, n_dims) in `rows`."""
-        n_base = len(self.base)
-        features = np.empty((rows.size, self.base.shape[1]), np.float32)
-        base = rows < n_base
-        features[base] = self.base[rows[base]]
-        features[~base] = self.added[rows[~base] - n_base]
-        return features
+        return features_of(rows, self.base, self.added)
 
 
 class Comparison:
