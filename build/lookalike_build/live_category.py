@@ -23,6 +23,7 @@ from lookalike.manifest import (
     ReleaseError,
     reason_of,
 )
+from lookalike.root import sync
 from lookalike_build.category_index import IndexSettings, index_features
 from lookalike_build.feature_rows import Comparison, FeatureRows, Measured
 from lookalike_build.features import sort_key
@@ -36,7 +37,7 @@ AllChanges = Mapping[Id, Changes]
 
 _WORN_SHARE = 0.05
 _WORN_ROWS = 4096
-_CHUNK = 4096
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class LiveCategory:
         for first in range(0, len(features), _CHUNK):
             items = np.arange(first, min(first + _CHUNK, len(features)))
             features[items] = self.features.of(self.table.rows[items].astype(np.intp))
+            # Little by little: an update would wait for all that has not come to the disk yet.
+            sync(writer.folder / FEATURES)
         writer.add_ids(self.table.product_ids)
         settings = IndexSettings.of(self.entry.made_with)
         table = self.table.items, self.table.distances

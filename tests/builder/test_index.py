@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import lookalike_build.category_index
 import lookalike_build.index
 from lookalike.manifest import FEATURES, INDEX, MANIFEST, PROJECTION, Manifest
 from lookalike.root import ReleaseRoot, RootError
@@ -147,7 +148,7 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(features))
         return exact_neighbours(features, *rest)
 
-    monkeypatch.setattr(lookalike_build.index, "exact_neighbours", spy)
+    monkeypatch.setattr(lookalike_build.category_index, "exact_neighbours", spy)
     return sizes
 
 
@@ -203,7 +204,7 @@ def test_another_method_indexes_everything(
     root: ReleaseRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = root.current()
-    monkeypatch.setattr(lookalike_build.index, "METHOD", -1)
+    monkeypatch.setattr(lookalike_build.category_index, "METHOD", -1)
     store = write_store(tmp_path / "features", integer_catalogue())
     assert index(store, root, IndexSettings()) == (root.current(), True, 0)
     assert root.current() != before
