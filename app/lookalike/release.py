@@ -138,9 +138,9 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
 
 
 def is_slim(folder: Path, manifest: Manifest) -> bool:
-    """Whether the copy in `folder` is slim: no category has its ``index.ann``."""
-    folders = (folder / category_folder(entry.category_id) for entry in manifest.categories)
-    return not any((category / INDEX).exists() for category in folders)
+    """Whether the copy in `folder` is slim: there are categories, and none has its ``index.ann``."""
+    folders = [folder / category_folder(entry.category_id) for entry in manifest.categories]
+    return bool(folders) and not any((category / INDEX).exists() for category in folders)
 
 
 def _files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
