@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.category import identity_of
 from lookalike.manifest import (
     ADDED,
-    BASE_FILES,
     DISTANCES,
     FEATURES,
     NEIGHBOURS,
@@ -72,9 +70,9 @@ class LiveCategory:
         return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
 
     @property
-    def base_identity(self) -> object:
-        """The same for all categories that have their index from one making."""
-        return identity_of(self.folder, BASE_FILES)
+    def base_digest(self) -> str:
+        """The SHA-256 of the file of the features that its index is of."""
+        return self.entry.files[FEATURES].sha256
 
     def with_changes(self, changes: Changes, measured: Measured) -> "LiveCategory | None":
         """The category after `changes`, at least one product of which is left; None for no difference.

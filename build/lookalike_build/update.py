@@ -5,10 +5,10 @@ stays, and what it does not know is compared one by one; where that has become m
 anew in the background and comes with a later release.
 """
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from shutil import rmtree
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +24,10 @@ from lookalike_build.staging import CategoryWriter, Staging, Written
 
 
 class _Rebased(NamedTuple):
-    """A category whose index was made anew, of items whose `rows` were those of the index before,
-    which had `identity`."""
+    """A category whose index was made anew, of items whose `rows` were those of the index before."""
 
     category: LiveCategory
     rows: npt.NDArray[np.uint32]
-    identity: object
 
 
 # What a category is to become: changed, one of new products only, or none.
@@ -42,7 +40,7 @@ class Updater:
     def __init__(self, root: ReleaseRoot, background: Background) -> None:
         self._root = root
         self._background = background
-        self._measured: dict[Id, tuple[object, Measured]] = {}
+        self._measured: dict[Id, tuple[str, Measured]] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._release = ""
 
@@ -50,7 +48,7 @@ class Updater:
         """Remove what a killed updater left half-made."""
         for folder in (self._root.updating, self._root.rebasing):
             if folder.exists():
-                shutil.rmtree(folder)
+                rmtree(folder)
 
     def has_rebased(self) -> bool:
         """Whether an index that was made anew waits for the next update."""
@@ -60,11 +58,12 @@ class Updater:
         """Publish the current release, of `manifest`, with `changes`; the root's lock is held.
 
         The name of what is current then: as before where nothing is different. `applied` goes into
-        the manifest. Raises ReleaseError, RootError, OSError.
+        the manifest. Raises ReleaseError, RootError, OSError, also what kept an index from being made.
         """
         if manifest.release != self._release:
-            self._rebasing.clear()  # of rows that may no longer be those
-        plan = self._plan(manifest, changes)
+            self._forget(list(self._rebasing))  # of rows that may no longer be those
+        rebased = self._rebased()
+        plan = self._plan(manifest, changes, rebased)
         if not plan:
             return manifest.release
         staging = Staging(self._root, self._root.updating)
@@ -81,17 +80,21 @@ class Updater:
         finally:
             staging.discard()
         self._release = published.release
+        self._forget(rebased)
         self._remember(plan)
         return published.release
 
-    def _plan(self, manifest: Manifest, changes: AllChanges) -> _Plan:
+    def _rebased(self) -> dict[Id, _Rebased]:
+        """The indexes made anew. One that failed is begun again when its category next changes."""
+        done = {one: future for one, future in self._rebasing.items() if future.done()}
+        self._forget([one for one, future in done.items() if future.exception()])
+        return {category_id: future.result() for category_id, future in done.items()}
+
+    def _plan(
+        self, manifest: Manifest, changes: AllChanges, rebased: Mapping[Id, _Rebased]
+    ) -> _Plan:
         folder = self._root.folder(manifest.release)
         entries = {entry.category_id: entry for entry in manifest.categories}
-        rebased = {
-            category_id: future.result()
-            for category_id, future in self._rebasing.items()
-            if future.done()
-        }
         plan: _Plan = {}
         for category_id in {*changes, *rebased}:
             products = changes.get(category_id, {})
@@ -99,11 +102,8 @@ class Updater:
                 live = LiveCategory.read(
                     folder / category_folder(category_id), entries[category_id]
                 )
-                anew = rebased.get(category_id)
-                if anew and anew.identity == live.base_identity:
+                if anew := rebased.get(category_id):
                     live = live.onto(anew.category, anew.rows)
-                else:
-                    anew = None
                 if live.n_items_after(products) == 0:
                     plan[category_id] = None
                 elif after := live.with_changes(products, self._measured_of(category_id, live)):
@@ -129,21 +129,18 @@ class Updater:
                 yield index_new(planned, settings, writer)
 
     def _measured_of(self, category_id: Id, live: LiveCategory) -> Measured:
-        identity, measured = self._measured.get(category_id, (None, None))
-        if measured is None or identity != live.base_identity:
+        digest, measured = self._measured.get(category_id, (None, None))
+        if measured is None or digest != live.base_digest:
             measured = Measured.of(live.features.base)
-            self._measured[category_id] = live.base_identity, measured
+            self._measured[category_id] = live.base_digest, measured
         return measured
 
     def _remember(self, plan: _Plan) -> None:
-        """Begin what is now due, and forget what is done or gone."""
+        """Begin what is now due, and forget what is gone."""
         for category_id, planned in plan.items():
-            future = self._rebasing.get(category_id)
-            if future and (future.done() or planned is None):
-                del self._rebasing[category_id]
-                shutil.rmtree(self._rebase_folder(category_id), ignore_errors=True)
             if planned is None:
                 self._measured.pop(category_id, None)
+                self._forget([category_id])
             elif isinstance(planned, LiveCategory) and planned.is_worn:
                 self._rebase(category_id, planned)
 
@@ -151,14 +148,20 @@ class Updater:
         if category_id in self._rebasing:
             return
         folder = self._rebase_folder(category_id)
-        identity = live.base_identity
 
         def work() -> _Rebased:
             folder.parent.mkdir(exist_ok=True)
             entry = live.rebased(CategoryWriter(category_id, folder, None)).entry
-            return _Rebased(LiveCategory.read(folder, entry), live.table.rows, identity)
+            return _Rebased(LiveCategory.read(folder, entry), live.table.rows)
 
         self._rebasing[category_id] = self._background.submit(work)
+
+    def _forget(self, category_ids: Iterable[Id]) -> None:
+        """Forget indexes being made anew, and remove what there is of them, or will be."""
+        for category_id in category_ids:
+            if future := self._rebasing.pop(category_id, None):
+                folder = self._rebase_folder(category_id)
+                future.add_done_callback(lambda _, folder=folder: rmtree(folder, ignore_errors=True))
 
     def _rebase_folder(self, category_id: Id) -> Path:
         return self._root.rebasing / category_folder(category_id)
