@@ -7,6 +7,7 @@ anew in the background and comes with a later release.
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
@@ -160,8 +161,11 @@ class Updater:
         """Forget indexes being made anew, and remove what there is of them, or will be."""
         for category_id in category_ids:
             if future := self._rebasing.pop(category_id, None):
-                folder = self._rebase_folder(category_id)
-                future.add_done_callback(lambda _, folder=folder: rmtree(folder, ignore_errors=True))
+                future.add_done_callback(partial(_remove, self._rebase_folder(category_id)))
 
     def _rebase_folder(self, category_id: Id) -> Path:
         return self._root.rebasing / category_folder(category_id)
+
+
+def _remove(folder: Path, _: object) -> None:
+    rmtree(folder, ignore_errors=True)
