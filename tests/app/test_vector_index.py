@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lookalike.vector_index import VectorIndex
+from lookalike.vector_index import Changed, VectorIndex
 from lookalike_build.category_index import IndexSettings, build_annoy
 from lookalike_build.projection import N_INDEX_DIMS, project
 from support import brute_force, random_features
@@ -68,3 +68,16 @@ def test_more_than_there_are_is_all_there_is() -> None:
     items, distances = vectors.search(vectors.direction(0), 1000)
     assert sorted(items) == list(range(7))
     assert np.all(np.diff(distances) >= 0)
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_where_all_that_the_index_holds_is_gone_what_is_new_is_found(trees: bool) -> None:
+    features, added = random_features(20, 7), random_features(3, 8)
+    old = vector_index(features, trees, 5, 5)
+    changed = Changed.of(np.arange(20, 23, dtype=np.uint32), added, 20)
+    index, projection = old._index, old._projection
+    vectors = VectorIndex(features, projection, index, 5, 5000, 5, changed)
+    order, distances = brute_force(added, 1)
+    items, found = vectors.search(vectors.direction(1), 10)
+    assert items.tolist() == [1, *order]
+    np.testing.assert_allclose(found[1:], distances, atol=1e-6)
