@@ -334,8 +334,11 @@ def _id_array(product_ids: Ids | list[str]) -> npt.NDArray[np.generic]:
 
 
 def _write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    array = np.ascontiguousarray(array)
     with path.open("xb") as file:  # never into what may be a link to a published file
-        np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0))
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)  # numpy's `tofile` does not tell that a disk is full
     sync(path)
 
 
