@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lookalike.journal import DELETE, Change, Journal
 from lookalike.manifest import Applied, Id, IdType, Manifest, Model, id_problem
+from lookalike.release import is_slim
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.background import Background
 from lookalike_build.change_feed import Feed
@@ -145,6 +146,11 @@ class Follower:
         if name is None:
             raise self._root.none_yet()
         manifest = self._root.manifest(name)
+        if is_slim(self._root.folder(name), manifest):
+            raise FollowError(
+                f"release {name} is a slim copy, without what an update is made of; follow where "
+                "releases are built"
+            )
         if (manifest.model, manifest.n_dims) != (self._model, self._n_dims):
             raise FollowError(
                 f"release {name} has features of {manifest.model.name} {manifest.model.digest}, and "
