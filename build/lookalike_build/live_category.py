@@ -53,13 +53,21 @@ class LiveCategory:
 
     @classmethod
     def read(cls, folder: Path, entry: CategoryEntry) -> "LiveCategory":
-        """Read a published category; ReleaseError where a file is missing or cannot be read."""
+        """Read a published category.
+
+        ReleaseError where a file cannot be read or is not what `entry` says: what is read here is
+        written anew, and damage would come to look sound. The base's files are left as they are, for a
+        full check to find.
+        """
 
         def read(file: str, how: Any = None) -> Any:
+            name = f"{folder.name}/{file}"
+            if file != FEATURES:
+                entry.files[file].check_all(folder / file, name)
             try:
                 return np.load(folder / file, how)
             except (OSError, ValueError) as error:
-                raise ReleaseError(f"{folder.name}/{file}", reason_of(error)) from error
+                raise ReleaseError(name, reason_of(error)) from error
 
         neighbours, spares = read(NEIGHBOURS), read(SPARES)
         if spares.size and int(spares.max()) >= entry.n_items:
