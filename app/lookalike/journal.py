@@ -264,12 +264,12 @@ class Journal:
         )
         return [(number, Outcome(*outcome)) for number, *outcome in rows]
 
-    def live_since(self, received_at: float, up_to: int) -> set[tuple[Id, Id]]:
-        """Category and product id of live changes received since then, up to that number."""
+    def live_since(self, received_at: float) -> set[tuple[Id, Id]]:
+        """Category and product id of live changes received since then."""
         rows = self._all(
             "SELECT DISTINCT category_id, product_id FROM changes WHERE received_at >= ?"
-            " AND number <= ? AND settled_at IS NOT NULL AND reason IS NULL",
-            *(received_at, up_to),
+            " AND settled_at IS NOT NULL AND reason IS NULL",
+            received_at,
         )
         return {(category_id, product_id) for category_id, product_id in rows}
 

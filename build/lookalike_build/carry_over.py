@@ -26,14 +26,15 @@ def carry_over(
     as the catalogue says. Raises JournalError, ReleaseError, OSError.
     """
     manifest = current_manifest(root)
-    if not root.journal.exists() or manifest is None or not manifest.applied:
+    if not root.journal.exists() or manifest is None:
         return list(written), None
     with closing(Journal(root.journal)) as journal:
         applied = manifest.applied
-        if journal.id != applied.journal:
-            return list(written), None
-        journal.settle(applied.number, manifest.release)  # a follower may have died before it could
-        products = journal.live_since(store.as_of, applied.number)
+        if applied and journal.id != applied.journal:
+            applied = None
+        if applied:  # a follower may have died before it could
+            journal.settle(applied.number, manifest.release)
+        products = journal.live_since(store.as_of)
     made = manifest.model, manifest.category_id_type, manifest.product_id_type
     if made != (store.model, *store.id_types):
         return list(written), applied
