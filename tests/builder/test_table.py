@@ -64,7 +64,7 @@ class Changing:
             np.stack([self.products[one] for one in table.product_ids.tolist()]),
         )
         assert (table.k, table.items.shape) == (expected.k, expected.items.shape)
-        assert (table.items.dtype, table.distances.dtype) == (np.uint32, np.float32)
+        assert (table.items.dtype.str, table.distances.dtype.str) == ("<u4", "<f4")
         np.testing.assert_array_equal(table.items[:, : table.k], expected.items[:, : table.k])
         np.testing.assert_array_equal(
             table.distances[:, : table.k], expected.distances[:, : table.k]
@@ -96,7 +96,7 @@ def worlds(draw: st.DrawFn) -> World:
     if kind == "coarse":  # a few directions only: copies and ties
         small = st.tuples(*[st.integers(0, 2)] * N_DIMS).filter(any)
         values = draw(st.lists(small, min_size=1, max_size=12))
-        features = np.array(values, np.float32)
+        features = np.array(values, np.float64)
     else:  # around one centre, where rounding is what tells them apart
         spread = 10.0 ** -draw(st.integers(0, 7))
         random = np.random.default_rng(draw(st.integers(0, 9)))
@@ -223,13 +223,14 @@ def test_all_at_once() -> None:
 def test_a_hub_in_all_lists_goes_and_comes_back() -> None:
     random = np.random.default_rng(7)
     around = 1 + 0.3 * np.eye(60)
-    hub = np.ones(60)
+    hub = np.ones(60, np.float32)
     features = (around + 1e-3 * random.random(around.shape)).astype(np.float32)
     changing = Changing({one: features[one] for one in range(60)}, neighbours=3)
-    for step in ({30: None}, {100: hub.astype(np.float32)}, {100: None}, {30: features[30]}):
+    steps: list[Step] = [{30: None}, {100: hub}, {100: None}, {30: features[30]}]
+    for step in steps:
         changing.change(step)
         changing.check()
-    changing.change({100: hub.astype(np.float32)})
+    changing.change({100: hub})
     (place,), _ = changing.table.items_of(np.array([100]))
     assert (changing.table.items[:place, 0] == place).all()
 

@@ -1,0 +1,100 @@
+"""What tests of following share: a stand-in for the network, and when the background works."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from lookalike.journal import Journal
+from lookalike.root import ReleaseRoot
+from lookalike_build.background import Background, Result
+from lookalike_build.follow import Follower
+from lookalike_build.local_engine import LocalEngine
+from lookalike_build.photo import PhotoError
+from support import MODEL, Features
+
+BAD = b"no photo"
+IN_NO_FORMAT = "is in no format"
+
+
+class Numbers:
+    """Stands in for the network: a photo's bytes are its features, float32."""
+
+    model = MODEL
+    batch = 4
+
+    def __init__(self, n_dims: int) -> None:
+        self.n_dims = n_dims
+
+    def prepare(self, data: bytes) -> Features:
+        if data == BAD:
+            raise PhotoError(IN_NO_FORMAT)
+        return np.frombuffer(data, "<f4")
+
+    def stage(self, prepared: Sequence[Features]) -> Features:
+        return np.stack(prepared)
+
+    def features(self, staged: Features) -> Features:
+        return staged
+
+
+class Shelf:
+    """Reads the photos it is given, by their image."""
+
+    def __init__(self, photos: Mapping[str, bytes]) -> None:
+        self._photos = photos
+
+    def read(self, image: str) -> bytes:
+        if image not in self._photos:
+            raise PhotoError("is missing")
+        return self._photos[image]
+
+
+class AtOnce:
+    """A background that has a job done when it is given."""
+
+    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+        return _done(Future(), job)
+
+
+class Later:
+    """A background whose jobs are done one at a time, when `work` is called."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._jobs.append((future, job))
+        return future
+
+    def work(self) -> None:
+        """Do the job that has waited for longest, if there is one."""
+        if self._jobs:
+            _done(*self._jobs.pop(0))
+
+
+def _done(future: Future[Result], job: Callable[[], Result]) -> Future[Result]:
+    try:
+        future.set_result(job())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def follower_of(
+    root: ReleaseRoot,
+    journal: Journal,
+    n_dims: int,
+    background: Background | None = None,
+    photos: Mapping[str, bytes] | None = None,
+    **others: Any,
+) -> Follower:
+    """A follower that has begun, with the stand-in for a network."""
+    network = Numbers(n_dims)
+    engine = LocalEngine(network, n_cpus=2)
+    reader, background = Shelf(photos or {}), background or AtOnce()
+    follower = Follower(root, journal, engine, reader, MODEL, n_dims, background, **others)
+    follower.begin()
+    return follower
