@@ -1,14 +1,17 @@
 """What tests of following share: a stand-in for the network, and when the background works."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lookalike.journal import Journal
 from lookalike.root import ReleaseRoot
-from lookalike_build.background import Background, Result
+from lookalike_build.background import Background, BackgroundThread, Result
 from lookalike_build.follow import Follower
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo import PhotoError
@@ -98,3 +101,13 @@ def follower_of(
     follower = Follower(root, journal, engine, reader, MODEL, n_dims, background, **others)
     follower.begin()
     return follower
+
+
+def follow_until_killed(path: Path, n_dims: int) -> None:
+    """Follow the root at `path`, as the command does."""
+    root = ReleaseRoot(path)
+    with root.follow_lock(), closing(Journal(root.journal)) as journal:
+        follower = follower_of(root, journal, n_dims, BackgroundThread(), keep=2)
+        while True:
+            if not follower.step():
+                time.sleep(0.002)

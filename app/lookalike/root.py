@@ -235,6 +235,7 @@ class ReleaseRoot:
         sync(self.releases)
         for doomed in self.releases.glob(".removed-*"):
             shutil.rmtree(doomed)
+        (self.path / _NEXT).unlink(missing_ok=True)  # of a writer killed before it could rename it
         return removed
 
 

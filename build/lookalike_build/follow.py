@@ -78,6 +78,7 @@ class Follower:
             manifest = self._current()
             if manifest.applied and manifest.applied.journal == self._journal.id:
                 self._journal.settle(manifest.applied.number, manifest.release)
+            self._root.prune(self._keep)
 
     def step(self) -> bool:
         """Do a batch, or publish an index that was made anew; False where there was nothing to do.

@@ -296,8 +296,9 @@ class Staging:
         if newest and newest.content_digest() == digest:
             # A writer died between naming this release and making it current; or it is damaged.
             with suppress(ReleaseError):
+                was_current = newest.release == self._root.current()
                 self._root.switch(newest.release)
-                return Published(newest.release, True, n_unchanged)
+                return Published(newest.release, not was_current, n_unchanged)
         name = f"{self._root.new_name(digest)}{suffix}"
         path = self._path / MANIFEST
         path.write_text(replace(made, release=name).to_json(), encoding="utf-8")

@@ -18,16 +18,19 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pytest
 
+from following import BAD, follower_of
+from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.manifest import Id
-from lookalike.root import CURRENT, RELEASES, STAGING, ReleaseRoot
+from lookalike.root import CURRENT, FOLLOW_LOCK, JOURNAL, RELEASES, STAGING, ReleaseRoot
 from lookalike_build.features import FeatureStore
 from lookalike_build.index import IndexSettings, index
 from support import Catalogue, Client, brute_force, client_of, random_features, write_store
@@ -38,6 +41,7 @@ TIMEOUT_S: Final = 60
 SETTINGS: Final = IndexSettings(n_trees=2, neighbours=5)
 WRITES: Final = ("write", "pwrite", "writev", "fwrite")
 BYTES: Final = {"write", "fwrite", "fclose", "fsync"}
+LOCKS: Final = (".build.lock", FOLLOW_LOCK, ".lock")
 NAMES: Final = {"open", "mkdir", "rename", "link", "symlink", "unlink", "rmdir"}
 
 
@@ -49,7 +53,37 @@ def _catalogue(seed: int) -> Catalogue:
     }
 
 
+def _changed(catalogue: Catalogue) -> Catalogue:
+    """What `_CHANGES` make of it: some removed, one new, one with another photo, a category that
+    comes and one that goes."""
+    ids, features = catalogue[1]
+    changed = features[3:].copy()
+    changed[0] = NEW_PHOTOS[0]
+    return {
+        1: ([*ids[3:], 112], np.concatenate([changed, NEW_PHOTOS[1:2]])),
+        3: ([200, 300], np.stack([catalogue[2][1][0], NEW_PHOTOS[0]])),
+    }
+
+
+NEW_PHOTOS: Final = random_features(2, 5, n_dims=4)
 CATALOGUES: Final = {"older": _catalogue(1), "old": _catalogue(2), "new": _catalogue(3)}
+CATALOGUES["changed"] = _changed(CATALOGUES["old"])
+
+
+def _put(category_id: Id, product_id: Id, photo: bytes) -> Change:
+    return Change(PUT, category_id, product_id, None, photo)
+
+
+CHANGES: Final = [
+    *(Change(DELETE, 1, product_id) for product_id in (100, 101, 102)),
+    _put(1, 103, NEW_PHOTOS[0].tobytes()),
+    _put(1, 104, BAD),
+    _put(1, 112, NEW_PHOTOS[1].tobytes()),
+    _put(3, 200, CATALOGUES["old"][2][1][0].tobytes()),  # moved there
+    _put(3, 300, NEW_PHOTOS[0].tobytes()),
+    *(Change(DELETE, 2, product_id) for product_id in CATALOGUES["old"][2][0]),
+    Change(DELETE, 2, 999),
+]
 
 # What is done to a root, given the folder of the feature stores.
 Work = Callable[[ReleaseRoot, Path], object]
@@ -87,16 +121,47 @@ def _roll_back(root: ReleaseRoot, stores: Path) -> None:
         root.switch(root.names()[0])
 
 
+def _changes_after_killed_followers(root: ReleaseRoot, stores: Path) -> None:
+    _two_releases(root, stores)
+    newest = root.releases / root.names()[-1]
+    shutil.copytree(newest / "1", root.updating / "1")
+    shutil.copytree(newest / "2", root.rebasing / "2")
+    with closing(Journal(root.journal)) as journal:
+        journal.add(CHANGES)
+
+
+def _follow(root: ReleaseRoot, stores: Path) -> None:
+    with root.follow_lock(), closing(Journal(root.journal)) as journal:
+        follower = follower_of(root, journal, n_dims=4, keep=1)
+        while follower.step():
+            pass
+
+
+def _all_settled(root: ReleaseRoot) -> None:
+    """Each change is settled, once, as it is to be."""
+    with closing(Journal(root.journal)) as journal:
+        for number, change in enumerate(CHANGES, 1):
+            outcome = journal.outcome(number)
+            assert outcome is not None
+            assert outcome.state == ("rejected" if change.photo == BAD else "live"), (
+                change,
+                outcome,
+            )
+        status = journal.status()
+        assert (status.n_pending, status.n_live, status.n_rejected) == (0, len(CHANGES) - 1, 1)
+
+
 class Scenario(NamedTuple):
     """How the root is laid out, what the writer does, and whose answers are served before and after.
 
-    `before` is None where no release is current yet.
+    `before` is None where no release is current yet. `judge` looks at the rest, in the end.
     """
 
     lay_out: Work
     work: Work
     before: str | None
     after: str
+    judge: Callable[[ReleaseRoot], object] = lambda _: None
 
 
 SCENARIOS: Final = {
@@ -107,6 +172,7 @@ SCENARIOS: Final = {
     ),
     "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
     "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
+    "following": Scenario(_changes_after_killed_followers, _follow, "old", "changed", _all_settled),
 }
 
 
@@ -189,7 +255,10 @@ def test_a_power_cut_at_any_call_finds_on_disk_what_has_a_name(
     names: set[Path] = set()  # that may not be on disk yet, or may still be
     for kind, name, to in reports[scenario].calls:
         path = Path(name)
-        if kind == "fsync":
+        if path.is_relative_to(JOURNAL.parent):
+            # SQLite looks after its own; what it says of a release is to be true by then.
+            assert kind != "pwrite" or not {Path(CURRENT), Path(RELEASES)} & names
+        elif kind == "fsync":
             files.discard(path)
             names = {one for one in names if one.parent != path}
         elif kind in BYTES:
@@ -288,8 +357,11 @@ class Driver:
         self._scenario.work(root, self._stores)
         served = _served(root)
         assert served == self._scenario.after, served
-        assert _listing(root.path) == [".build.lock", ".lock", CURRENT, RELEASES]
-        assert _listing(root.releases) == root.names()
+        self._scenario.judge(root)
+        files = {CURRENT, RELEASES, *LOCKS, *JOURNAL.parts[: root.journal.exists()]}
+        assert set(_listing(root.path)) <= files
+        assert set(_listing(root.releases)) - {root.rebasing.name} == set(root.names())
+        assert not root.rebasing.exists() or not _listing(root.rebasing)
 
 
 def _listing(folder: Path) -> list[str]:
