@@ -12,7 +12,7 @@ from lookalike.root import CURRENT, ReleaseRoot, RootError
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.25
+POLL_S = 0.1
 """How often `current` is looked at: news is to be served within a second."""
 RETRY_S = 10.0
 """How often a refused release is tried again; someone may be mending it."""
