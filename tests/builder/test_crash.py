@@ -14,19 +14,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 
+import lookalike_build.follow
 from following import BAD, follower_of
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.manifest import Id
@@ -53,21 +56,8 @@ def _catalogue(seed: int) -> Catalogue:
     }
 
 
-def _changed(catalogue: Catalogue) -> Catalogue:
-    """What `_CHANGES` make of it: some removed, one new, one with another photo, a category that
-    comes and one that goes."""
-    ids, features = catalogue[1]
-    changed = features[3:].copy()
-    changed[0] = NEW_PHOTOS[0]
-    return {
-        1: ([*ids[3:], 112], np.concatenate([changed, NEW_PHOTOS[1:2]])),
-        3: ([200, 300], np.stack([catalogue[2][1][0], NEW_PHOTOS[0]])),
-    }
-
-
 NEW_PHOTOS: Final = random_features(2, 5, n_dims=4)
 CATALOGUES: Final = {"older": _catalogue(1), "old": _catalogue(2), "new": _catalogue(3)}
-CATALOGUES["changed"] = _changed(CATALOGUES["old"])
 
 
 def _put(category_id: Id, product_id: Id, photo: bytes) -> Change:
@@ -84,6 +74,33 @@ CHANGES: Final = [
     *(Change(DELETE, 2, product_id) for product_id in CATALOGUES["old"][2][0]),
     Change(DELETE, 2, 999),
 ]
+"""Some are removed, one is new, one has another photo, one moves; a category comes and one goes."""
+BATCH: Final = 9
+"""In two batches, that is."""
+
+
+def _changed(n: int) -> Catalogue:
+    """What the first so many of `CHANGES` make of the old catalogue."""
+    categories = {
+        category_id: dict(zip(ids, features, strict=True))
+        for category_id, (ids, features) in CATALOGUES["old"].items()
+    }
+    for change in CHANGES[:n]:
+        products = categories.setdefault(change.category_id, {})
+        if change.op == DELETE:
+            products.pop(change.product_id, None)
+        elif change.photo and change.photo != BAD:
+            products[change.product_id] = np.frombuffer(change.photo, np.float32)
+    return {
+        category_id: (list(products), np.stack(list(products.values())))
+        for category_id, products in categories.items()
+        if products
+    }
+
+
+CATALOGUES["changed"] = _changed(len(CHANGES))
+BETWEEN: Final = {f"changed by {n}": _changed(n) for n in range(BATCH, len(CHANGES), BATCH)}
+CATALOGUES.update(BETWEEN)
 
 # What is done to a root, given the folder of the feature stores.
 Work = Callable[[ReleaseRoot, Path], object]
@@ -130,8 +147,35 @@ def _changes_after_killed_followers(root: ReleaseRoot, stores: Path) -> None:
         journal.add(CHANGES)
 
 
+def _send(root: ReleaseRoot, stores: Path) -> None:
+    """Add `CHANGES` in batches, as a feed that goes on where it was; count what is acknowledged."""
+    with (
+        closing(Journal(root.journal)) as journal,
+        (root.journal.parent / "acknowledged").open("ab", buffering=0) as acknowledged,
+    ):
+        sent = journal.position("feed")
+        assert sent >= BATCH * acknowledged.tell()
+        for place in range(sent, len(CHANGES), BATCH):
+            journal.add(CHANGES[place : place + BATCH], ("feed", place + BATCH))
+            acknowledged.write(b".")
+
+
+def _all_pending(root: ReleaseRoot) -> None:
+    """Each change is in the journal, once and in its place, with its photo."""
+    with closing(Journal(root.journal)) as journal:
+        pending = journal.pending(2 * len(CHANGES))
+        assert [number for number, _ in pending] == list(range(1, len(CHANGES) + 1))
+        sent = [change._replace(photo=journal.photo(number)) for number, change in pending]
+        assert sent == CHANGES
+
+
 def _follow(root: ReleaseRoot, stores: Path) -> None:
-    with root.follow_lock(), closing(Journal(root.journal)) as journal:
+    """Publish the first batch, the second with indexes made anew, and those made anew after it."""
+    with (
+        mock.patch.object(lookalike_build.follow, "BATCH", BATCH),
+        root.follow_lock(),
+        closing(Journal(root.journal)) as journal,
+    ):
         follower = follower_of(root, journal, n_dims=4, keep=1)
         while follower.step():
             pass
@@ -154,7 +198,8 @@ def _all_settled(root: ReleaseRoot) -> None:
 class Scenario(NamedTuple):
     """How the root is laid out, what the writer does, and whose answers are served before and after.
 
-    `before` is None where no release is current yet. `judge` looks at the rest, in the end.
+    `before` is None where no release is current yet; each of `between` is served after one more
+    release, too. `judge` looks at the rest, in the end.
     """
 
     lay_out: Work
@@ -162,6 +207,7 @@ class Scenario(NamedTuple):
     before: str | None
     after: str
     judge: Callable[[ReleaseRoot], object] = lambda _: None
+    between: Sequence[str] = ()
 
 
 SCENARIOS: Final = {
@@ -172,7 +218,10 @@ SCENARIOS: Final = {
     ),
     "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
     "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
-    "following": Scenario(_changes_after_killed_followers, _follow, "old", "changed", _all_settled),
+    "following": Scenario(
+        _changes_after_killed_followers, _follow, "old", "changed", _all_settled, list(BETWEEN)
+    ),
+    "sending changes": Scenario(_two_releases, _send, "old", "old", _all_pending),
 }
 
 
@@ -212,7 +261,9 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reports(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     """The driver's report of every scenario, by one driver: its imports take longest."""
-    work = tmp_path_factory.mktemp("crash").resolve()
+    # Where there is one, in memory: no disk is looked at, only what a kill leaves.
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else tmp_path_factory.mktemp("crash")
     environment = {
         **os.environ,
         "LD_PRELOAD": str(shim),
@@ -220,8 +271,10 @@ def reports(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, R
         # A thread of BLAS would not live on in a fork.
         "OPENBLAS_NUM_THREADS": "1",
     }
-    subprocess.run([sys.executable, __file__, str(work)], env=environment, check=True)
-    return {scenario: _read(work / f"{scenario}.json") for scenario in SCENARIOS}
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        work = Path(folder).resolve()
+        subprocess.run([sys.executable, __file__, str(work)], env=environment, check=True)
+        return {scenario: _read(work / f"{scenario}.json") for scenario in SCENARIOS}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -244,6 +297,27 @@ def test_the_calls_of_every_kind_are_seen(reports: dict[str, Report]) -> None:
     assert Call("fwrite", f"{RELEASES}/{STAGING}/1/index.ann", "") in calls
     assert Call("link", f"{RELEASES}/{STAGING}/2/index.ann", "") in calls
     assert Call("rename", ".current", CURRENT) in calls
+
+
+def test_what_the_journal_does_is_seen(reports: dict[str, Report]) -> None:
+    """By SQLite: from the first file to the last, which goes when it is closed."""
+    sent, followed = (reports[scenario].calls for scenario in ("sending changes", "following"))
+    log = f"{JOURNAL}-wal"
+    for kind, path in (("open", JOURNAL), ("open", log), ("pwrite", log), ("fdatasync", log)):
+        assert Call(kind, str(path), "") in sent
+    assert sent.count(Call("fdatasync", log, "")) >= len(CHANGES) / BATCH
+    for kind, path in (("pwrite", log), ("pwrite", JOURNAL), ("unlink", log)):
+        assert Call(kind, str(path), "") in followed
+
+
+def test_changes_are_settled_when_their_release_is_current(reports: dict[str, Report]) -> None:
+    calls = reports["following"].calls
+    current = calls.index(Call("rename", ".current", CURRENT))
+    durable = calls.index(Call("fsync", ".", ""), current)
+    write, sync = (Call(kind, f"{JOURNAL}-wal", "") for kind in ("pwrite", "fdatasync"))
+    rejected = calls.index(sync, calls.index(write))
+    settled = calls.index(write, current)
+    assert rejected < current < durable < settled < calls.index(sync, settled)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -351,9 +425,12 @@ class Driver:
 
     def _judge(self, root: ReleaseRoot, n: int) -> None:
         """Hold what a writer killed at call n left, then what the next one makes of it."""
-        switched = any(call.to == CURRENT for call in self._calls[: n - 1])
+        # Nothing is to be killed, nor to wait for a disk.
+        self._shim.watch(os.fsencode(root.path))
+        stages = [self._scenario.before, *self._scenario.between, self._scenario.after]
+        n_switched = sum(call.to == CURRENT for call in self._calls[: n - 1])
         served = _served(root)
-        assert served == (self._scenario.after if switched else self._scenario.before), served
+        assert served == stages[min(n_switched, len(stages) - 1)], served
         self._scenario.work(root, self._stores)
         served = _served(root)
         assert served == self._scenario.after, served
@@ -387,7 +464,7 @@ def _catalogue_of(client: Client) -> str:
     (name,) = (
         name
         for name, expected in ANSWERS.items()
-        if all(json.loads(client.get(target).body) == answer for target, answer in expected.items())
+        if all(_ask(client, target) == expected.get(target) for target in TARGETS)
     )
     return name
 
@@ -405,7 +482,13 @@ def _answers(catalogue: Catalogue) -> dict[str, list[Id]]:
     return answers
 
 
+def _ask(client: Client, target: str) -> list[Id] | None:
+    answer = client.get(target)
+    return None if answer.status == "404 Not Found" else json.loads(answer.body)
+
+
 ANSWERS: Final = {name: _answers(catalogue) for name, catalogue in CATALOGUES.items()}
+TARGETS: Final = {target for expected in ANSWERS.values() for target in expected}
 
 
 def _expect(status: int, work: Callable[[], object], log: Path | None = None) -> None:
