@@ -35,6 +35,8 @@ POLL_S = 0.05
 _SENT = "change:"
 
 Feature = npt.NDArray[np.float32]
+IdTypes = tuple[IdType, IdType]
+"""Those of the category and the product ids."""
 
 
 class FollowError(Exception):
@@ -90,18 +92,19 @@ class Follower:
         if pending:
             self._batch(pending)
         elif self._updater.has_rebased():
-            self._publish({}, None)
+            self._publish({}, None, None)
         else:
             return False
         return True
 
     def _batch(self, pending: list[tuple[int, Change]]) -> None:
         started = time.monotonic()
-        reasons, changes = self._taken(pending, self._current())
+        types = _id_types(self._current())
+        reasons, changes = self._taken(pending, types)
         if reasons:
             self._journal.reject(reasons)
         last = pending[-1][0]
-        release = self._publish(changes, last)
+        release = self._publish(changes, last, types)
         self._journal.settle(last, release)
         seconds = time.monotonic() - started
         self._journal.batch_done(len(pending), seconds)
@@ -111,10 +114,9 @@ class Follower:
         self._tell(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
 
     def _taken(
-        self, pending: list[tuple[int, Change]], manifest: Manifest
+        self, pending: list[tuple[int, Change]], types: IdTypes
     ) -> tuple[dict[int, str], AllChanges]:
         """Why some are rejected, by number; what the others come to, the last of a product counts."""
-        types = manifest.category_id_type, manifest.product_id_type
         reasons = {
             number: problem for number, change in pending if (problem := _problem(change, types))
         }
@@ -160,10 +162,16 @@ class Follower:
             )
         return manifest
 
-    def _publish(self, changes: AllChanges, last: int | None) -> str:
-        """Publish the current release with `changes`, up to the number `last`; what is current then."""
+    def _publish(self, changes: AllChanges, last: int | None, types: IdTypes | None) -> str:
+        """Publish the current release with `changes`, whose ids are of `types`, up to the number
+        `last`; what is current then."""
         with self._root.lock(LOCK_WAIT_S):
             manifest = self._current()
+            if types and types != _id_types(manifest):
+                raise FollowError(
+                    f"release {manifest.release} came meanwhile, which has ids of other types; follow "
+                    "again"
+                )
             applied = manifest.applied if last is None else Applied(self._journal.id, last)
             release = self._updater.publish(manifest, changes, applied)
             self._root.prune(self._keep)
@@ -204,7 +212,11 @@ class _Photos:
         return photo
 
 
-def _problem(change: Change, types: tuple[IdType, IdType]) -> str | None:
+def _id_types(manifest: Manifest) -> IdTypes:
+    return manifest.category_id_type, manifest.product_id_type
+
+
+def _problem(change: Change, types: IdTypes) -> str | None:
     """What makes a change's ids unfit for the release; a journal may outlive what it was made for."""
     names = "category_id", "product_id"
     for name, value, id_type in zip(names, change[1:3], types, strict=True):

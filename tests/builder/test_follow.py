@@ -4,7 +4,7 @@ import json
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -315,6 +315,29 @@ def test_a_slim_copy_is_refused_in_one_line(
         followed()
     assert journal.status().n_pending == 1
     assert len(root.names()) == 1
+
+
+def test_ids_are_not_taken_for_those_of_a_release_that_comes_meanwhile(
+    root: ReleaseRoot, journal: Journal, tmp_path: Path
+) -> None:
+    """A product 5 must not become the product "5"."""
+    text: Catalogue = {1: (["5", "6"], random_features(2, 1, N_DIMS))}
+
+    class Late(Numbers):
+        def stage(self, prepared: Sequence[Features]) -> Features:
+            publish(root.path, text, tmp_path / "text", n_trees=2, neighbours=5)
+            return super().stage(prepared)
+
+    engine = LocalEngine(Late(N_DIMS))
+    follower = Follower(root, journal, engine, Shelf({}), MODEL, N_DIMS, AtOnce())
+    numbers = journal.add([put(5, 0)])
+    with pytest.raises(FollowError, match="came meanwhile, which has ids of other types"):
+        follower.step()
+    assert journal.status().n_pending == 1
+    assert follower.step()
+    (outcome,) = map(journal.outcome, numbers)
+    assert outcome
+    assert outcome.reason == "product_id must be text as in the release, not 5"
 
 
 # What goes wrong
