@@ -2,9 +2,10 @@
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,14 @@ def test_one_connection_serves_get_head_304_and_errors_in_turn(
 
 
 def test_a_body_is_ignored_where_none_is_wanted(server: Server) -> None:
-    connection = HTTPConnection(*server.address)
-    for _ in range(2):
-        connection.request("GET", TARGET, body=b"x" * 1000)
-        assert connection.getresponse().read().startswith(b"[100,")
-    connection.close()
+    request = f"GET {TARGET} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(server.address, 5) as connection:
+        for _ in range(2):
+            # In one piece: a server may close where the answer is out before the body has come.
+            connection.sendall(request.encode() + b"x" * 1000)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert answer.read().startswith(b"[100,")
 
 
 def test_many_products_and_a_vector_are_answered(server: Server) -> None:
