@@ -7,7 +7,8 @@ import numpy.typing as npt
 import orjson
 
 from lookalike.errors import BadRequest, TooLarge
-from lookalike.manifest import MAX_INTEGER_ID, Id, IdType, Manifest, id_problem
+from lookalike.json_values import json_id_problem, shown
+from lookalike.manifest import Id, IdType, Manifest
 from lookalike.query import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Mani
         product_ids = _product_ids(values["product_ids"], max_product_ids, manifest.product_id_type)
     limit = values.get("limit", min(DEFAULT_LIMIT, max_limit))
     if type(limit) is not int or not 1 <= limit <= max_limit:
-        raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {_json(limit)}")
+        raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {shown(limit)}")
     exclude_self, distances = _boolean(values, "exclude_self"), _boolean(values, "distances")
     return Body(category_id, product_ids, vector, limit, exclude_self, distances)
 
@@ -85,29 +86,22 @@ def _object(text: bytes) -> dict[str, Any]:
         raise BadRequest("the body is not a JSON object")
     for name in values:
         if name not in _FIELDS:
-            raise BadRequest(f"unknown field {_json(name)}; known are {_KNOWN}")
+            raise BadRequest(f"unknown field {shown(name)}; known are {_KNOWN}")
     return values
 
 
-def _id(value: object, name: str, id_type: IdType) -> Id:
+def _id(value: Any, name: str, id_type: IdType) -> Id:
     if value is None:
         raise BadRequest(f"{name} is missing")
-    if id_type == "string":
-        if not isinstance(value, str):
-            raise BadRequest(f"{name} must be a string, not {_json(value)}")
-        if problem := id_problem(value):
-            raise BadRequest(f"{name} {problem}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or id_problem(value):
-        raise BadRequest(
-            f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_json(value)}"
-        )
-    return value
+    if problem := json_id_problem(value, id_type):
+        raise BadRequest(f"{name} {problem}")
+    fit: Id = value
+    return fit
 
 
 def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:
     if not isinstance(values, list) or not 1 <= len(values) <= most:
-        size = f"{len(values)} of them" if isinstance(values, list) else _json(values)
+        size = f"{len(values)} of them" if isinstance(values, list) else shown(values)
         raise BadRequest(f"product_ids must be an array of 1 to {most} product ids, not {size}")
     return [_id(value, f"product_ids[{i}]", id_type) for i, value in enumerate(values)]
 
@@ -115,11 +109,11 @@ def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:
 def _vector(values: object, n_dims: int) -> Vector:
     """`values` as a vector of length 1, whatever their scale."""
     if not isinstance(values, list) or len(values) != n_dims:
-        size = f"{len(values)} of them" if isinstance(values, list) else _json(values)
+        size = f"{len(values)} of them" if isinstance(values, list) else shown(values)
         raise BadRequest(f"vector must be an array of {n_dims} numbers, not {size}")
     if not {type(value) for value in values} <= {int, float}:
         place = next(i for i, value in enumerate(values) if type(value) not in (int, float))
-        raise BadRequest(f"vector[{place}] must be a number, not {_json(values[place])}")
+        raise BadRequest(f"vector[{place}] must be a number, not {shown(values[place])}")
     wide = np.array(values, np.float64)
     largest = np.abs(wide).max()
     if largest == 0:
@@ -131,13 +125,5 @@ def _vector(values: object, n_dims: int) -> Vector:
 def _boolean(values: dict[str, Any], name: str) -> bool:
     value = values.get(name, False)
     if not isinstance(value, bool):
-        raise BadRequest(f"{name} must be true or false, not {_json(value)}")
+        raise BadRequest(f"{name} must be true or false, not {shown(value)}")
     return value
-
-
-def _json(value: object) -> str:
-    try:
-        text = orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # it reads some 1,000 levels and writes 254
-        return "something nested too deep"
-    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -31,7 +31,8 @@ from typing import Any, Final, Protocol
 import orjson
 
 from lookalike.journal import DELETE, PUT, Change, Journal
-from lookalike.manifest import MAX_INTEGER_ID, Id, IdType, id_problem, reason_of
+from lookalike.json_values import json_id_problem, shown
+from lookalike.manifest import Id, IdType, reason_of
 from lookalike_build.photo_reader import is_url
 
 STANDARD_INPUT: Final = "-"
@@ -386,7 +387,7 @@ class _Lines:
         values = _object(text)
         op = values.get("op")
         if op not in (PUT, DELETE):
-            raise _LineError(f'op must be "put" or "delete", not {_shown(op)}')
+            raise _LineError(f'op must be "put" or "delete", not {shown(op)}')
         _check_fields(values, op)
         category_id = _id(values, "category_id", self._category_id_type)
         product_id = _id(values, "product_id", self._product_id_type)
@@ -395,7 +396,7 @@ class _Lines:
 
     def _image(self, image: object) -> str:
         if not isinstance(image, str) or not image or "\0" in image:
-            raise _LineError(f"image must be a URL or a path, not {_shown(image)}")
+            raise _LineError(f"image must be a URL or a path, not {shown(image)}")
         return image if is_url(image) else str(self._folder / image)
 
 
@@ -406,14 +407,14 @@ def _object(text: bytes) -> dict[str, Any]:
         values = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         try:
-            shown = _shown(text.decode())
+            given = shown(text.decode())
         except UnicodeDecodeError as wrong:
             byte = f"byte 0x{text[wrong.start]:02x} in column {wrong.start + 1}"
             raise _LineError(f"must be a JSON object in UTF-8, not with {byte}") from None
         where = f"{error.msg} at column {error.colno}"
-        raise _LineError(f"must be a JSON object, not {shown}: {where}") from None
+        raise _LineError(f"must be a JSON object, not {given}: {where}") from None
     if not isinstance(values, dict):
-        raise _LineError(f"must be a JSON object, not {_shown(values)}")
+        raise _LineError(f"must be a JSON object, not {shown(values)}")
     return values
 
 
@@ -421,33 +422,17 @@ def _check_fields(values: dict[str, Any], op: str) -> None:
     fields = _FIELDS[op]
     for name in values:
         if name not in fields:
-            raise _LineError(f"unknown field {_shown(name)}; a {op} has {', '.join(fields)}")
+            raise _LineError(f"unknown field {shown(name)}; a {op} has {', '.join(fields)}")
     for name in fields:
         if name not in values:
             raise _LineError(f"{name} is missing; a {op} has {', '.join(fields)}")
 
 
 def _id(values: dict[str, Any], name: str, id_type: IdType) -> Id:
-    value = values[name]
-    if id_type == "string":
-        if not isinstance(value, str):
-            raise _LineError(f"{name} must be a string, not {_shown(value)}")
-        if problem := id_problem(value):
-            raise _LineError(f"{name} {problem}")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or id_problem(value):
-        raise _LineError(
-            f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_shown(value)}"
-        )
+    value: Id = values[name]
+    if problem := json_id_problem(value, id_type):
+        raise _LineError(f"{name} {problem}")
     return value
-
-
-def _shown(value: object) -> str:
-    try:
-        text = orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # it reads some 1,000 levels and writes 254
-        return "something nested too deep"
-    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _no_file(path: str) -> str:
