@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lookalike import __version__
 from lookalike.arguments import port, whole_number
@@ -18,12 +19,16 @@ _LOCK_WAIT_S = 30.0
 """Longer than it takes a follower to publish a release."""
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 
+if TYPE_CHECKING:
+    # What add_subparsers gives; argparse has no public name for it.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (the work failed) or 2 (the call was wrong)."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.root is None:
+    if options.needs_root and options.root is None:
         parser.error(f"give --root ROOT or set {ROOT.name}")
     try:
         options.run(options)
@@ -44,26 +49,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_root_commands(commands)
+    return parser
 
-    def command(name: str, run: object, text: str, example: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"example: {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        root = os.environ.get(ROOT.name)
-        added.add_argument(
-            "--root",
-            type=Path,
-            default=Path(root) if root else None,
-            help=f"the release root (default: ${ROOT.name})",
-        )
-        added.set_defaults(run=run)
-        return added
 
-    added = command(
+def _command(
+    commands: "Commands", name: str, run: object, text: str, example: str, needs_root: bool = True
+) -> argparse.ArgumentParser:
+    """Add the command `name`; without `needs_root` it does what it can where no root is given."""
+    added = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root = os.environ.get(ROOT.name)
+    added.add_argument(
+        "--root",
+        type=Path,
+        default=Path(root) if root else None,
+        help=f"the release root (default: ${ROOT.name})",
+    )
+    added.set_defaults(run=run, needs_root=needs_root)
+    return added
+
+
+def _add_root_commands(commands: "Commands") -> None:
+    added = _command(
+        commands,
         "serve",
         _serve,
         "Serve on the embedded WSGI server, where there is no NGINX Unit.",
@@ -78,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         help="processes (%(default)s)",
     )
 
-    added = command(
+    added = _command(
+        commands,
         "check",
         _check,
         "Compare every byte of a release with its manifest.",
@@ -86,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("release", nargs="?", help="the release (default: the current one)")
 
-    added = command(
+    added = _command(
+        commands,
         "switch",
         _switch,
         "Check a release, then make it the current one.",
@@ -94,19 +110,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("release", help="the release, as `lookalike releases` lists it")
 
-    command(
+    _command(
+        commands,
         "rollback",
         _rollback,
         "Check the release before the current one, then make it the current one.",
         "lookalike rollback --root /var/lib/lookalike",
     )
-    command(
+    _command(
+        commands,
         "releases",
         _releases,
         "List the releases, oldest first, and mark the current one.",
         "lookalike releases --root /var/lib/lookalike",
     )
-    return parser
 
 
 def _serve(options: argparse.Namespace) -> None:
