@@ -50,6 +50,11 @@ TOKEN = Setting(
     "The secret of those who may change products over HTTP, at least 16 characters; "
     "unless it is set, nobody may.",
 )
+TOKEN_FILE = Setting(
+    "LOOKALIKE_TOKEN_FILE",
+    None,
+    "A file with that secret, so that no configuration holds it; read when a process starts.",
+)
 MAX_PHOTO_BYTES = Setting(
     "LOOKALIKE_MAX_PHOTO_BYTES",
     "8388608",
@@ -58,7 +63,16 @@ MAX_PHOTO_BYTES = Setting(
     64 * 2**20,  # what the builder reads of a photo
 )
 
-SETTINGS = (ROOT, MAX_LIMIT, MAX_PRODUCT_IDS, MAX_AGE_S, LOCK_MEMORY, TOKEN, MAX_PHOTO_BYTES)
+SETTINGS = (
+    ROOT,
+    MAX_LIMIT,
+    MAX_PRODUCT_IDS,
+    MAX_AGE_S,
+    LOCK_MEMORY,
+    TOKEN,
+    TOKEN_FILE,
+    MAX_PHOTO_BYTES,
+)
 
 _TOKEN = re.compile(r"[!-~]{16,}")
 
@@ -94,11 +108,23 @@ class Settings:
 
 def _token(environ: Mapping[str, str]) -> str | None:
     token = environ.get(TOKEN.name) or None
+    file = environ.get(TOKEN_FILE.name) or None
+    if token and file:
+        raise SettingError(f"{TOKEN.name} and {TOKEN_FILE.name} are both set; leave one out")
+    name = TOKEN.name
+    if file:
+        name = f"what {TOKEN_FILE.name} names, {file},"
+        try:
+            token = Path(file).read_text("latin-1").strip()
+        except OSError as error:
+            raise SettingError(
+                f"{TOKEN_FILE.name}: cannot read {file}: {error.strerror}"
+            ) from error
     if token is None or _TOKEN.fullmatch(token):
         return token
     # Not shown: this ends up in a log and in an answer.
     raise SettingError(
-        f"{TOKEN.name} must be at least 16 printable ASCII characters without spaces; "
+        f"{name} must be at least 16 printable ASCII characters without spaces; "
         "`openssl rand -hex 32` makes one"
     )
 

@@ -43,6 +43,28 @@ def test_a_token_is_taken_as_it_is_and_never_shown() -> None:
     assert token not in repr(settings)
 
 
+def test_the_token_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    environ = {"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN_FILE": str(file)}
+    with pytest.raises(SettingError, match=r"_FILE: cannot read .*/token: No such file"):
+        Settings.read(environ)
+    file.write_text("0123456789abcdef\n")
+    assert Settings.read(environ).token == "0123456789abcdef"
+    for unfit in (b"short-and-secret\x00", b"", b"0123456789 abcdef", b"\xff" * 16):
+        file.write_bytes(unfit)
+        with pytest.raises(SettingError) as raised:
+            Settings.read(environ)
+        said = f"what LOOKALIKE_TOKEN_FILE names, {file}, must be at least 16 printable"
+        assert str(raised.value).startswith(said)
+        assert "secret" not in str(raised.value)
+
+
+def test_two_tokens_are_refused() -> None:
+    environ = {"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN_FILE": "/t", "LOOKALIKE_TOKEN": "0" * 16}
+    with pytest.raises(SettingError, match="are both set; leave one out"):
+        Settings.read(environ)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
