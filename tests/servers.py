@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -60,12 +60,12 @@ Serve = Callable[..., AbstractContextManager[Server]]
 
 
 @contextmanager
-def embedded(root: ReleaseRoot, **settings: str) -> Iterator[Server]:
-    """`lookalike serve` with two workers, and with other settings by name."""
+def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) -> Iterator[Server]:
+    """`lookalike serve` with two workers, with more arguments, and with settings by name."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(("127.0.0.1", free_port()), Path(folder) / "log")
         command = [sys.executable, "-m", "lookalike", "serve", "--root", str(root.path)]
-        command += ["--port", str(server.address[1]), "--workers", "2"]
+        command += ["--port", str(server.address[1]), "--workers", "2", *arguments]
         with server.log.open("wb") as output:
             process = subprocess.Popen(
                 command,

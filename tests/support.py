@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lookalike.application import Application
+from lookalike.browse import Browse
 from lookalike.changes import Changes
 from lookalike.manifest import INDEX, Applied, Id, Model
 from lookalike.root import ReleaseRoot
@@ -180,10 +181,12 @@ def client_of(
     token: str | None = None,
     max_photo_bytes: int = 2**23,
     source: ReleaseSource | None = None,
+    image_url: str | None = None,
 ) -> Client:
     """A client of the app serving `root`, with no thread behind it; of `source`'s look if given."""
     if source is None:
         source = ReleaseSource(root)
         source.look()
     changes = Changes(root, source, token, max_photo_bytes)
-    return Client(Application(source, max_limit, max_age_s=10, changes=changes))
+    browse = Browse(root, source, image_url)
+    return Client(Application(source, max_limit, max_age_s=10, changes=changes, browse=browse))

@@ -21,6 +21,7 @@ from lookalike.answer import (
     reading,
 )
 from lookalike.body import MAX_BYTES, Body, parse_body, read_body
+from lookalike.browse import Browse
 from lookalike.category import Category
 from lookalike.changes import Changes
 from lookalike.errors import (
@@ -57,7 +58,7 @@ class Application:
     """Answers from `source`'s release.
 
     `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
-    `changes` takes changes of products.
+    `changes` takes changes of products, `browse` is the page to look at.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Application:
         max_age_s: int,
         max_product_ids: int = 100,
         changes: Changes | None = None,
+        browse: Browse | None = None,
     ) -> None:
         self._source = source
         self._changes = changes
@@ -85,6 +87,7 @@ class Application:
             "/release": reading(self._release),
             "/metrics": reading(self._metrics_text),
             "/openapi.json": reading(lambda _: OPENAPI),
+            **(browse.routes() if browse else {}),
         }
 
     def __call__(

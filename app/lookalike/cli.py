@@ -91,6 +91,12 @@ def _add_root_commands(commands: "Commands") -> None:
         default=os.cpu_count() or 1,
         help="processes (%(default)s)",
     )
+    added.add_argument(
+        "--photos",
+        type=Path,
+        metavar="FOLDER",
+        help="serve the files in it at /photos/, for the page /browse (see LOOKALIKE_IMAGE_URL)",
+    )
 
     added = _command(
         commands,
@@ -127,7 +133,7 @@ def _add_root_commands(commands: "Commands") -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    serve(options.root, options.host, options.port, options.workers)
+    serve(options.root, options.host, options.port, options.workers, options.photos)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ ROUTES = (
     "PUT /products",
     "DELETE /products",
     "/changes",
+    "/browse",
     "other",
 )
 STATUSES = (
@@ -195,6 +196,8 @@ def route_of(method: str, path: str) -> str:
         return POST_NNS
     if path.startswith("/products/"):
         return f"{method} /products"
+    if path.startswith("/browse/"):
+        return "/browse"
     return "/changes" if path.startswith("/changes/") else path
 
 

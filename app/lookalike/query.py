@@ -1,6 +1,7 @@
 """The query of ``GET /nns``: the text after the question mark, checked and typed; ids in a URL."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -11,7 +12,6 @@ DEFAULT_LIMIT = 10
 """How many product ids an answer has when `limit` is not given, as in Miyake et al. (2017)."""
 
 _PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances")
-_KNOWN = ", ".join(_PARAMETERS)
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -30,14 +30,33 @@ def parse_query(
     text: str, max_limit: int, category_id_type: IdType, product_id_type: IdType
 ) -> Query:
     """Parse a WSGI query string; BadRequest names the first parameter that is unfit."""
-    values = _split(text)
+    values = split_query(text, _PARAMETERS)
     return Query(
         _id(values, "category_id", category_id_type),
         _id(values, "product_id", product_id_type),
-        _limit(values.get("limit"), max_limit),
+        typed_limit(values.get("limit"), DEFAULT_LIMIT, max_limit),
         _boolean(values, "exclude_self"),
         _boolean(values, "distances"),
     )
+
+
+def split_query(text: str, known: Sequence[str]) -> dict[str, str]:
+    """The values of a WSGI query string by parameter, decoded; BadRequest where one is not `known`."""
+    values: dict[str, str] = {}
+    for part in text.split("&") if text else ():
+        name_text, equals, value = part.partition("=")
+        name = _unquote_form(name_text, "a parameter's name")
+        if not name:
+            raise BadRequest('a parameter has no name; remove the extra "&" or "="')
+        if name not in known:
+            names = ", ".join(known)
+            raise BadRequest(f"unknown parameter {_quoted(name)}; known are {names}")
+        if not equals:
+            raise BadRequest(f"{name} has no value; write {name}=…")
+        if name in values:
+            raise BadRequest(f"{name} is given more than once")
+        values[name] = _unquote_form(value, name)
+    return values
 
 
 def typed_id(text: str, name: str, id_type: IdType) -> Id:
@@ -51,6 +70,16 @@ def typed_id(text: str, name: str, id_type: IdType) -> Id:
         raise BadRequest(
             f"{name} must be a whole number from 0 to {MAX_INTEGER_ID}, not {_quoted(text)}"
         )
+    return number
+
+
+def typed_limit(text: str | None, default: int, most: int) -> int:
+    """The `limit` that `text` says, 1 to `most`, or the default; BadRequest where it is unfit."""
+    if text is None:
+        return min(default, most)
+    number = _whole(text, 9)
+    if number is None or not 1 <= number <= most:
+        raise BadRequest(f"limit must be a whole number from 1 to {most}, not {_quoted(text)}")
     return number
 
 
@@ -75,23 +104,6 @@ def _utf8(raw: bytes, what: str) -> str:
         raise BadRequest(f"{what} is not UTF-8; percent-encode its UTF-8 bytes") from None
 
 
-def _split(text: str) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for part in text.split("&") if text else ():
-        name_text, equals, value = part.partition("=")
-        name = _unquote_form(name_text, "a parameter's name")
-        if not name:
-            raise BadRequest('a parameter has no name; remove the extra "&" or "="')
-        if name not in _PARAMETERS:
-            raise BadRequest(f"unknown parameter {_quoted(name)}; known are {_KNOWN}")
-        if not equals:
-            raise BadRequest(f"{name} has no value; write {name}=…")
-        if name in values:
-            raise BadRequest(f"{name} is given more than once")
-        values[name] = _unquote_form(value, name)
-    return values
-
-
 def _unquote_form(text: str, what: str) -> str:
     return unquote(text.replace("+", " "), what)
 
@@ -101,15 +113,6 @@ def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
     if text is None:
         raise BadRequest(f"{name} is missing")
     return typed_id(text, name, id_type)
-
-
-def _limit(text: str | None, max_limit: int) -> int:
-    if text is None:
-        return min(DEFAULT_LIMIT, max_limit)
-    number = _whole(text, 9)
-    if number is None or not 1 <= number <= max_limit:
-        raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {_quoted(text)}")
-    return number
 
 
 def _whole(text: str, max_digits: int) -> int | None:

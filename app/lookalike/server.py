@@ -11,14 +11,22 @@ class ServerError(Exception):
     """The embedded server cannot run; the text says why and what to do."""
 
 
-def serve(root: Path, host: str, port: int, workers: int) -> None:
-    """Serve the release root on http://host:port with `workers` processes until SIGINT or SIGTERM."""
+PHOTOS = "/photos"
+
+
+def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = None) -> None:
+    """Serve the release root on http://host:port with `workers` processes until SIGINT or SIGTERM.
+
+    The files in the folder `photos` are served below ``/photos/``, for the page ``/browse``.
+    """
     try:
         from granian import Granian
         from granian.constants import Interfaces
     except ImportError:
         raise ServerError("granian is missing; run: pip install 'lookalike[serve]'") from None
     check_address(host, port)
+    if photos is not None and not photos.is_dir():
+        raise ServerError(f"--photos {photos}: no such folder")
     # The workers import lookalike.wsgi, which reads its settings from the environment.
     os.environ[ROOT.name] = str(root)
     Granian(
@@ -33,6 +41,8 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         # A worker told to stop while it starts may miss it, and granian would wait for it for good.
         workers_kill_timeout=5,
         log_access=False,
+        static_path_route=[PHOTOS] if photos else None,
+        static_path_mount=[photos] if photos else None,
     ).serve()
 
 

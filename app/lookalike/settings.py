@@ -62,6 +62,17 @@ MAX_PHOTO_BYTES = Setting(
     1024,
     64 * 2**20,  # what the builder reads of a photo
 )
+BROWSE = Setting(
+    "LOOKALIKE_BROWSE",
+    "false",
+    "`true` serves `/browse`, a page to look at products and their neighbours; not for the public.",
+)
+IMAGE_URL = Setting(
+    "LOOKALIKE_IMAGE_URL",
+    None,
+    "Where that page finds a product's photo: a URL with `{product_id}` and perhaps `{category_id}`, "
+    "such as `https://cdn.example.com/{category_id}/{product_id}.jpg`; without it there are no photos.",
+)
 
 SETTINGS = (
     ROOT,
@@ -72,9 +83,15 @@ SETTINGS = (
     TOKEN,
     TOKEN_FILE,
     MAX_PHOTO_BYTES,
+    BROWSE,
+    IMAGE_URL,
 )
 
 _TOKEN = re.compile(r"[!-~]{16,}")
+# A path of this server, or a URL of another whose host stands in the header that lets it be shown.
+_IMAGE_URL = re.compile(r"(?P<origin>https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?/(?!/)[!-~]*")
+_PLACE = re.compile(r"\{[^{}]*\}|[{}]")
+_PLACES = ("{product_id}", "{category_id}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,8 @@ class Settings:
     lock_memory: bool
     token: str | None = field(repr=False)
     max_photo_bytes: int
+    browse: bool
+    image_url: str | None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -103,6 +122,8 @@ class Settings:
             _boolean(environ, LOCK_MEMORY),
             _token(environ),
             _whole(environ, MAX_PHOTO_BYTES),
+            _boolean(environ, BROWSE),
+            _image_url(environ),
         )
 
 
@@ -127,6 +148,19 @@ def _token(environ: Mapping[str, str]) -> str | None:
         f"{name} must be at least 16 printable ASCII characters without spaces; "
         "`openssl rand -hex 32` makes one"
     )
+
+
+def _image_url(environ: Mapping[str, str]) -> str | None:
+    text = environ.get(IMAGE_URL.name) or None
+    if text is None:
+        return None
+    places = _PLACE.findall(text)
+    if not _IMAGE_URL.fullmatch(text) or _PLACES[0] not in places or set(places) - set(_PLACES):
+        raise SettingError(
+            f"{IMAGE_URL.name} must be a URL or a path from / on, with {{product_id}} and perhaps "
+            f'{{category_id}} in it and no other braces, not "{text:.80}"'
+        )
+    return text
 
 
 def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:

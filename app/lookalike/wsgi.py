@@ -14,6 +14,7 @@ import logging
 import sys
 
 from lookalike.application import Application
+from lookalike.browse import Browse
 from lookalike.changes import Changes
 from lookalike.limits import raise_open_files
 from lookalike.metrics import Metrics, shared_path
@@ -43,8 +44,9 @@ def make_application() -> Application:
     source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
     changes = Changes(root, source, settings.token, settings.max_photo_bytes)
+    browse = Browse(root, source, settings.image_url) if settings.browse else None
     return Application(
-        source, settings.max_limit, settings.max_age_s, settings.max_product_ids, changes
+        source, settings.max_limit, settings.max_age_s, settings.max_product_ids, changes, browse
     )
 
 

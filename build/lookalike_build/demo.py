@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import os
 import signal
 import sys
 import tempfile
@@ -11,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookalike.arguments import port
+from lookalike.browse import BROWSE_PATH
 from lookalike.category import Category
 from lookalike.manifest import Id, ReleaseError
 from lookalike.release import Release
 from lookalike.root import ReleaseRoot
-from lookalike.server import ServerError, check_address, serve
-from lookalike.unit import PrivateUnit, UnitError, configuration, find_unitd
+from lookalike.server import PHOTOS, ServerError, check_address, serve
+from lookalike.settings import BROWSE, IMAGE_URL
+from lookalike.unit import APPLICATION, PrivateUnit, UnitError, configuration, find_unitd
 
 _HOST = "127.0.0.1"
 _SHOWN = 6
 _LIMIT = 10
+_SETTINGS = {BROWSE.name: "true", IMAGE_URL.name: f"{PHOTOS}/{{product_id}}"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,15 @@ def main() -> int:
         release = _opened(root)
         if release is None:
             return 1
-    families = _families(options.folder / "catalogue.csv")
-    category_id, product_id = _show(release, families)
-    url = f"http://{_HOST}:{options.port}/nns?category_id={category_id}&product_id={product_id}"
-    print(f"\ntry:   curl '{url}&limit=12'\nstop:  Ctrl-C\n", flush=True)
-    _serve(options, root)
+    catalogue = options.folder / "catalogue.csv"
+    photos = _link_photos(catalogue)
+    category_id, product_id = _show(release, _families(catalogue))
+    server = f"http://{_HOST}:{options.port}"
+    url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
+    print(
+        f"\ntry:   curl '{url}&limit=12'\nlook:  {server}{BROWSE_PATH}\nstop:  Ctrl-C\n", flush=True
+    )
+    _serve(options, root, photos)
     return 0
 
 
@@ -98,6 +106,18 @@ def _families(catalogue: Path) -> dict[Id, Family]:
         }
 
 
+def _link_photos(catalogue: Path) -> Path:
+    """A folder where each product's photo has its id as its name, which a URL can be made of."""
+    photos = catalogue.parent.resolve() / "photos"
+    photos.mkdir(exist_ok=True)
+    with catalogue.open(newline="") as file:
+        for row in csv.DictReader(file):
+            link = photos / row["product_id"]
+            link.unlink(missing_ok=True)
+            link.hardlink_to(catalogue.parent / row["image"])
+    return photos
+
+
 def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
     """Print some answers and how many neighbours are of the family asked for; one to try."""
     print(f"\nrelated products (✓ the same family), of model {release.manifest.model.name}:\n")
@@ -129,26 +149,37 @@ def _answer(category: Category, item: int) -> list[Id]:
     return [int(category.product_ids[item]), *category.ids(items)]
 
 
-def _serve(options: argparse.Namespace, root: ReleaseRoot) -> None:
+def _serve(options: argparse.Namespace, root: ReleaseRoot, photos: Path) -> None:
     unitd = find_unitd()
     if unitd is not None:
         try:
-            _serve_on_unit(unitd, options, root)
+            _serve_on_unit(unitd, options, root, photos)
             return
         except UnitError as error:
             print(f"not on NGINX Unit: {error}", file=sys.stderr)
     else:
         print("NGINX Unit is not installed; serving on the embedded server.", flush=True)
-    serve(root.path.resolve(), _HOST, options.port, workers=2)
+    os.environ |= _SETTINGS
+    serve(root.path.resolve(), _HOST, options.port, workers=2, photos=photos)
 
 
-def _serve_on_unit(unitd: str, options: argparse.Namespace, root: ReleaseRoot) -> None:
+def _serve_on_unit(
+    unitd: str, options: argparse.Namespace, root: ReleaseRoot, photos: Path
+) -> None:
     config = configuration(
         options.unit_config,
         listen=f"{_HOST}:{options.port}",
         home=Path(sys.prefix),
         root=root.path.resolve(),
     )
+    config["applications"][APPLICATION]["environment"] |= _SETTINGS
+    # Where Unit finds the photos itself.
+    listener = config["listeners"][f"{_HOST}:{options.port}"]
+    config["routes"] = [
+        {"match": {"uri": f"{PHOTOS}/*"}, "action": {"share": f"{photos.parent}$uri"}},
+        {"action": {"pass": listener["pass"]}},
+    ]
+    listener |= {"pass": "routes"}
     # A short name: a control socket's path has room for a hundred bytes or so.
     with (
         tempfile.TemporaryDirectory(prefix="lookalike-") as folder,

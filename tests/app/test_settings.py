@@ -19,7 +19,7 @@ def test_the_readme_lists_the_settings_as_they_are() -> None:
 
 
 def test_defaults() -> None:
-    defaults = Settings(Path("/r"), 1000, 100, 10, False, None, 8388608)
+    defaults = Settings(Path("/r"), 1000, 100, 10, False, None, 8388608, False, None)
     assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == defaults
     assert Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": ""}) == defaults
 
@@ -75,6 +75,15 @@ def test_two_tokens_are_refused() -> None:
         ("LOOKALIKE_MAX_AGE_S", "-1", 'from 0 to 31536000, not "-1"'),
         ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
         ("LOOKALIKE_LOCK_MEMORY", "yes", 'must be true or false, not "yes"'),
+        ("LOOKALIKE_BROWSE", "1", 'must be true or false, not "1"'),
+        ("LOOKALIKE_IMAGE_URL", "/photos/1.jpg", 'no other braces, not "/photos/1.jpg"'),
+        ("LOOKALIKE_IMAGE_URL", "/{product_id}/{size}", "no other braces"),
+        ("LOOKALIKE_IMAGE_URL", "/{product_id}}", "no other braces"),
+        ("LOOKALIKE_IMAGE_URL", "//cdn/{product_id}", "a URL or a path from / on"),
+        ("LOOKALIKE_IMAGE_URL", "photos/{product_id}", "a URL or a path from / on"),
+        ("LOOKALIKE_IMAGE_URL", "javascript:{product_id}", "a URL or a path from / on"),
+        ("LOOKALIKE_IMAGE_URL", "https://a;b/{product_id}", "a URL or a path from / on"),
+        ("LOOKALIKE_IMAGE_URL", "/a b/{product_id}", "a URL or a path from / on"),
         ("LOOKALIKE_MAX_PHOTO_BYTES", "1023", 'from 1024 to 67108864, not "1023"'),
         ("LOOKALIKE_MAX_PHOTO_BYTES", "67108865", "from 1024 to 67108864"),
         ("LOOKALIKE_MAX_PHOTO_BYTES", "8M", 'from 1024 to 67108864, not "8M"'),
@@ -115,3 +124,16 @@ for path in ("/readyz", "/nns", "/healthz"):
     )
     assert said in problem.replace("\\n", "\n")
     assert said.split("\n")[0] in run.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/{product_id}",
+        "https://cdn.example.com/{category_id}/{product_id}.jpg?w=300",
+        "http://127.0.0.1:9000/{product_id}{product_id}",
+    ],
+)
+def test_an_image_url_is_taken_as_it_is(url: str) -> None:
+    settings = Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_IMAGE_URL": url})
+    assert settings.image_url == url
