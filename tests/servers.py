@@ -19,7 +19,9 @@ import pytest
 
 from bad_requests import Address
 from lookalike.root import ReleaseRoot
-from lookalike.unit import APPLICATION, PrivateUnit, UnitError, configuration, find_unitd
+from lookalike.unit import PrivateUnit, find_unitd
+from lookalike.unit_config import APPLICATION, configuration
+from lookalike.unit_control import UnitError
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "unit-config.json"
@@ -96,29 +98,41 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
 @contextmanager
 def unit(root: ReleaseRoot, **settings: str) -> Iterator[Server]:
     """NGINX Unit with the shipped configuration, its address and paths replaced, `settings` added."""
+    server = Server(("127.0.0.1", free_port()), Path())
+    listen = ["{}:{}".format(*server.address)]
+    config = configuration(SHIPPED, Path(sys.prefix), root.path, listen)
+    config["applications"][APPLICATION]["environment"].update(settings)
+    with private_unit(server.killed) as private:
+        server.log = private.log
+        try:
+            private.control.check_python(config["applications"][APPLICATION])
+        except UnitError as error:
+            pytest.skip(str(error))
+        private.control.configure(config)
+        wait_until(lambda: _is_ready(server))
+        yield server
+
+
+@contextmanager
+def private_unit(killed: Sequence[int] = (), alerts: Sequence[str] = ()) -> Iterator[PrivateUnit]:
+    """NGINX Unit without a configuration; its log is looked through at the end.
+
+    `killed` are the processes that the test killed until then, `alerts` what else it causes.
+    """
     unitd = find_unitd()
     if unitd is None:
         pytest.skip("NGINX Unit is not installed: no unitd on PATH")
     with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as private:
         try:
-            private.check_python()
-        except UnitError as error:
-            pytest.skip(str(error))
-        server = Server(("127.0.0.1", free_port()), private.log)
-        listen = "{}:{}".format(*server.address)
-        try:
-            config = configuration(SHIPPED, listen, Path(sys.prefix), root.path)
-            config["applications"][APPLICATION]["environment"].update(settings)
-            private.configure(config)
-            wait_until(lambda: _is_ready(server))
-            yield server
-            served = server.log.read_text()
+            yield private
+            served = private.log.read_text()
             private.stop()
-            assert not _end_session(private.process.pid), server.log.read_text()
+            assert not _end_session(private.process.pid), private.log.read_text()
         except BaseException:
-            print(server.log.read_text())
+            print(private.log.read_text())
             raise
-        _check_unit_log(server, served)
+        deaths = [f"process {pid} exited on signal 9" for pid in killed]
+        _check_unit_log(private.log.read_text(), served, [*deaths, *alerts])
 
 
 @contextmanager
@@ -167,17 +181,15 @@ def free_port() -> int:
     return port
 
 
-def _check_unit_log(server: Server, served: str) -> None:
-    """While it `served`, nothing at [alert] but the deaths that tests caused; no others ever.
+def _check_unit_log(text: str, served: str, expected: Sequence[str]) -> None:
+    """While it `served`, nothing at [alert] but what tests caused; no other deaths ever.
 
     Stopping, Unit's own processes tell each other so and log as [alert] that the other was faster.
     """
-    text = server.log.read_text()
     stopping = text.removeprefix(served).splitlines()
     suspect = [line for line in served.splitlines() if "[alert]" in line]
     suspect += [line for line in stopping if "exited on signal" in line]
-    deaths = [f"process {pid} exited on signal 9" for pid in server.killed]
-    unexpected = [line for line in suspect if not any(death in line for death in deaths)]
+    unexpected = [line for line in suspect if not any(each in line for each in expected)]
     assert not unexpected, text
     assert "Traceback" not in text, text
 

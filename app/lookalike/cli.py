@@ -14,6 +14,9 @@ from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
 from lookalike.settings import ROOT
+from lookalike.unit_apply import apply
+from lookalike.unit_control import DEFAULT_SOCKET, UnitError
+from lookalike.unit_status import status
 
 _LOCK_WAIT_S = 30.0
 """Longer than it takes a follower to publish a release."""
@@ -31,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.needs_root and options.root is None:
         parser.error(f"give --root ROOT or set {ROOT.name}")
     try:
-        options.run(options)
-    except (ReleaseError, RootError, ServerError) as error:
+        return options.run(options) or DONE
+    except (ReleaseError, RootError, ServerError, UnitError) as error:
         print(f"lookalike: {error}", file=sys.stderr)
         return FAILED
     except OSError as error:
@@ -40,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return FAILED
-    return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,11 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_root_commands(commands)
+    _add_unit_commands(commands)
     return parser
 
 
 def _command(
-    commands: "Commands", name: str, run: object, text: str, example: str, needs_root: bool = True
+    commands: "Commands",
+    name: str,
+    run: object,
+    text: str,
+    example: str,
+    needs_root: bool = True,
+    takes_root: bool = True,
 ) -> argparse.ArgumentParser:
     """Add the command `name`; without `needs_root` it does what it can where no root is given."""
     added = commands.add_parser(
@@ -64,14 +73,15 @@ def _command(
         epilog=f"example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root = os.environ.get(ROOT.name)
-    added.add_argument(
-        "--root",
-        type=Path,
-        default=Path(root) if root else None,
-        help=f"the release root (default: ${ROOT.name})",
-    )
-    added.set_defaults(run=run, needs_root=needs_root)
+    added.set_defaults(run=run, needs_root=needs_root and takes_root, root=None)
+    if takes_root:
+        root = os.environ.get(ROOT.name)
+        added.add_argument(
+            "--root",
+            type=Path,
+            default=Path(root) if root else None,
+            help=f"the release root (default: ${ROOT.name})",
+        )
     return added
 
 
@@ -130,6 +140,52 @@ def _add_root_commands(commands: "Commands") -> None:
         "List the releases, oldest first, and mark the current one.",
         "lookalike releases --root /var/lib/lookalike",
     )
+
+
+def _add_unit_commands(commands: "Commands") -> None:
+    text = "Configure NGINX Unit for the app, and see how the app is served there."
+    group = commands.add_parser("unit", help=text, description=text)
+    unit_commands = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    applying = _command(
+        unit_commands,
+        "apply",
+        apply,
+        "Put a configuration file into what Unit has, beside whatever else Unit serves: shows the "
+        "difference, asks, puts it in one request and waits until the app is ready. What leads to "
+        "the app alone is replaced, nothing else.",
+        "sudo lookalike unit apply deploy/unit/lookalike.json --root /var/lib/lookalike",
+    )
+    applying.add_argument(
+        "file", type=Path, metavar="FILE", help="JSON, with comments as Unit takes them"
+    )
+    applying.add_argument(
+        "--home",
+        type=Path,
+        default=Path(sys.prefix),
+        help="the Python environment that serves (default: this one, %(default)s)",
+    )
+    how = applying.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="only show the difference")
+    how.add_argument("--yes", action="store_true", help="do not ask")
+
+    showing = _command(
+        unit_commands,
+        "status",
+        status,
+        "Show what Unit and the app say of themselves; exit status 0 if the app is ready, 1 if not.",
+        "sudo lookalike unit status",
+        takes_root=False,
+    )
+    showing.add_argument("--json", action="store_true", help="as JSON, with all that both say")
+
+    for added in (applying, showing):
+        added.add_argument(
+            "--control",
+            default=str(DEFAULT_SOCKET),
+            metavar="SOCKET",
+            help="Unit's control socket (%(default)s)",
+        )
 
 
 def _serve(options: argparse.Namespace) -> None:

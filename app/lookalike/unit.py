@@ -1,32 +1,22 @@
-"""NGINX Unit: the shipped configuration made fit for one place, and a Unit of one's own to run it.
+"""An NGINX Unit of one's own, for the demo and the tests; production uses the machine's.
 
-The private Unit has its own folder for state, control socket and log, so it meets no Unit that the
-machine may be running. Made for the demo and the tests; production uses the machine's own.
+It has its own folder for state, control socket and log, so it meets no Unit that the machine may be
+running.
 """
 
 import grp
-import http.client
-import json
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from lookalike.settings import ROOT
+from lookalike.unit_control import Control, UnitError
 
-APPLICATION = "lookalike"
 _START_S = 10.0
 _STOP_S = 5.0
-
-
-class UnitError(Exception):
-    """Unit cannot be had or refuses; the text says why."""
 
 
 def find_unitd() -> str | None:
@@ -35,29 +25,15 @@ def find_unitd() -> str | None:
     return shutil.which("unitd", path=path)
 
 
-def configuration(shipped: Path, listen: str, home: Path, root: Path) -> dict[str, Any]:
-    """The configuration in the file `shipped` with its address and its paths replaced.
-
-    `listen` is host:port, `home` the Python environment, `root` the release root.
-    """
-    config: dict[str, Any] = json.loads(shipped.read_text())
-    ((_, listener),) = config["listeners"].items()
-    config["listeners"] = {listen: listener}
-    application = config["applications"][APPLICATION]
-    application["home"] = str(home)
-    application["environment"][ROOT.name] = str(root)
-    return config
-
-
 class PrivateUnit:
     """A ``unitd`` running as a child in `folder`, which must be short enough for a socket's name.
 
-    Attributes: `process`, `log` (its log file). Use as a context manager. Raises UnitError.
+    Attributes: `process`, `log` (its log file), `control`. Use as a context manager. Raises UnitError.
     """
 
     def __init__(self, unitd: str, folder: Path) -> None:
         self.log = folder / "unit.log"
-        self._control = folder / "control.sock"
+        self.control = Control(folder / "control.sock")
         for name in ("state", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -66,7 +42,7 @@ class PrivateUnit:
             unitd,
             "--no-daemon",
             "--control",
-            f"unix:{self._control}",
+            f"unix:{self.control.path}",
             "--log",
             self.log,
         ]
@@ -98,50 +74,10 @@ class PrivateUnit:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def configure(self, config: dict[str, Any]) -> None:
-        """Put the whole configuration; UnitError with Unit's own words if it is refused."""
-        answer = self.control("PUT", "/config", config)
-        if "success" not in answer:
-            reason = " ".join(str(answer.get(key, "")) for key in ("error", "detail")).strip()
-            raise UnitError(f"Unit refuses the configuration: {reason}; its log: {self.log}")
-
-    def check_python(self) -> None:
-        """Raise UnitError where Unit's Python is not this environment's, which cannot work."""
-        module = self.control("GET", "/status").get("modules", {}).get("python")
-        modules = module if isinstance(module, list) else [module] if module else []
-        ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-        theirs = [each["version"] for each in modules]
-        if not any(version.startswith(f"{ours}.") for version in theirs):
-            found = f"Python {', '.join(theirs)}" if theirs else "no Python module"
-            raise UnitError(f"Unit has {found}, this environment is Python {ours}")
-
-    def control(self, method: str, path: str, document: object = None) -> dict[str, Any]:
-        """Ask the control socket; its JSON answer."""
-        connection = _UnixConnection(self._control)
-        try:
-            body = None if document is None else json.dumps(document)
-            connection.request(method, path, body)
-            return dict(json.loads(connection.getresponse().read()))
-        except (OSError, http.client.HTTPException) as error:
-            raise UnitError(f"Unit's control socket {self._control}: {error}") from error
-        finally:
-            connection.close()
-
     def _wait_for_control(self) -> None:
         until = time.monotonic() + _START_S
         while time.monotonic() < until and self.process.poll() is None:
-            if self._control.exists():
+            if self.control.path.exists():
                 return
             time.sleep(0.02)
         raise UnitError(f"unitd does not start; its log: {self.log}")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))

@@ -19,7 +19,9 @@ from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 from lookalike.server import PHOTOS, ServerError, check_address, serve
 from lookalike.settings import BROWSE, IMAGE_URL
-from lookalike.unit import APPLICATION, PrivateUnit, UnitError, configuration, find_unitd
+from lookalike.unit import PrivateUnit, find_unitd
+from lookalike.unit_config import APPLICATION, configuration
+from lookalike.unit_control import UnitError
 
 _HOST = "127.0.0.1"
 _SHOWN = 6
@@ -168,9 +170,9 @@ def _serve_on_unit(
 ) -> None:
     config = configuration(
         options.unit_config,
-        listen=f"{_HOST}:{options.port}",
         home=Path(sys.prefix),
         root=root.path.resolve(),
+        listen=[f"{_HOST}:{options.port}"],
     )
     config["applications"][APPLICATION]["environment"] |= _SETTINGS
     # Where Unit finds the photos itself.
@@ -186,8 +188,8 @@ def _serve_on_unit(
         _sigterm_as_interrupt(),
         PrivateUnit(unitd, Path(folder)) as unit,
     ):
-        unit.check_python()
-        unit.configure(config)
+        unit.control.check_python(config["applications"][APPLICATION])
+        unit.control.configure(config)
         print("Serving on NGINX Unit.", flush=True)
         try:
             unit.process.wait()

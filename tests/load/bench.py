@@ -23,7 +23,7 @@ from load.made_release import product_id
 from load.serving import CEILING, Run, Served, Verdict, in_turn, print_rows, serving, wrk
 from load.vectors import vectors_beside_annoy
 from lookalike.root import ReleaseRoot
-from lookalike.unit import APPLICATION
+from lookalike.unit_config import APPLICATION
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.table import SPARES

@@ -18,7 +18,7 @@ from load.checking_client import Seen, check_answers
 from load.made_release import make_release
 from load.serving import Served, Verdict, serving
 from lookalike.root import ReleaseRoot
-from lookalike.unit import APPLICATION
+from lookalike.unit_config import APPLICATION
 from servers import nginx_before, wait_until
 
 N_ITEMS, N_DIMS, K = 31_667, 64, 100
@@ -112,7 +112,7 @@ def change(served: Served, root: ReleaseRoot, releases: dict[str, int], seconds:
                 os.kill(served.pids(APPLICATION)[-1], signal.SIGKILL)
                 done["killed"] += 1
         else:
-            served.unit.control("GET", f"/control/applications/{APPLICATION}/restart")
+            served.unit.control.ask("GET", f"/control/applications/{APPLICATION}/restart")
             done["restarted"] += 1
         time.sleep(PERIOD_S)
     return ", ".join(f"{what} {times}" for what, times in done.items())

@@ -33,7 +33,7 @@ from lookalike.journal import Journal
 from lookalike.manifest import FEATURES, category_folder
 from lookalike.root import ReleaseRoot
 from lookalike.settings import TOKEN
-from lookalike.unit import APPLICATION
+from lookalike.unit_config import APPLICATION
 from lookalike_build.catalogue import read_catalogue
 from lookalike_build.category_index import IndexSettings
 from lookalike_build.drawing import draw_catalogue

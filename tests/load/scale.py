@@ -18,7 +18,7 @@ from load.made_release import make_release
 from load.serving import CEILING, Served, Verdict, in_turn, print_rows, serving, total_bytes, wrk
 from lookalike.manifest import HOT_FILES
 from lookalike.root import ReleaseRoot
-from lookalike.unit import APPLICATION
+from lookalike.unit_config import APPLICATION
 from support import forget
 
 N_ITEMS, N_CATEGORIES, K, N_DIMS = 3_800_000, 120, 100, 16

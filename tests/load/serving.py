@@ -22,7 +22,8 @@ import numpy as np
 
 from lookalike.root import ReleaseRoot
 from lookalike.settings import ROOT
-from lookalike.unit import APPLICATION, PrivateUnit, configuration, find_unitd
+from lookalike.unit import PrivateUnit, find_unitd
+from lookalike.unit_config import APPLICATION, configuration
 from servers import SHIPPED, free_port, in_session
 
 HERE = Path(__file__).parent
@@ -74,7 +75,7 @@ def serving(
             "this needs NGINX Unit (unitd), and wrk and nginx (sudo apt install wrk nginx-light)"
         )
     ceiling, app = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    config = configuration(SHIPPED, app, Path(sys.prefix), root.path.resolve())
+    config = configuration(SHIPPED, Path(sys.prefix), root.path.resolve(), [app])
     config["applications"][APPLICATION]["environment"].update(settings or {})
     constant = {**config["applications"][APPLICATION], "module": "constant", "path": str(HERE)}
     config["applications"][CEILING] = constant
@@ -89,8 +90,8 @@ def serving(
         addresses[name] = f"127.0.0.1:{free_port()}"
         config["listeners"][addresses[name]] = {"pass": f"applications/{name}"}
     with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as unit:
-        unit.check_python()
-        unit.configure(config)
+        unit.control.check_python(config["applications"][APPLICATION])
+        unit.control.configure(config)
         yield Served(app, ceiling, addresses, unit)
 
 
