@@ -153,7 +153,7 @@ def _add_unit_commands(commands: "Commands") -> None:
         apply,
         "Put a configuration file into what Unit has, beside whatever else Unit serves: shows the "
         "difference, asks, puts it in one request and waits until the app is ready. What leads to "
-        "the app alone is replaced, nothing else.",
+        "the app alone, or is named for it, is replaced, and nothing else.",
         "sudo lookalike unit apply deploy/unit/lookalike.json --root /var/lib/lookalike",
     )
     applying.add_argument(

@@ -20,6 +20,7 @@ PARTS = ("settings", "listeners", "routes", "applications", "access_log")
 
 Config = dict[str, Any]
 
+_LEAD = f"applications/{APPLICATION}"
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
@@ -51,23 +52,23 @@ def routes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_routes(config: Mapping[str, Any]) -> set[str]:
-    """Which of `routes` lead to the app and nowhere else."""
+    """Which of `routes` are the app's: they lead to it and nowhere else, or are named for it too."""
     ends = {place: set(_ends(steps)) for place, steps in routes(config).items()}
-    return {place for place, ends_there in ends.items() if ends_there == {_application()}}
+    return {
+        place
+        for place, found in ends.items()
+        if _LEAD in found and (len(found) == 1 or place.startswith(f"routes/{APPLICATION}"))
+    }
 
 
 def own_listeners(config: Mapping[str, Any]) -> list[str]:
-    """The addresses of the listeners that lead to the app and nowhere else."""
-    own = own_routes(config) | {_application()}
+    """The addresses of the app's listeners: they lead to it, directly or through `own_routes`."""
+    own = own_routes(config) | {_LEAD}
     return [
         address
         for address, listener in config.get("listeners", {}).items()
         if isinstance(listener, Mapping) and unquote(str(listener.get("pass"))) in own
     ]
-
-
-def _application() -> str:
-    return f"applications/{APPLICATION}"
 
 
 def _ends(steps: object) -> Iterator[str]:
@@ -106,7 +107,10 @@ def _read(file: Path) -> Config:
     if not isinstance(config.get("listeners"), dict):
         raise UnitError(f'{file}: "listeners" must be an object')
     if not own_listeners(config):
-        raise UnitError(f'{file}: none of "listeners" leads to {_application()} alone')
+        raise UnitError(
+            f'{file}: none of "listeners" leads to {_LEAD}, directly or through routes that lead '
+            f'there alone or have a name that begins with "{APPLICATION}"'
+        )
     return config
 
 

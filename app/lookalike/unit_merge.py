@@ -1,6 +1,7 @@
 """What Unit's configuration becomes when the app's is put into it, beside what else Unit serves.
 
-What leads to the app and nowhere else is the app's, and is replaced. All else is the host's and stays.
+What leads to the app and nowhere else is the app's, and so are routes named for it that lead there and
+elsewhere, as to a folder of photos: they are replaced. All else is the host's and stays.
 `settings` and `access_log` are Unit's as a whole: they are set where the app has Unit for itself.
 """
 

@@ -16,9 +16,7 @@ def status(options: argparse.Namespace) -> int:
     unit = control.status()
     addresses = own_listeners(control.configuration())
     ready = ask(addresses, "/readyz")
-    problem = (
-        problem_of(ready) if addresses else f"no listener of Unit leads to {APPLICATION} alone"
-    )
+    problem = problem_of(ready) if addresses else f"no listener of Unit is for {APPLICATION}"
     answer = ask(addresses, "/release")
     release = answer[1] if answer and answer[0] == 200 else None
     if options.json:

@@ -87,8 +87,11 @@ def test_comments_are_blanks_and_what_looks_like_one_in_a_string_is_not(tmp_path
         ({"applications": {"lookalike": []}}, "must be objects"),
         ({"applications": {"lookalike": {"environment": []}}}, "must be objects"),
         ({"listeners": []}, '"listeners" must be an object'),
-        ({"listeners": {"*:1": {"pass": "routes/x"}}}, "leads to applications/lookalike alone"),
-        ({"listeners": {"*:1": 1}}, "leads to applications/lookalike alone"),
+        (
+            {"listeners": {"*:1": {"pass": "routes/x"}}},
+            "leads to applications/lookalike, directly or",
+        ),
+        ({"listeners": {"*:1": 1}}, "leads to applications/lookalike, directly or"),
     ],
 )
 def test_a_file_that_is_not_of_the_app_is_refused(
@@ -176,6 +179,24 @@ def test_what_led_to_the_app_alone_is_replaced_and_a_route_that_leads_elsewhere_
     assert config["listeners"] == {"*:3": {"pass": "routes/both"}, **small()["listeners"]}
     assert list(config["routes"]) == ["both", "none"]
     assert config["applications"] == small()["applications"]
+
+
+def test_routes_named_for_the_app_may_lead_to_photos_too(tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = [
+        {"match": {"uri": "/photos/*"}, "action": {"share": "/srv$uri"}},
+        {"action": {"pass": "applications/lookalike"}},
+    ]
+    listeners = {"*:1": {"pass": "routes/lookalike"}}
+    wanted = configuration(
+        given(tmp_path, routes={"lookalike": steps}, listeners=listeners), HOME, Path("/r")
+    )
+    config, _ = merged(WIKI, wanted)
+    assert merged(config, wanted)[0] == config
+    assert merged(config, small())[0] == merged(WIKI, small())[0]
+    with pytest.raises(UnitError, match="leads to applications/lookalike, directly or"):
+        configuration(
+            given(tmp_path, routes=steps, listeners={"*:1": {"pass": "routes"}}), HOME, HOME
+        )
 
 
 def test_an_array_of_routes_that_lead_to_the_app_alone_is_replaced() -> None:

@@ -390,7 +390,7 @@ def test_status_shows_unit_and_the_app_on_one_screen(
         host = _host(unit, root, tmp_path)
         assert host.run("status") == 1
         assert capsys.readouterr().out.splitlines()[-1] == (
-            "ready        no: no listener of Unit leads to lookalike alone"
+            "ready        no: no listener of Unit is for lookalike"
         )
         assert host.apply() == 0
         capsys.readouterr()
