@@ -46,7 +46,7 @@ def _rows(
         ("connections", _counts(unit.get("connections"))),
         ("listeners", ", ".join(addresses) or "none"),
         ("processes", _counts(application.get("processes"))),
-        ("requests", f"{_counts(application.get('requests'))}, {_counts(unit.get('requests'))}"),
+        ("requests", _counts({**application.get("requests", {}), **unit.get("requests", {})})),
     ]
     if release:
         slim = ", slim" if release["slim"] else ""

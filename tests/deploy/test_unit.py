@@ -389,9 +389,12 @@ def test_status_shows_unit_and_the_app_on_one_screen(
     with private_unit() as unit:
         host = _host(unit, root, tmp_path)
         assert host.run("status") == 1
-        assert capsys.readouterr().out.splitlines()[-1] == (
-            "ready        no: no listener of Unit is for lookalike"
-        )
+        assert capsys.readouterr().out.splitlines()[2:] == [
+            "listeners    none",
+            "processes    -",
+            "requests     total 0",
+            "ready        no: no listener of Unit is for lookalike",
+        ]
         assert host.apply() == 0
         capsys.readouterr()
         assert host.run("status") == 0
