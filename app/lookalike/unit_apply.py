@@ -50,7 +50,10 @@ def apply(options: argparse.Namespace) -> int:
 def _is_wanted() -> bool:
     if not sys.stdin.isatty():
         raise UnitError("nothing is changed: there is no terminal to ask on; add --yes")
-    return input("Give this to Unit? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Give this to Unit? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _put(control: Control, present: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -57,17 +57,16 @@ class Control:
         """Connections, requests, the processes of each application, and the language modules."""
         return self.ask("GET", "/status")
 
-    def python_versions(self) -> list[str]:
-        """The versions of Python that Unit has a module for, the newest first."""
-        return python_versions(self.status())
-
     def check_python(self, application: Mapping[str, Any]) -> None:
         """Raise UnitError where Unit would run an application with another Python than its `home` has.
 
         Both must be of one minor version (github.com/nginx/unit issue 516).
         """
-        name, _, prefix = str(application["type"]).partition(" ")
-        versions = self.python_versions() if name == "python" else []
+        type_ = re.fullmatch(r"python ?([0-9.]*)", str(application.get("type")))
+        if type_ is None:
+            raise UnitError('the "type" of the application must be "python" and a version')
+        prefix = type_[1]
+        versions = python_versions(self.status())
         fit = [each for each in versions if f"{each}.".startswith(f"{prefix}." if prefix else "")]
         ours = _minor_of(Path(application["home"]))
         if fit and _minor(fit[0]) == ours:

@@ -107,6 +107,8 @@ def test_a_unit_that_does_not_answer_is_not_waited_for_for_good(
             f'type "python 3" is Python 3.99.1 to Unit; write "type": "python {OURS}"',
         ),
         ({"version": f"{OURS}.2"}, "python 2", 'type "python 2" is Python none to Unit; write'),
+        ([{"version": "3.99.1"}, {"version": f"{OURS}.2"}], f"python{OURS}", None),
+        ({"version": f"{OURS}.2"}, "php", 'must be "python" and a version'),
         ({"version": "3.1.1"}, "python 3", "Unit has Python 3.1.1, and the environment"),
         ([], "python 3", "Unit has no Python module"),
     ],
