@@ -141,6 +141,21 @@ def _add_root_commands(commands: "Commands") -> None:
         "lookalike releases --root /var/lib/lookalike",
     )
 
+    added = _command(
+        commands,
+        "prune",
+        _prune,
+        "Remove old releases, the current one never.",
+        "lookalike prune --root /var/lib/lookalike --keep 3",
+    )
+    added.add_argument(
+        "--keep",
+        type=whole_number(1),
+        default=5,
+        metavar="N",
+        help="releases to keep, and as many of those that `follow` made (%(default)s)",
+    )
+
 
 def _add_unit_commands(commands: "Commands") -> None:
     text = "Configure NGINX Unit for the app, and see how the app is served there."
@@ -232,6 +247,14 @@ def _releases(options: argparse.Namespace) -> None:
             print(f"{mark} {name}  {_summary(manifest)}{slim}")
         except ReleaseError as error:
             print(f"{mark} {name}  {error}")
+
+
+def _prune(options: argparse.Namespace) -> None:
+    root = ReleaseRoot(options.root)
+    with root.lock(_LOCK_WAIT_S):
+        removed = root.prune(options.keep)
+    for name in removed:
+        print(f"removed {name}")
 
 
 def _summary(manifest: Manifest) -> str:

@@ -6,6 +6,7 @@
     ROOT/releases/.before/       the release that was current when that began, as links
     ROOT/releases/.updating/     the one that a follower is making, if any
     ROOT/releases/.rebasing/     categories whose index it makes anew
+    ROOT/releases/.pushed-*/     one that deploy/push is copying here, if any
     ROOT/.lock                   held by whoever adds or removes a release or changes `current`
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower

@@ -35,6 +35,21 @@ def test_rollback_goes_back_and_says_when_it_cannot(
     assert "no release older than the current one" in capsys.readouterr().err
 
 
+def test_prune_removes_old_releases_but_never_the_current_one(
+    two: ReleaseRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = two.names()
+    assert main(["prune", "--root", str(two.path)]) == 0
+    assert two.names() == [old, new]
+    two.make_current(old)
+    assert main(["prune", "--keep", "1", "--root", str(two.path)]) == 0
+    assert two.names() == [old, new]
+    two.make_current(new)
+    assert main(["prune", "--keep", "1", "--root", str(two.path)]) == 0
+    assert two.names() == [new]
+    assert capsys.readouterr().out == f"removed {old}\n"
+
+
 def test_switch_checks_every_byte_first(
     two: ReleaseRoot, capsys: pytest.CaptureFixture[str]
 ) -> None:
