@@ -7,6 +7,7 @@
     ROOT/releases/.updating/     the one that a follower is making, if any
     ROOT/releases/.rebasing/     categories whose index it makes anew
     ROOT/releases/.pushed-*/     one that deploy/push is copying here, if any
+    ROOT/releases/.replaced-*/   a slim one, until the full copy in its place is checked
     ROOT/.lock                   held by whoever adds or removes a release or changes `current`
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower
