@@ -1,7 +1,14 @@
-"""Command-line arguments: numbers that say what they may be when they are not."""
+"""Command-line arguments that say what they may be when they are not."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+
+
+def url(text: str) -> str:
+    """An argparse type: where something is served over HTTP."""
+    if text.startswith(("http://", "https://")):
+        return text
+    raise ArgumentTypeError(f'must begin with http://, not "{text:.40}"')
 
 
 def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:

@@ -4,11 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike import __version__
 from lookalike.arguments import port, whole_number
+from lookalike.host_cli import DONE, FAILED, add_host_commands
 from lookalike.manifest import Manifest, ReleaseError
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError
@@ -20,7 +22,6 @@ from lookalike.unit_status import status
 
 _LOCK_WAIT_S = 30.0
 """Longer than it takes a follower to publish a release."""
-DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 
 if TYPE_CHECKING:
     # What add_subparsers gives; argparse has no public name for it.
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_root_commands(commands)
     _add_unit_commands(commands)
+    add_host_commands(partial(_command, commands))
     return parser
 
 

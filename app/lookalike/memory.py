@@ -38,9 +38,13 @@ def lock(array: npt.NDArray[Any]) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def locked_bytes() -> int:
-    """How much memory this process has locked."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def locked_bytes(process: int | str = "self") -> int:
+    """How much memory this process, or the one with that id, has locked; 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    for line in status.splitlines():
         if line.startswith("VmLck:"):
             return 1024 * int(line.split()[1])
     return 0

@@ -88,7 +88,7 @@ _NNS_LATENCY = _NNS + _LATENCY
 _NNS_SUM = _NNS + _LATENCY_SUM
 _COLUMNS = 4 + (_LATENCY_SUM + 1) * len(ROUTES)
 _ROW_BYTES = 8 * _COLUMNS
-_FILE_BYTES = _ROW_BYTES * (MAX_PROCESSES + 1)
+FILE_BYTES = _ROW_BYTES * (MAX_PROCESSES + 1)
 _BUCKETS_NS = [round(bound * 1e9) for bound in BUCKETS_S]
 
 
@@ -108,7 +108,7 @@ class Metrics:
             except OSError as error:
                 logger.warning("metrics are of this process alone: %s: %s", path, error)
                 self._path = None
-        self._table = memoryview(mmap.mmap(-1, _FILE_BYTES)).cast("Q")
+        self._table = memoryview(mmap.mmap(-1, FILE_BYTES)).cast("Q")
         self._row = self._take_row()
 
     def answered_nns(self, nanoseconds: int) -> None:
@@ -154,10 +154,10 @@ class Metrics:
                 status = os.fstat(descriptor)
                 if status.st_uid != os.getuid():
                     raise OSError("it belongs to another user")
-                if status.st_size != _FILE_BYTES:
+                if status.st_size != FILE_BYTES:
                     os.ftruncate(descriptor, 0)
-                    os.ftruncate(descriptor, _FILE_BYTES)
-                self._table = memoryview(mmap.mmap(descriptor, _FILE_BYTES)).cast("Q")
+                    os.ftruncate(descriptor, FILE_BYTES)
+                self._table = memoryview(mmap.mmap(descriptor, FILE_BYTES)).cast("Q")
                 self._row = self._take_row()
         finally:
             os.close(descriptor)

@@ -131,10 +131,9 @@ class ReleaseRoot:
         """A name for a new release that sorts after all others: UTC time, then content."""
         now = datetime.now(UTC)
         for name in self.names():
-            with suppress(ValueError):
-                stamp = datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
-                # A clock set back must not make a new release older than those before it.
-                now = max(now, stamp + timedelta(milliseconds=1))
+            stamp = stamp_of(name)
+            # A clock set back must not make a new release older than those before it.
+            now = max(now, stamp + timedelta(milliseconds=1)) if stamp else now
         return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{content_digest[:_DIGEST]}"
 
     def create(self) -> None:
@@ -239,6 +238,13 @@ class ReleaseRoot:
             shutil.rmtree(doomed)
         (self.path / _NEXT).unlink(missing_ok=True)  # of a writer killed before it could rename it
         return removed
+
+
+def stamp_of(name: str) -> datetime | None:
+    """When the release `name` was made, by its name; None where that does not say."""
+    with suppress(ValueError):
+        return datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
+    return None
 
 
 def _try_lock(descriptor: int) -> bool:

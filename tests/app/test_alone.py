@@ -54,6 +54,6 @@ def _link_distribution(package: Path, folder: Path) -> None:
 
 
 def test_the_app_imports_nothing_of_the_builder() -> None:
-    for path in Path(str(lookalike.__file__)).parent.glob("*.py"):
+    for path in Path(str(lookalike.__file__)).parent.rglob("*.py"):
         assert "lookalike_build" not in path.read_text().replace("`lookalike-build", ""), path.name
     assert os.sep in str(lookalike.__file__)
