@@ -2,6 +2,7 @@
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import suppress
 
 
 def url(text: str) -> str:
@@ -9,6 +10,14 @@ def url(text: str) -> str:
     if text.startswith(("http://", "https://")):
         return text
     raise ArgumentTypeError(f'must begin with http://, not "{text:.40}"')
+
+
+def share(text: str) -> float:
+    """An argparse type: a percentage, as a share from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 100:
+            return float(text) / 100
+    raise ArgumentTypeError(f'must be a number from 0 to 100, not "{text:.40}"')
 
 
 def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:

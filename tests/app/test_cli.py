@@ -121,7 +121,9 @@ def test_a_wrong_call_is_status_2(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "switch", "rollback", "releases", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["serve", "check", "switch", "rollback", "releases", "doctor", "plan"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
