@@ -1,5 +1,6 @@
 """Real servers of a release root, started as a user would, for the tests that speak HTTP."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from lookalike.unit_control import UnitError
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "unit-config.json"
+NGINX = REPOSITORY / "deploy/nginx"
 READY_S = 30.0
 STOP_S = 10.0
 
@@ -96,9 +99,9 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
 
 
 @contextmanager
-def unit(root: ReleaseRoot, **settings: str) -> Iterator[Server]:
-    """NGINX Unit with the shipped configuration, its address and paths replaced, `settings` added."""
-    server = Server(("127.0.0.1", free_port()), Path())
+def unit(root: ReleaseRoot, address: Address | None = None, **settings: str) -> Iterator[Server]:
+    """NGINX Unit with the shipped configuration, its paths and address replaced, `settings` added."""
+    server = Server(address or ("127.0.0.1", free_port()), Path())
     listen = ["{}:{}".format(*server.address)]
     config = configuration(SHIPPED, Path(sys.prefix), root.path, listen)
     config["applications"][APPLICATION]["environment"].update(settings)
@@ -135,34 +138,105 @@ def private_unit(killed: Sequence[int] = (), alerts: Sequence[str] = ()) -> Iter
         _check_unit_log(private.log.read_text(), served, [*deaths, *alerts])
 
 
+@dataclass
+class Front(Server):
+    """nginx before the app: `log` is its access log, `pages` where a shop's pages are."""
+
+    pages: Address = ("", 0)
+    session: int = 0
+
+    def logged(self, part: str, times: int) -> list[dict[str, Any]]:
+        """The access log's lines of requests with `part` in them, once there are so many."""
+        wait_until(lambda: self.log.read_text().count(part) >= times)
+        lines = map(json.loads, self.log.read_text().splitlines())
+        return [line for line in lines if part in line["request"]]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """nginx does nothing meanwhile, and then everything that has come at once."""
+        for pid in in_session(self.session):
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in in_session(self.session):
+                os.kill(pid, signal.SIGCONT)
+
+
 @contextmanager
-def nginx_before(address: str) -> Iterator[str]:
-    """nginx with the shipped configuration before the app at `address`; its own address."""
+def nginx_before(*apps: Address, pages: Path | None = None) -> Iterator[Front]:
+    """nginx with the shipped files before the app at one address, or sharded over several.
+
+    The files in the folder `pages` are a shop's pages, with SSI.
+    """
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed: sudo apt install nginx-light")
-    front = f"127.0.0.1:{free_port()}"
-    shipped = (REPOSITORY / "deploy/nginx/lookalike.conf").read_text()
-    site = shipped.replace("127.0.0.1:8080", address).replace("127.0.0.1:8090", front)
-    with tempfile.TemporaryDirectory() as folder:
-        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-        Path(folder, "nginx.conf").write_text(
-            f"daemon off; pid {folder}/pid; worker_processes 1;\n"
-            f"{'user root;' if os.getuid() == 0 else ''}\n"  # the folder is ours alone
-            "events { worker_connections 1024; }\n"
-            f"http {{ access_log off; keepalive_requests 1000000000;\n{places}{site}}}\n"
-        )
-        log = Path(folder, "error.log")
-        command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf", "-e", str(log)]
-        process = subprocess.Popen(command)
-        host, _, port = front.partition(":")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        listen = ("127.0.0.1", free_port())
+        front = Front(listen, folder / "access.log", pages=("127.0.0.1", free_port()))
+        configure_nginx(folder, front, apps, pages)
+        log = folder / "error.log"
+        command = ["nginx", "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
+        process = subprocess.Popen(command, start_new_session=True)
+        front.session = process.pid
         try:
-            wait_until(lambda: _listens((host, int(port))) or process.poll() is not None)
+            wait_until(lambda: _listens(listen) or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield front
+            # What a worker did not survive, its master says so.
+            assert "[alert]" not in log.read_text(), log.read_text()
+        except BaseException:
+            print(log.read_text())
+            raise
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait()
+
+
+def configure_nginx(
+    folder: Path, front: Front, apps: Sequence[Address], pages: Path | None = None
+) -> None:
+    """The shipped files in `folder`, with the tests' addresses and paths, and an nginx.conf there.
+
+    The first app's address is that of its private listener too.
+    """
+    files = {path.name: path.read_text() for path in NGINX.iterdir()}
+    replaced = {
+        "/var/cache/lookalike": str(folder / "cache"),
+        "/var/log/nginx/lookalike.log": str(front.log),
+        "127.0.0.1:8090": host_port(front.address),
+        "127.0.0.1:8080": host_port(apps[0]),
+        "127.0.0.1:8081": host_port(apps[0]),
+    }
+    if len(apps) > 1:
+        files["upstream.conf"] = files["shards.conf"]
+        hosts = re.findall(r"server (\S+:8080) ", files["shards.conf"])
+        replaced |= dict(zip(hosts, map(host_port, apps), strict=False))
+        for host in hosts[len(apps) :]:
+            replaced[f"server {host}"] = f"# {host}"
+        replaced[hosts[0].replace("8080", "8081")] = host_port(apps[0])
+    (folder / "lookalike").mkdir()
+    for name, text in files.items():
+        for shipped, ours in replaced.items():
+            text = text.replace(shipped, ours)
+        (folder / "lookalike" / name).write_text(text)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; worker_processes 1;\n"
+        f"{'user root;' if os.getuid() == 0 else ''}\n"  # the folder is ours alone
+        "events { worker_connections 1024; }\n"
+        f"http {{ access_log off; keepalive_requests 1000000000;\n{places}"
+        "include lookalike/lookalike.conf;\n"
+        f"server {{ listen {host_port(front.pages)}; include lookalike/related.conf;\n"
+        f"root {pages or folder / 'none'}; ssi on; default_type text/html; }}\n}}\n"
+    )
+
+
+def host_port(address: Address) -> str:
+    """An address as configurations have it."""
+    return "{}:{}".format(*address)
 
 
 def _listens(address: Address) -> bool:

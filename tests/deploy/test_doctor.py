@@ -23,7 +23,7 @@ from lookalike.settings import ROOT
 from lookalike.unit import PrivateUnit, find_unitd
 from lookalike.unit_config import APPLICATION, configuration
 from lookalike.unit_control import UnitError
-from servers import REPOSITORY, SHIPPED, free_port, wait_until
+from servers import REPOSITORY, SHIPPED, Front, configure_nginx, free_port, wait_until
 from support import forget, make_slim
 
 pytestmark = [pytest.mark.nginx, pytest.mark.unit]
@@ -80,15 +80,11 @@ def place(root: ReleaseRoot) -> Iterator[Place]:
             private.control.check_python(config["applications"][APPLICATION])
         except UnitError as error:
             pytest.skip(str(error))
-        shipped = (REPOSITORY / "deploy/nginx/lookalike.conf").read_text()
-        site = shipped.replace("127.0.0.1:8080", listen).replace(
-            "127.0.0.1:8090", f"127.0.0.1:{free_port()}"
-        )
-        nginx = Path(name, "nginx.conf")
-        nginx.write_text(
-            f"pid {name}/pid; error_log {name}/error.log; events {{}}\n"
-            f"http {{ access_log off; client_body_temp_path {name}/body;\n{site}}}\n"
-        )
+        folder = Path(name, "nginx")
+        folder.mkdir()
+        front = Front(("127.0.0.1", free_port()), folder / "log", pages=("127.0.0.1", free_port()))
+        configure_nginx(folder, front, [("127.0.0.1", int(listen.rpartition(":")[2]))])
+        nginx = folder / "nginx.conf"
         found = Place(root, private, private.control.path, config, nginx)
         found.configure()
         wait_until(lambda: len(found.host().processes) == 2)
@@ -241,7 +237,8 @@ def test_nginx_that_keeps_connections_longer_than_unit(
     place: Place, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
     config = dict(place.config)
-    text = place.nginx.read_text()
+    upstreams = place.nginx.parent / "lookalike/upstream.conf"
+    text = upstreams.read_text()
     kept, unit_s = {
         "no timeout at all": ("60 s", "45 s"),
         "a longer one": ("5 min", "3 min"),
@@ -252,7 +249,7 @@ def test_nginx_that_keeps_connections_longer_than_unit(
     own = {"no timeout at all": "", "a longer one": "keepalive_timeout 5m;"}.get(how)
     if own is not None:
         assert "keepalive_timeout 20s;" in text
-        place.nginx.write_text(text.replace("keepalive_timeout 20s;", own))
+        upstreams.write_text(text.replace("keepalive_timeout 20s;", own))
     place.unit.control.configure(config)
     assert problems(place.examine(capsys)[1]) == {
         "nginx": f"nginx's upstream lookalike keeps idle connections {kept}, Unit closes them "

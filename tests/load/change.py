@@ -18,6 +18,7 @@ from load.checking_client import Seen, check_answers
 from load.made_release import make_release
 from load.serving import Served, Verdict, serving
 from lookalike.root import ReleaseRoot
+from lookalike.settings import MAX_AGE_S
 from lookalike.unit_config import APPLICATION
 from servers import nginx_before, wait_until
 
@@ -36,7 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     root = ReleaseRoot(options.folder / "change")
     releases = changing_releases(root)
-    with serving(root) as served, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    # Nothing is to be kept, so that nginx asks Unit each time.
+    settings = {MAX_AGE_S.name: "0"}
+    with serving(root, settings) as served, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         wait_until_ready(served)
         verdicts = change_under_load(served, root, releases, options.seconds, pool)
         print("", *verdicts, sep="\n")
@@ -63,12 +66,12 @@ def change_under_load(
     head = ("answers", "p50 ms", "p99 ms", "max ms", "failed", "wrong", "changes")
     print(f"{'':34}{''.join(f'{name:>9}' for name in head)}", flush=True)
     verdicts = []
-    with nginx_before(served.app) as front:
-        for way, address in (("straight to Unit", served.app), ("through nginx", front)):
-            host, _, port = address.partition(":")
+    host, _, port = served.app.partition(":")
+    app = (host, int(port))
+    with nginx_before(app) as front:
+        for way, where in (("straight to Unit", app), ("through nginx", front.address)):
             rows = {}
             for phase in ("steady", "changing", "steady again"):
-                where = (host, int(port))
                 client = pool.submit(check_answers, where, N_ITEMS, releases, seconds, CONNECTIONS)
                 changes = change(served, root, releases, seconds) if phase == "changing" else ""
                 rows[phase] = client.result()
