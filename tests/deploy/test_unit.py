@@ -151,10 +151,10 @@ def test_the_private_listener_takes_changes_from_who_has_the_token(host: Host) -
     number = json.loads(body)["change"]
     status, body = ask(host.private, f"/changes/{number}", headers=trusted)
     assert (status, json.loads(body)["state"]) == (200, "pending")
-    routes = [("PUT", "-", "401"), ("PUT", "/products", "202"), ("GET", "/changes", "200")]
-    wait_until(lambda: len(lines(host)) > len(routes))
-    logged = lines(host)[-len(routes) :]
-    assert [(line["method"], line["route"], line["status"]) for line in logged] == routes
+    expected = [("PUT", "401"), ("PUT", "202"), ("GET", "200")]
+    wait_until(lambda: len(lines(host)) > len(expected))
+    logged = lines(host)[-len(expected) :]
+    assert [(line["method"], line["status"]) for line in logged] == expected
     assert TOKEN not in host.access_log.read_text()
     assert TOKEN not in host.unit.log.read_text()
 
@@ -169,8 +169,9 @@ def test_a_photo_of_the_largest_size_reaches_the_app_and_a_larger_one_does_not(h
 
 def test_no_request_breaks_or_fakes_a_line_of_the_access_log(host: Host) -> None:
     assert host.apply() == 0
+    wait_until(lambda: bool(lines(host)))  # that of `apply`
     before = len(lines(host))
-    fake = '","status":"200","route":"injected'
+    fake = '","status":"200","seconds":"injected'
     encoded = fake.replace('"', "%22")
     ends = "Host: x\r\nConnection: close\r\n"
     hostile = [
@@ -181,7 +182,7 @@ def test_no_request_breaks_or_fakes_a_line_of_the_access_log(host: Host) -> None
         f"GET /changes/{encoded}%0a HTTP/1.1\r\n{ends}Authorization: Bearer {TOKEN}\r\n\r\n",
         f"GET /changes/1%0a HTTP/1.1\r\n{ends}Authorization: Bearer {TOKEN}\r\n\r\n",
         f"GET /nns%0a HTTP/1.1\r\n{ends}\r\n",
-        f'GET {TARGET} HTTP/1.1\r\n{ends}User-Agent: a"\\\r\nReferer: "\r\nX-Route: "{fake}\r\n\r\n',
+        f'GET {TARGET} HTTP/1.1\r\n{ends}User-Agent: a"\\\r\nReferer: "{fake}\r\n\r\n',
         f"GET {TARGET} HTTP/1.1\r\nHost: a{fake}\r\nConnection: close\r\n\r\n",
         # Those that Unit answers before it looks at routes.
         f"POST /{encoded}%0a HTTP/1.1\r\n{ends}Content-Length: 99999999\r\n\r\n",
@@ -201,11 +202,8 @@ def test_no_request_breaks_or_fakes_a_line_of_the_access_log(host: Host) -> None
     said = lines(host)
     assert len(said) == before + 2 * len(hostile)
     for line in said:
-        assert list(line) == [
-            *("time", "remote_addr", "method", "route", "status", "bytes", "seconds")
-        ]
+        assert list(line) == ["time", "remote_addr", "method", "status", "bytes", "seconds"]
         assert re.fullmatch(r"[A-Z-]+", line["method"])
-        assert line["route"] in {"-", "/products", "/changes", *PUBLIC, "/release", "/metrics"}
         assert int(line["status"]) >= 200
         assert int(line["bytes"]) >= 0
         assert 0 <= float(line["seconds"]) < 60
