@@ -80,7 +80,7 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
                 start_new_session=True,
             )
         try:
-            wait_until(lambda: _is_ready(server))
+            wait_until(lambda: _is_ready(server, root))
             yield server
             assert process.poll() is None, server.log.read_text()
         except BaseException:
@@ -112,7 +112,7 @@ def unit(root: ReleaseRoot, address: Address | None = None, **settings: str) -> 
         except UnitError as error:
             pytest.skip(str(error))
         private.control.configure(config)
-        wait_until(lambda: _is_ready(server))
+        wait_until(lambda: _is_ready(server, root))
         yield server
 
 
@@ -276,9 +276,10 @@ def wait_until(held: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _is_ready(server: Server) -> bool:
+def _is_ready(server: Server, root: ReleaseRoot) -> bool:
+    """Whether it serves the root, or says that there is nothing to serve."""
     try:
-        return server.get("/readyz")[0] == 200
+        return server.get("/readyz")[0] == (200 if root.current() else 503)
     except (OSError, HTTPException):
         return False
 

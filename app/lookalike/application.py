@@ -35,7 +35,7 @@ from lookalike.errors import (
 )
 from lookalike.manifest import Id
 from lookalike.metrics import route_of
-from lookalike.query import Query, parse_query
+from lookalike.query import DEFAULT_LIMIT, Query, parse_query
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
 from lookalike.usual import usual_body
@@ -47,11 +47,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
-OPENAPI: Answer = (
-    OK,
-    [("Cache-Control", "no-cache"), JSON],
-    files("lookalike").joinpath("openapi.json").read_bytes(),
-)
 
 
 class Application:
@@ -80,13 +75,14 @@ class Application:
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         self._cache_control = ("Cache-Control", caching)
         self._known_headers: tuple[str, Headers] = ("", [])
+        described = _openapi(max_limit, max_product_ids)
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
             "/healthz": reading(lambda _: HEALTHY),
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
             "/metrics": reading(self._metrics_text),
-            "/openapi.json": reading(lambda _: OPENAPI),
+            "/openapi.json": reading(lambda _: described),
             **(browse.routes() if browse else {}),
         }
 
@@ -211,6 +207,15 @@ class Application:
         journal = self._changes.status() if self._changes else None
         text = self._metrics.text(self._source.release, journal)
         return (OK, [NO_STORE, TEXT], text.encode())
+
+
+def _openapi(max_limit: int, max_product_ids: int) -> Answer:
+    """The description of all this, with the bounds that are settings as they are here."""
+    described = orjson.loads(files("lookalike").joinpath("openapi.json").read_bytes())
+    schemas = described["components"]["schemas"]
+    schemas["Limit"] |= {"maximum": max_limit, "default": min(DEFAULT_LIMIT, max_limit)}
+    schemas["Wanted"]["maxItems"] = max_product_ids
+    return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))
 
 
 def _error(error: HttpError, headers: Headers) -> Answer:

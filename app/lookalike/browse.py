@@ -29,7 +29,7 @@ from lookalike.manifest import (
     ReleaseError,
     category_folder,
 )
-from lookalike.query import split_query, typed_id, typed_limit
+from lookalike.query import split_query, typed_count, typed_id
 from lookalike.release import Release
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
@@ -86,13 +86,15 @@ class Browse:
         state = State(
             values.get("release"),
             values.get("compare"),
-            typed_limit(values.get("limit"), DEFAULT_LIMIT, MAX_LIMIT),
+            typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, MAX_LIMIT),
             self._image_url,
         )
         names = [state.release or release.manifest.release]
         names += [state.compare] if state.compare else []
         manifests = [self._manifest(name, release) for name in names]
         _check_comparable(manifests)
+        if "page" in values and set(values) & {"category_id", "product_id"} != {"category_id"}:
+            raise BadRequest("page goes with category_id and no product_id: it is of its products")
         if "category_id" not in values:
             if "product_id" in values:
                 raise BadRequest("category_id is missing")
@@ -116,20 +118,18 @@ class Browse:
             raise NotFound(str(error)) from error
 
     def _products(
-        self, category: Category | None, category_id: Id, state: State, number: str | None
+        self, category: Category | None, category_id: Id, state: State, text: str | None
     ) -> str:
         if category is None:
             raise NotFound(f"no category {category_id}")
         n_items = category.entry.n_items
         n_pages = -(-n_items // page.PER_PAGE)
-        fit = number is None or (number.isascii() and number.isdigit() and len(number) < 10)
-        if not fit or not 1 <= int(number or 1) <= n_pages:
-            raise BadRequest(f'page must be a whole number from 1 to {n_pages}, not "{number:.40}"')
-        first = (int(number or 1) - 1) * page.PER_PAGE
+        number = typed_count(text, "page", 1, n_pages)
+        first = (number - 1) * page.PER_PAGE
         last = min(first + page.PER_PAGE, n_items)
         product_ids = category.ids(np.arange(first, last, dtype=np.uint32))
         (any_one,) = category.ids(np.array([secrets.randbelow(n_items)], np.uint32))
-        return page.category(category.entry, product_ids, any_one, int(number or 1), n_pages, state)
+        return page.category(category.entry, product_ids, any_one, number, n_pages, state)
 
     def _shown(
         self, manifest: Manifest, category_id: Id, product_id: Id, state: State, release: Release

@@ -34,7 +34,7 @@ def parse_query(
     return Query(
         _id(values, "category_id", category_id_type),
         _id(values, "product_id", product_id_type),
-        typed_limit(values.get("limit"), DEFAULT_LIMIT, max_limit),
+        typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, max_limit),
         _boolean(values, "exclude_self"),
         _boolean(values, "distances"),
     )
@@ -73,13 +73,13 @@ def typed_id(text: str, name: str, id_type: IdType) -> Id:
     return number
 
 
-def typed_limit(text: str | None, default: int, most: int) -> int:
-    """The `limit` that `text` says, 1 to `most`, or the default; BadRequest where it is unfit."""
+def typed_count(text: str | None, name: str, default: int, most: int) -> int:
+    """The number that `text` says, 1 to `most`, or the default; BadRequest names it as `name`."""
     if text is None:
         return min(default, most)
     number = _whole(text, 9)
     if number is None or not 1 <= number <= most:
-        raise BadRequest(f"limit must be a whole number from 1 to {most}, not {_quoted(text)}")
+        raise BadRequest(f"{name} must be a whole number from 1 to {most}, not {_quoted(text)}")
     return number
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections import Counter
+from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -11,12 +12,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from bad_requests import FOLDER, SUFFIX, BadRequest, all_bad_requests
-from lookalike.application import OPENAPI
 from lookalike.root import ReleaseRoot
 from support import Client, Response, client_of
 
 BAD_REQUESTS = all_bad_requests()
-DESCRIPTION: dict[str, Any] = json.loads(OPENAPI[2])
+DESCRIPTION: dict[str, Any] = json.loads(files("lookalike").joinpath("openapi.json").read_bytes())
 ERROR = Draft202012Validator(
     {"$ref": "#/components/schemas/Error", "components": DESCRIPTION["components"]}
 )

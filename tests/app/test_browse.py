@@ -149,6 +149,12 @@ def test_without_a_url_there_are_no_photos(integer_root: ReleaseRoot) -> None:
         ("category_id=1&category_id=1", 400, "category_id is given more than once"),
         ("limit=101", 400, "limit must be a whole number from 1 to 100"),
         ("category_id=40&page=6", 400, 'page must be a whole number from 1 to 5, not "6"'),
+        ("page=1", 400, "page goes with category_id"),
+        (
+            "category_id=1&product_id=100&page=0",
+            400,
+            "page goes with category_id and no product_id",
+        ),
         ("category_id=40&page=0", 400, 'page must be a whole number from 1 to 5, not "0"'),
         ("category_id=40&page=²", 400, "page must be a whole number from 1 to 5"),
         ("x=1", 400, 'unknown parameter "x"'),

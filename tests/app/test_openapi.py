@@ -92,6 +92,13 @@ def test_the_same_parameters_are_described_listed_and_taken(
     assert names == listed == refused.partition("known are ")[2].split(", ")
 
 
+def test_bounds_are_described_as_they_are_set(integer_root: ReleaseRoot) -> None:
+    for max_limit, default in ((1000, 10), (5, 5)):
+        text = client_of(integer_root, max_limit).get("/openapi.json").body
+        limit = json.loads(text)["components"]["schemas"]["Limit"]
+        assert (limit["maximum"], limit["default"]) == (max_limit, default)
+
+
 def test_every_error_is_described_and_listed(described: dict[str, Any]) -> None:
     kinds = [kind for kind in vars(lookalike.errors).values() if isinstance(kind, type)]
     errors = {kind.error for kind in kinds if issubclass(kind, HttpError) and kind is not HttpError}
