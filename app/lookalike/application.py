@@ -140,7 +140,10 @@ class Application:
         except HttpError as error:
             return _error(error, [NO_STORE])
         except Exception:  # a defect costs one answer, never a traceback in a shop's page
-            logger.exception("defect while answering %s", environ.get("QUERY_STRING"))
+            route = route_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+            # Of a query what stands there is known to be fit; elsewhere it may be someone's token.
+            query = environ.get("QUERY_STRING") if route == "/nns" else ""
+            logger.exception("defect while answering %s %r", route, query)
             return _error(Unavailable("the log has the reason"), [NO_STORE])
 
     def _nns(self, environ: "WSGIEnvironment") -> Answer:

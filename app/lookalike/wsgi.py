@@ -11,25 +11,16 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import logging
-import sys
 
 from lookalike.application import Application
 from lookalike.browse import Browse
 from lookalike.changes import Changes
 from lookalike.limits import raise_open_files
+from lookalike.log import log_to_stderr
 from lookalike.metrics import Metrics, shared_path
 from lookalike.root import ReleaseRoot
 from lookalike.settings import SettingError, Settings
 from lookalike.source import NoSource, ReleaseSource
-
-
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("lookalike")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("lookalike[%(process)d] %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
 
 
 def make_application() -> Application:
@@ -50,6 +41,6 @@ def make_application() -> Application:
     )
 
 
-_log_to_stderr()
+log_to_stderr()
 raise_open_files()
 application = make_application()
