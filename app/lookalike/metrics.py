@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lookalike.journal import Status
+from lookalike.manifest import MANIFEST
 from lookalike.memory import locked_bytes, resident_share
 from lookalike.release import Release
 
@@ -262,6 +263,11 @@ def _gauges(release: Release | None) -> Iterator[str]:
     yield "# HELP lookalike_release_info The release served."
     yield "# TYPE lookalike_release_info gauge"
     yield f"lookalike_release_info{{{labels}}} 1"
+    with suppress(OSError):  # pruned since it was opened
+        made_at = (release.folder / MANIFEST).stat().st_mtime
+        yield "# HELP lookalike_release_timestamp_seconds When the release was made, Unix time."
+        yield "# TYPE lookalike_release_timestamp_seconds gauge"
+        yield f"lookalike_release_timestamp_seconds {made_at:.3f}"
     yield "# HELP lookalike_locked_bytes Memory that this process has locked."
     yield "# TYPE lookalike_locked_bytes gauge"
     yield f"lookalike_locked_bytes {locked_bytes()}"

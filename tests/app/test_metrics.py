@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,20 @@ def test_the_text_is_prometheus_with_awkward_labels_escaped(string_root: Release
         assert line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line), line
     assert f'release="{string_root.current()}",model="test"'.encode() in answer.body
     assert b'lookalike_items{category_id="../hats & caps"} 2' in answer.body
+
+
+def test_the_release_says_when_it_was_made_until_it_is_removed(root: ReleaseRoot) -> None:
+    source = ReleaseSource(root)
+    client = Client(Application(source, 1000, 10))
+    source.look()
+    name = "lookalike_release_timestamp_seconds"
+    made_at = time.time() - 100_000.5
+    manifest = root.folder(str(root.current())) / "manifest.json"
+    os.utime(manifest, (0, made_at))
+    assert f"\n{name} {made_at:.3f}\n" in client.get("/metrics").body.decode()
+    shutil.rmtree(manifest.parent)
+    answer = client.get("/metrics")
+    assert (answer.status, name in answer.body.decode()) == ("200 OK", False)
 
 
 WRITER = """
