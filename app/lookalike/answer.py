@@ -16,6 +16,7 @@ ACCEPTED: Final = "202 Accepted"
 NOT_MODIFIED: Final = "304 Not Modified"
 
 NO_STORE: Final = ("Cache-Control", "no-store")
+# Without X-Content-Type-Options: browsers take this type for what it says, and each header costs.
 JSON: Final = ("Content-Type", "application/json")
 TEXT: Final = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 

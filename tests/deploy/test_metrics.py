@@ -149,7 +149,7 @@ def test_panels_are_whole_and_none_lies_on_another() -> None:
 
 def test_variables_are_those_there_are() -> None:
     declared = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__interval"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval"}
     assert used - {"__all"} == declared
 
 
@@ -172,7 +172,6 @@ def filled_in(expression: str) -> str:
     """An expression of the dashboard as Grafana would send it."""
     for variable, value in (
         ("$__rate_interval", "1m"),
-        ("$__interval", "1m"),
         ("$job", "lookalike"),
         ("$instance", ".*"),
         ("$route", "/nns"),
