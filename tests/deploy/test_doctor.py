@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from lookalike.cli import main
-from lookalike.doctor.host import Asked, Host
+from lookalike.doctor.host import Asked, Host, RunningUnit
 from lookalike.manifest import NEIGHBOURS
 from lookalike.root import ReleaseRoot
 from lookalike.settings import ROOT
@@ -299,3 +301,32 @@ def test_what_is_in_memory_is_told_before_the_release_is_read(
     assert "of that is in memory now" in found["memory"][1]
     _, again = place.examine(capsys)
     assert "(100% of that is in memory now)" in again["memory"][1]
+
+
+def test_a_unit_that_became_a_daemon_is_known_by_its_socket() -> None:
+    unitd = find_unitd()
+    if unitd is None:
+        pytest.skip("NGINX Unit is not installed: no unitd on PATH")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        control, number = folder / "control.sock", folder / "pid"
+        places = [
+            "--log",
+            folder / "log",
+            "--pid",
+            number,
+            "--statedir",
+            folder,
+            "--tmpdir",
+            folder,
+        ]
+        # As its packages start it: the process that listens is not the one that stays.
+        subprocess.run([unitd, "--control", f"unix:{control}", *places], check=True, timeout=30)
+        wait_until(number.exists)
+        pid = int(number.read_text())
+        try:
+            wait_until(control.exists)
+            assert RunningUnit.ask(control).pid == pid
+        finally:
+            os.kill(pid, signal.SIGQUIT)
+            wait_until(lambda: not Path(f"/proc/{pid}").exists())

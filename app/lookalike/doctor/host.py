@@ -29,6 +29,7 @@ URL = "http://127.0.0.1:8080"
 _RUN_S = 10.0
 _OPTION = re.compile(r"^ +--(\w+) .*?default: \"(?:unix:)?(.+?)\"", re.MULTILINE | re.DOTALL)
 """An option of ``unitd --help`` with its default."""
+_MAIN = "unit: main v"
 _VERSION = re.compile(r"(\d+(?:\.\d+)+)")
 
 Version = tuple[int, ...]
@@ -101,13 +102,13 @@ class RunningUnit:
         config, _ = _get(control, "/config")
         if not isinstance(config, dict):
             raise NotUnitError
-        return cls(config, status, pid)
+        return cls(config, status, _main_process(control, pid))
 
     @property
     def version(self) -> str:
         """That of the running process, which an upgrade of the package leaves; "" if not told."""
         title = _title(self.pid)
-        found = _VERSION.search(title) if title.startswith("unit: main v") else None
+        found = _VERSION.search(title) if title.startswith(_MAIN) else None
         return found[1] if found else ""
 
     @property
@@ -257,6 +258,26 @@ def _get(control: Path, path: str) -> tuple[object, int]:
         raise NotUnitError from error
     finally:
         connection.close()
+
+
+def _main_process(control: Path, listened: int) -> int:
+    """Unit's main process, given the one that called listen(), which is gone where it made a daemon."""
+    if _title(listened).startswith(_MAIN):
+        return listened
+    lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    fields = [line.split() for line in lines]
+    # Unit gives the socket its name only after it listens.
+    sockets = {
+        f"socket:[{each[6]}]"
+        for each in fields
+        if each[-1].startswith("/") and same_path(each[-1].removesuffix(".tmp"), control)
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        if _title(int(process.name)).startswith(_MAIN):
+            with suppress(OSError):  # not ours to look into, or gone
+                if sockets & {str(each.readlink()) for each in (process / "fd").iterdir()}:
+                    return int(process.name)
+    return listened
 
 
 def _descendants(pid: int) -> list[int]:
