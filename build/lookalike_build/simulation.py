@@ -1,0 +1,213 @@
+"""Simulated experiments: visitors whose clicks and purchases follow stated preferences.
+
+A visitor sees impressions in some categories and clicks on one with the rate of its category and of
+what answered it, times the visitor's own appetite; of what is clicked some is bought. So the rates
+that a report estimates are known.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike_build.event_checks import METHODS, PATTERNS
+
+PAPER_CTR: Final = (0.0051, 0.0076)
+PAPER_CVR: Final = (0.0021, 0.0028)
+"""The rates of patterns A and B in table 1 of Miyake et al. (2017)."""
+
+_ANSWERING = METHODS[:2]
+_NONE = METHODS.index("none")
+_FAVOURITE = 0.5
+"""How many of a visitor's impressions are in its favourite category; the others are anywhere."""
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class PreferenceError(Exception):
+    """Preferences that no visitor can have; the text says why."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What visitors like.
+
+    `category_ids`, n of them; `shares` (n,) of the impressions, summing to 1; `ctr` and `cvr` (2, n):
+    clicks and purchases per impression that behaviour (0) or image (1) answered. `spread` is the
+    standard deviation over the mean of the visitors' appetites, 0 where all are alike.
+    """
+
+    category_ids: tuple[str, ...]
+    shares: Floats
+    ctr: Floats
+    cvr: Floats
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.shares >= 0).all() or not np.isclose(self.shares.sum(), 1):
+            raise PreferenceError("the shares of the categories must be 0 or more and sum to 1")
+        if not ((self.ctr > 0) & (self.ctr < 1)).all():
+            raise PreferenceError("every ctr must be above 0 and below 1")
+        if not ((self.cvr >= 0) & (self.cvr <= self.ctr)).all():
+            raise PreferenceError("every cvr must be from 0 to its ctr: what is bought was clicked")
+        top = float(self.ctr.max())
+        most = ((1 - top) / top) ** 0.5
+        if not 0 <= self.spread < most:
+            raise PreferenceError(
+                f"spread must be from 0 to below {most:.3g} with a ctr of {top:.3g}, not "
+                f"{self.spread:g}"
+            )
+
+    @classmethod
+    def drawn(
+        cls,
+        rng: np.random.Generator,
+        n_categories: int,
+        ctr: tuple[float, float] = PAPER_CTR,
+        cvr: tuple[float, float] = PAPER_CVR,
+        spread: float = 1.0,
+        differ: float = 0.3,
+    ) -> "Preferences":
+        """Categories of different sizes and rates, with exactly `ctr` and `cvr` over all of them.
+
+        `differ` is the standard deviation of the logarithm of a category's rates over the mean, and of
+        its ratio of image to behaviour over that of all.
+        """
+        shares = 1 / np.arange(1, n_categories + 1)
+        shares /= shares.sum()
+        levels, ratios = np.exp(differ * rng.standard_normal((2, n_categories)))
+        relative = np.stack([levels, levels * ratios])
+        relative /= (relative @ shares)[:, None]
+        ids = tuple(str(number) for number in range(1, n_categories + 1))
+        of_ctr, of_cvr = (np.array(rates)[:, None] * relative for rates in (ctr, cvr))
+        return cls(ids, shares, of_ctr, of_cvr, spread)
+
+    @classmethod
+    def read(cls, document: Any, spread: float) -> "Preferences":
+        """From a JSON document such as `Simulation.truth` gives, of which only a part is needed."""
+        try:
+            categories = document["categories"]
+            shares = np.array([each["share"] for each in categories.values()], np.float64)
+            ctr, cvr = (
+                np.array(
+                    [[each[method][name] for each in categories.values()] for method in _ANSWERING],
+                    np.float64,
+                )
+                for name in ("ctr", "cvr")
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PreferenceError(
+                'must be {"categories": {ID: {"share": …, "behaviour": {"ctr": …, "cvr": …}, "image": '
+                f'{{"ctr": …, "cvr": …}}}}, …}}}} ({type(error).__name__}: {error})'
+            ) from None
+        return cls(tuple(categories), shares, ctr, cvr, spread)
+
+
+class Impressions(NamedTuple):
+    """What visitors saw and did, an impression an element (n,).
+
+    `visitor`, their numbers; `pattern`, `method` and `category`, places in `PATTERNS`, `METHODS` and
+    the preferences' categories; whether they `clicked` and `bought`.
+    """
+
+    visitor: Integers
+    pattern: Integers
+    method: Integers
+    category: Integers
+    clicked: Flags
+    bought: Flags
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """An experiment to be made.
+
+    `impressions` is the mean of a visitor's, geometrically distributed from 1 on; `share` of the
+    visitors have pattern B; `fallback` is how often A's own method has nothing and image answers, and
+    B's has nothing and behaviour answers; `unanswered` how often neither has. Unless `known`, no record
+    says which visitor it is of, and each impression is assigned its pattern anew.
+    """
+
+    preferences: Preferences
+    impressions: float = 8.0
+    share: float = 0.5
+    fallback: tuple[float, float] = (0.0, 0.0)
+    unanswered: float = 0.0
+    known: bool = True
+
+    def draw(self, rng: np.random.Generator, first: int, n: int) -> Impressions:
+        """What `n` visitors see and do, whose numbers begin with `first`."""
+        likes = self.preferences
+        each = rng.geometric(1 / self.impressions, n)
+        visitor = np.repeat(np.arange(n), each)
+        if self.known:
+            pattern = (rng.random(n) < self.share)[visitor].astype(np.int64)
+        else:
+            pattern = (rng.random(visitor.size) < self.share).astype(np.int64)
+        own = np.array(self.fallback)[pattern] <= rng.random(visitor.size)
+        method = np.where(own, pattern, 1 - pattern)  # PATTERNS are in the order of METHODS
+        answered = rng.random(visitor.size) >= self.unanswered
+        category = self._categories(rng, visitor, n)
+        # Of a beta distribution, so that a visitor's rate is never above 1 and its mean is exact.
+        appetite = _appetites(rng, n, float(likes.ctr.max()), likes.spread)[visitor]
+        ctr, cvr = likes.ctr[method, category], likes.cvr[method, category]
+        clicked = answered & (rng.random(visitor.size) < ctr * appetite)
+        bought = clicked & (rng.random(visitor.size) < cvr / ctr)
+        method[~answered] = _NONE
+        return Impressions(first + visitor, pattern, method, category, clicked, bought)
+
+    def _categories(self, rng: np.random.Generator, visitor: Integers, n: int) -> Integers:
+        shares = np.cumsum(self.preferences.shares)
+        anywhere, favourite = (
+            np.searchsorted(shares, rng.random(size) * shares[-1], side="right")
+            for size in (visitor.size, n)
+        )
+        at_home = rng.random(visitor.size) < _FAVOURITE
+        return np.asarray(np.where(at_home, favourite[visitor], anywhere))
+
+    def truth(self) -> dict[str, Any]:
+        """The rates that a report estimates, as a JSON document.
+
+        By pattern, and for each category by pattern and, as preferences, by method.
+        """
+        likes = self.preferences
+        fallback = np.array(self.fallback)[:, None]
+        rates = {
+            name: (1 - fallback) * of_method + fallback * of_method[::-1]
+            for name, of_method in (("ctr", likes.ctr), ("cvr", likes.cvr))
+        }
+
+        def of(pattern: int, category: int) -> dict[str, float]:
+            return {name: float(rate[pattern, category]) for name, rate in rates.items()}
+
+        def by_method(method: int, category: int) -> dict[str, float]:
+            return {
+                "ctr": float(likes.ctr[method, category]),
+                "cvr": float(likes.cvr[method, category]),
+            }
+
+        return {
+            "patterns": {
+                pattern: {name: float(rate[p] @ likes.shares) for name, rate in rates.items()}
+                for p, pattern in enumerate(PATTERNS)
+            },
+            "categories": {
+                category_id: {
+                    "share": float(likes.shares[c]),
+                    **{method: by_method(m, c) for m, method in enumerate(_ANSWERING)},
+                    **{pattern: of(p, c) for p, pattern in enumerate(PATTERNS)},
+                }
+                for c, category_id in enumerate(likes.category_ids)
+            },
+        }
+
+
+def _appetites(rng: np.random.Generator, n: int, top: float, spread: float) -> Floats:
+    """Factors (n,) of mean 1 and standard deviation `spread`, at most 1 / `top`."""
+    if spread == 0:
+        return np.ones(n)
+    total = (1 - top) / top / spread**2 - 1
+    return rng.beta(top * total, (1 - top) * total, n) / top
