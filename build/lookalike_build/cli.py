@@ -1,4 +1,4 @@
-"""The command ``lookalike-build``: photos to features, features to a release."""
+"""The command ``lookalike-build``: photos to features, features to a release, records to a report."""
 
 import argparse
 import signal
@@ -9,30 +9,45 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+import orjson
+
 from lookalike.journal import Journal, JournalError
 from lookalike.manifest import ReleaseError
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.background import BackgroundThread
+from lookalike_build.browsing import Server, Shelf, ShopError, Taste
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.category_index import IndexSettings
 from lookalike_build.change_feed import FeedError, open_feed
+from lookalike_build.event_checks import Period
+from lookalike_build.event_files import EventColumns, EventError, LogPaths, event_files
+from lookalike_build.event_records import Memory, read_records
+from lookalike_build.experiment import NoExperiment, Question, report_of
+from lookalike_build.experiment_html import as_html
+from lookalike_build.experiment_json import as_json
+from lookalike_build.experiment_text import as_text
 from lookalike_build.extract import Engine, Outcome, Product, extract
 from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError, warm_up
 from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
 from lookalike_build.follow import Follower, FollowError, follow
-from lookalike_build.follow_status import report
+from lookalike_build.follow_status import report as follow_report
 from lookalike_build.index import index
 from lookalike_build.local_engine import LocalEngine
-from lookalike_build.options import LOCAL, check_engine, parser
+from lookalike_build.options import LOCAL, check_engine, check_shop, parser
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
 from lookalike_build.ray_cluster import ClusterError, ray_cluster
+from lookalike_build.simulate import simulate, simulate_shop, truth_path
+from lookalike_build.simulation import PreferenceError, Preferences, Simulation
 from lookalike_build.staging import Published
+from lookalike_build.whole_file import whole_file
 
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 _MAX_SHOWN = 10
+_WRITTEN = ("out", "html", "root", "folder", "features")
 
 
 class TooManyRejected(Exception):  # noqa: N818
@@ -42,12 +57,16 @@ class TooManyRejected(Exception):  # noqa: N818
 _FAILURES = (
     CatalogueError,
     ClusterError,
+    EventError,
     FeatureError,
     FeedError,
     FollowError,
     JournalError,
+    NoExperiment,
+    PreferenceError,
     ReleaseError,
     RootError,
+    ShopError,
     TooManyRejected,
     WeightsError,
 )
@@ -63,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         # NumPy and Annoy do not name the file that a full disk cut short.
-        written = next(name for name in ("root", "folder", "features") if name in options)
+        written = next(name for name in _WRITTEN if name in options)
         where = error.filename or getattr(options, written)
         print(f"lookalike-build: {where}: {error.strerror or error}", file=sys.stderr)
         return FAILED
@@ -207,7 +226,7 @@ def _indexed(
 def _follow(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root.absolute())
     if options.status:
-        print("\n".join(report(root)))
+        print("\n".join(follow_report(root)))
         return
     if root.current() is None:
         raise root.none_yet()
@@ -239,6 +258,77 @@ def _follow(options: argparse.Namespace) -> None:
     print("stopped; what is pending stays in the journal", flush=True)
 
 
+def _report(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    columns = EventColumns(*(getattr(options, f"{name}_column") for name in EventColumns._fields))
+    paths = LogPaths(*(getattr(options, f"{name}_path") for name in LogPaths._fields))
+    files = event_files(options.records, columns, paths)
+    question = Question(options.confidence, options.share, options.min_impressions, options.best_by)
+    with progress("report", len(files), "files") as done:
+        period = Period(options.start, options.until)
+        memory = Memory(options.memory_limit, options.temporary)
+        records = read_records(files, period, memory, done)
+    report = report_of(records, question)
+    for path, render in ((options.json, as_json), (options.html, as_html)):
+        if path:
+            with whole_file(path) as part:
+                part.write_bytes(render(report))
+    print(as_text(report))
+    print(f"files: {len(files)}, in {time.monotonic() - started:.1f} s")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    check_shop(options)
+    making = options.visitors, options.days, options.seed, options.out
+    with progress("simulate", options.visitors, "visitors") as done:
+        if options.url is None:
+            n_records = simulate(_simulation(options), *making, done)
+        else:
+            root = ReleaseRoot(options.root.absolute())
+            current = root.current()
+            if current is None:
+                raise root.none_yet()
+            taste = Taste(options.appeal, options.patience, options.reach, options.bought)
+            with closing(Server(options.url)) as server:
+                shelf = Shelf(root.open(current))
+                n_records = simulate_shop(
+                    shelf, server.ask, taste, options.impressions, *making, done
+                )
+    seconds = time.monotonic() - started
+    print(
+        f"{n_records} records of {options.visitors} visitors in {options.out}, in {seconds:.1f} s"
+    )
+    print(f"what is true of them is in {truth_path(options.out)}")
+
+
+def _simulation(options: argparse.Namespace) -> Simulation:
+    rng = np.random.default_rng(options.seed)
+    if options.preferences is not None:
+        try:
+            document = orjson.loads(options.preferences.read_bytes())
+            preferences = Preferences.read(document, options.spread)
+        except (PreferenceError, orjson.JSONDecodeError) as error:
+            raise PreferenceError(f"{options.preferences}: {error}") from None
+    else:
+        preferences = Preferences.drawn(
+            rng,
+            options.categories,
+            tuple(options.ctr),
+            tuple(options.cvr),
+            options.spread,
+            options.differ,
+        )
+    return Simulation(
+        preferences,
+        options.impressions,
+        options.share,
+        tuple(options.fallback),
+        options.unanswered,
+        known=not options.no_visitors,
+    )
+
+
 def _complain(line: str) -> None:
     print(f"lookalike-build: {line}", file=sys.stderr, flush=True)
 
@@ -249,4 +339,6 @@ _COMMANDS = {
     "adopt": _adopt,
     "export": _export,
     "follow": _follow,
+    "report": _report,
+    "simulate": _simulate,
 }

@@ -1,21 +1,31 @@
 """The options of the command ``lookalike-build``."""
 
 import argparse
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 from lookalike import __version__
 from lookalike.arguments import whole_number
 from lookalike.manifest import MAX_DIMS
+from lookalike_build.browsing import Taste
 from lookalike_build.catalogue import COLUMNS
 from lookalike_build.category_index import IndexSettings
+from lookalike_build.event_files import COLUMNS as COLUMNS_OF_EVENTS
+from lookalike_build.event_files import PATHS, EventColumns, LogPaths
+from lookalike_build.event_records import Memory
+from lookalike_build.event_writer import SUFFIXES
+from lookalike_build.experiment import BestBy, Question
 from lookalike_build.extractor import GRAPHDEF, IMAGENET, INCEPTION_V3, UNTRAINED, Precision
 from lookalike_build.features import PHOTOS
 from lookalike_build.network import N_DIMS
+from lookalike_build.simulation import PAPER_CTR, PAPER_CVR
 
 LOCAL, RAY = "local", "ray"
+_OF_PATHS = {"related": "an impression", "clicked": "a click", "purchased": "a purchase"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     _add_adopt(commands)
     _add_export(commands)
     _add_follow(commands)
+    _add_report(commands)
+    _add_simulate(commands)
     return parser
 
 
@@ -179,6 +191,223 @@ def _add_follow(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_keep(added, "releases to keep of those made here, and as many of the others")
 
 
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = (
+        "Say how pattern B, similar images, did against pattern A, from records of an experiment."
+    )
+    added = commands.add_parser(
+        "report",
+        help=text,
+        description=f"{text} Click-through and conversion rates by pattern, the categories in which "
+        "each did best, and how many each won, with intervals, tests and a check of the assignment.",
+        epilog="example: lookalike-build report '/var/log/nginx/experiment.log*' --html report.html",
+    )
+    added.add_argument(
+        "records",
+        nargs="+",
+        metavar="RECORDS",
+        help="CSV, Parquet or JSON Lines files of events, or JSON access logs of Unit and nginx; "
+        "wildcards in quotes; text may be compressed by gzip",
+    )
+    for name in EventColumns._fields:
+        added.add_argument(
+            f"--{name.replace('_', '-')}-column",
+            default=getattr(COLUMNS_OF_EVENTS, name),
+            metavar="COLUMN",
+            help=f"what the records call {name} ({name}"
+            + ("; it may be missing)" if getattr(COLUMNS_OF_EVENTS, name) is None else ")"),
+        )
+    for name in LogPaths._fields:
+        added.add_argument(
+            f"--{name}-path",
+            default=getattr(PATHS, name),
+            metavar="PATH",
+            help=f"in access logs, the path of which a request is {_OF_PATHS[name]} (%(default)s)",
+        )
+    for name, what in (("from", "from then on"), ("until", "from before then")):
+        added.add_argument(
+            f"--{name}",
+            type=_moment,
+            dest={"from": "start"}.get(name, name),
+            metavar="TIME",
+            help=f"only records {what}: 2026-01-31, or 2026-01-31T12:00+09:00 (UTC unless it says)",
+        )
+    defaults = Question()
+    added.add_argument(
+        "--confidence",
+        type=_number(0.9999, least=0.5),
+        default=defaults.confidence,
+        help="of the intervals; tests are at the level of what is left to 1 (%(default)s)",
+    )
+    added.add_argument(
+        "--share",
+        type=_number(0.99, least=0.01),
+        default=defaults.share,
+        help="the share of visitors that is to have pattern B (%(default)s)",
+    )
+    added.add_argument(
+        "--min-impressions",
+        type=whole_number(1),
+        default=defaults.min_impressions,
+        metavar="N",
+        help="a category with fewer of either pattern is undecided (%(default)s)",
+    )
+    added.add_argument(
+        "--best-by",
+        choices=get_args(BestBy),
+        default=defaults.best_by,
+        help="a pattern did best where its rate is highest, or where it leads by most (%(default)s)",
+    )
+    added.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON, too")
+    added.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, too")
+    added.add_argument(
+        "--memory-limit",
+        type=_size,
+        default=Memory().limit,
+        metavar="SIZE",
+        help="how much memory to take, such as 4GB; the rest is on disk (%(default)s)",
+    )
+    added.add_argument(
+        "--temporary",
+        type=_folder,
+        metavar="DIR",
+        help="where to put on disk what does not fit (the system's folder for temporary files)",
+    )
+
+
+def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Make the records of an experiment whose truth is known."
+    added = commands.add_parser(
+        "simulate",
+        help=text,
+        description=f"{text} Visitors click and buy at stated rates, those of the paper unless given; "
+        "with --url they browse a shop that runs, and click on what looks alike.",
+        epilog="example: lookalike-build simulate --out events.parquet --visitors 100000",
+    )
+    added.add_argument(
+        "--out",
+        type=_events,
+        required=True,
+        metavar="FILE",
+        help=f"the records to write, {', '.join(SUFFIXES)}; what is true comes beside them, FILE with "
+        "the ending .truth.json",
+    )
+    added.add_argument(
+        "--visitors", type=whole_number(1), default=20_000, metavar="N", help="(%(default)s)"
+    )
+    added.add_argument(
+        "--impressions",
+        type=_number(10_000, least=1),
+        default=8.0,
+        metavar="N",
+        help="mean of a visitor's impressions (%(default)s)",
+    )
+    added.add_argument(
+        "--days",
+        type=whole_number(1, 3650),
+        default=30,
+        metavar="N",
+        help="how long it goes on (%(default)s)",
+    )
+    added.add_argument(
+        "--seed", type=whole_number(0), default=1, help="of all chance (%(default)s)"
+    )
+    rates = added.add_argument_group("visitors with stated rates")
+    for name, (a, b) in (("ctr", PAPER_CTR), ("cvr", PAPER_CVR)):
+        rates.add_argument(
+            f"--{name}",
+            type=_number(1),
+            nargs=2,
+            default=(a, b),
+            metavar=("BEHAVIOUR", "IMAGE"),
+            help=f"over all categories, for what either method answers ({a} {b}, the paper's)",
+        )
+    rates.add_argument(
+        "--categories", type=whole_number(1, 100_000), default=20, metavar="N", help="(%(default)s)"
+    )
+    rates.add_argument(
+        "--differ",
+        type=_number(3),
+        default=0.3,
+        help="how much the categories' rates, and what image gains in each, differ: the standard "
+        "deviation of their logarithms (%(default)s)",
+    )
+    rates.add_argument(
+        "--preferences",
+        type=_file,
+        metavar="FILE",
+        help="a JSON file with each category's share and rates, in place of these: like a .truth.json",
+    )
+    rates.add_argument(
+        "--spread",
+        type=_number(100),
+        default=1.0,
+        help="how much the visitors differ: the standard deviation of what multiplies the rates of "
+        "each (%(default)s)",
+    )
+    rates.add_argument(
+        "--share", type=_number(1), default=0.5, help="of visitors with pattern B (%(default)s)"
+    )
+    rates.add_argument(
+        "--fallback",
+        type=_number(1),
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("A", "B"),
+        help="how often a pattern has nothing and the other's method answers (0 0)",
+    )
+    rates.add_argument(
+        "--unanswered", type=_number(1), default=0.0, help="how often nothing does (%(default)s)"
+    )
+    rates.add_argument(
+        "--no-visitors",
+        action="store_true",
+        help="records do not say whose they are, and every impression gets a pattern of its own",
+    )
+    shop = added.add_argument_group("visitors of a shop that runs")
+    taste = Taste()
+    shop.add_argument(
+        "--url", metavar="URL", help="ask the server http://HOST:PORT for /related at every page"
+    )
+    shop.add_argument(
+        "--root",
+        type=_folder,
+        metavar="ROOT",
+        help="the release root that it serves: the catalogue",
+    )
+    shop.add_argument(
+        "--appeal",
+        type=_number(1),
+        default=taste.appeal,
+        help="the probability of a click on a first product that looks the same (%(default)s)",
+    )
+    shop.add_argument(
+        "--patience",
+        type=_number(1),
+        default=taste.patience,
+        help="what every further place multiplies that with (%(default)s)",
+    )
+    shop.add_argument(
+        "--reach",
+        type=_number(10, least=0.01),
+        default=taste.reach,
+        help="the angular distance at which it is down to 1/e (%(default)s)",
+    )
+    shop.add_argument(
+        "--bought",
+        type=_number(1),
+        default=taste.bought,
+        help="the share of clicks that a purchase follows (%(default)s)",
+    )
+    added.set_defaults(parser=added)
+
+
+def check_shop(options: argparse.Namespace) -> None:
+    """End the process with 2 where a shop is named in part."""
+    if (options.url is None) != (options.root is None):
+        options.parser.error("--url and --root: give both, the server and the root that it serves")
+
+
 def _add_network(added: argparse.ArgumentParser) -> None:
     network = added.add_mutually_exclusive_group()
     network.add_argument(
@@ -303,6 +532,29 @@ def _file(text: str) -> Path:
 def _weights(text: str) -> str:
     # Absolute: a worker on another machine has another working folder.
     return text if text in (IMAGENET, UNTRAINED) else str(Path(text).absolute())
+
+
+def _events(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f'must end in {" or ".join(SUFFIXES)}, not "{path.name}"')
+    return path
+
+
+def _moment(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'must be a date or a time such as 2026-01-31T12:00+09:00, not "{text}"'
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", text):
+        raise argparse.ArgumentTypeError(f'must be a size such as 512MB or 4GB, not "{text}"')
+    return text
 
 
 def _folder(text: str) -> Path:

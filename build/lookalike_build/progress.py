@@ -11,10 +11,10 @@ _LOG_EVERY_S = 10.0
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how much of `total` products is done; call what it gives with more."""
+def progress(what: str, total: int, things: str = "products") -> Iterator[Callable[[int], None]]:
+    """Show on standard error how much of `total` things is done; call what it gives with more."""
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=what, unit=" products", smoothing=0.1) as bar:
+        with tqdm(total=total, desc=what, unit=f" {things}", smoothing=0.1) as bar:
             yield lambda n: bar.update(n) and None
         return
     started = shown = time.monotonic()
@@ -28,7 +28,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             shown = now
             rate = done / max(now - started, 1e-9)
             left = (total - done) / rate if rate else 0
-            line = f"{what}: {done} of {total} products, {rate:.1f}/s, {left:.0f} s left"
+            line = f"{what}: {done} of {total} {things}, {rate:.1f}/s, {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
 
     yield add

@@ -73,7 +73,9 @@ def test_a_wrong_call_is_status_2(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["extract", "index", "adopt", "export"])
+@pytest.mark.parametrize(
+    "command", ["extract", "index", "adopt", "export", "follow", "report", "simulate"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
