@@ -33,6 +33,13 @@ OTHER: Final = "other"
 SOUND: Final = (COUNTED, UNANSWERED, OUTSIDE, OTHER)
 
 _KNOWN = {"event": EVENTS, "pattern": PATTERNS, "method": METHODS}
+STATES: Final = (
+    *SOUND,
+    *(f"missing {name}" for name in (*_KNOWN, "category_id", "time")),
+    *(f"unknown {name}" for name in (*_KNOWN, "time")),
+)
+"""What a record can be: sound, or without a column, or with a value of one that nobody knows."""
+
 _TIMES = "ISO 8601, Unix seconds or like 31/Dec/2026:23:59:59 +0900"
 _CHUNK = 65_536
 _SHOWN = 64
@@ -56,8 +63,7 @@ class Fault(NamedTuple):
 def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
     """SQL of the records in `table`, which has the file's fields, each with its `state`.
 
-    A state is one of `SOUND`, or "missing" or "unknown" and the name of a column. `more` is SQL of
-    further columns to take along.
+    A state is one of `STATES`. `more` is SQL of further columns to take along.
     """
     cases = ["WHEN other THEN 'other'"]
     for name, known in _KNOWN.items():

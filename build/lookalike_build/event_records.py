@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lookalike_build.event_checks import (
+    METHODS,
     OTHER,
     OUTSIDE,
     PATTERNS,
     SOUND,
+    STATES,
     Fault,
     Period,
     checked,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 MAX_NAMED: Final = 10
 """How many malformed records are named."""
 _REJECTS = "rejects"
-_SUMS = ("impressions", "clicks", "purchases")
+_WORDS: Final = {"state": STATES, "pattern": PATTERNS, "method": ("", *METHODS)}
 
 
 class Tally(NamedTuple):
@@ -161,13 +163,18 @@ def _database(memory: Memory) -> Iterator["duckdb.DuckDBPyConnection"]:
     ):
         database.execute("SET python_enable_replacements = false")
         database.execute("SET TimeZone = 'UTC'")
+        database.execute("SET enable_progress_bar = false")  # it would stand in the report
         database.execute("SET preserve_insertion_order = false")
         database.execute("SET memory_limit = $limit", {"limit": memory.limit})
         database.execute("SET temp_directory = $folder", {"folder": folder})
         for macro in MACROS:
             database.execute(macro)
+        # A byte each in a table of as many rows as there are visitors, times categories.
+        for name, values in _WORDS.items():
+            listed = ", ".join(f"'{value}'" for value in values)
+            database.execute(f"CREATE TYPE {name} AS ENUM ({listed})")
         database.execute(
-            "CREATE TABLE seen (file INTEGER, state VARCHAR, pattern VARCHAR, method VARCHAR, "
+            "CREATE TABLE seen (file INTEGER, state state, pattern pattern, method method, "
             "category_id VARCHAR, visitor UBIGINT, records BIGINT, clicks BIGINT, "
             "purchases BIGINT, first DOUBLE, last DOUBLE)"
         )
@@ -183,9 +190,9 @@ def _add(
     database.execute(
         f"""
         INSERT INTO seen
-        SELECT {number}, state,
-            CASE WHEN {kept} THEN pattern END,
-            CASE WHEN {kept} THEN coalesce(method, '') END,
+        SELECT {number}, state::state,
+            CASE WHEN {kept} THEN pattern::pattern END,
+            CASE WHEN {kept} THEN coalesce(method, '')::method END,
             CASE WHEN state = 'counted' THEN category_id END,
             CASE WHEN state = 'counted' AND visitor <> '' THEN hash(visitor) END,
             count(*),
