@@ -48,14 +48,15 @@ class LogPaths(NamedTuple):
     """Which requests of an access log are records of the experiment.
 
     A line is a JSON object with `request_uri` (path and query), `status`, `time`, `request_method`
-    (which may be missing) and two headers of the response, `x_lookalike_pattern` and
-    `x_lookalike_method`.
-    A request of `related` with status 200, but no HEAD, is an impression: the headers say the pattern
-    and the method, the query the category and the visitor. A request of `clicked` or `purchased` with
-    a status from 200 to 299, but no HEAD or OPTIONS, is a click or a purchase: the query says it all.
+    (which may be missing) and, if `related` is to count, two headers of the response,
+    `x_lookalike_pattern` and `x_lookalike_method`. A request of `shown`, `clicked` or `purchased` with
+    a status from 200 to 299, but no HEAD or OPTIONS, is an impression, a click or a purchase, and its
+    query says it all. A request of `related` with status 200 is an impression where the log has these
+    headers: they say the pattern and the method, the query the category and the visitor.
     """
 
     related: str = "/related"
+    shown: str = "/shown"
     clicked: str = "/clicked"
     purchased: str = "/purchased"
 
@@ -162,18 +163,20 @@ class EventFile:
 
 def _log_columns(paths: LogPaths) -> str:
     path = "regexp_extract(request_uri, '^[^?#]*')"
-    sent = "coalesce(request_method, '') NOT IN ('HEAD', 'OPTIONS')"
-    beacon = f"{sent} AND status BETWEEN '200' AND '299'"
+    beacons = {paths.shown: "impression", paths.clicked: "click", paths.purchased: "purchase"}
+    by_path = " ".join(f"WHEN {_literal(path)} THEN '{event}'" for path, event in beacons.items())
+    related = f"{path} = {_literal(paths.related)}"
     event = (
-        f"CASE WHEN {path} = {_literal(paths.related)} AND {sent} AND status = '200' "
-        f"THEN 'impression' WHEN {path} = {_literal(paths.clicked)} AND {beacon} THEN 'click' "
-        f"WHEN {path} = {_literal(paths.purchased)} AND {beacon} THEN 'purchase' END"
+        "CASE WHEN request_method IN ('HEAD', 'OPTIONS') THEN NULL "
+        # Unless the log has the headers, it says impressions by other requests.
+        f"WHEN {related} AND status = '200' AND x_lookalike_pattern IS NOT NULL THEN 'impression' "
+        f"WHEN status BETWEEN '200' AND '299' THEN CASE {path} {by_path} END END"
     )
 
     def told(name: str) -> str:
-        # Where a header is missing, nginx writes "" and some "-".
+        # Where a header is missing, nginx writes "" and Unit "-".
         header = f"nullif(x_lookalike_{name}, '-')"
-        return f"CASE WHEN event = 'impression' THEN {header} ELSE parameter(request_uri, '{name}') END"
+        return f"CASE WHEN {related} THEN {header} ELSE parameter(request_uri, '{name}') END"
 
     return (
         f"{event} AS event, {told('pattern')} AS pattern, {told('method')} AS method, "

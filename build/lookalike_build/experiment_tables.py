@@ -150,8 +150,8 @@ def won_notes(report: Report) -> Iterator[str]:
     """What "certain" means, and which categories are undecided."""
     level = 1 - report.question.confidence
     yield (
-        f"certain: a corrected p (Holm) below {level:.3g}; where no category differs, so many of all "
-        "experiments find one that seems to"
+        f"certain: a corrected p (Holm) below {level:.3g}; where nothing differs, at most "
+        f"{100 * level:.3g} % of experiments name any category"
     )
     yield (
         "the best of many are so by luck, too: expect less of them, and judge by the corrected p, not "

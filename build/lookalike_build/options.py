@@ -25,7 +25,12 @@ from lookalike_build.network import N_DIMS
 from lookalike_build.simulation import PAPER_CTR, PAPER_CVR
 
 LOCAL, RAY = "local", "ray"
-_OF_PATHS = {"related": "an impression", "clicked": "a click", "purchased": "a purchase"}
+_OF_PATHS = {
+    "related": "an impression, if its headers are logged",
+    "shown": "an impression",
+    "clicked": "a click",
+    "purchased": "a purchase",
+}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -337,6 +337,8 @@ def test_of_a_log_only_what_was_answered_counts(tmp_path: Path) -> None:
         line(f"/related?{query}", 503),
         line(f"/relatedness?{query}"),
         line(f"/nns?{query}"),
+        line(f"/shown?{query}&pattern=B&method=behaviour", 204),
+        line(f"/shown?{query}&pattern=B&method=image", 404),
         line(f"/clicked?{query}&pattern=A", 204, request_method="OPTIONS"),
         line(f"/clicked?{query}&pattern=A", 404),
         line(f"/clicked?{query}&pattern=A&method=", 204),
@@ -344,7 +346,18 @@ def test_of_a_log_only_what_was_answered_counts(tmp_path: Path) -> None:
     ]
     found = read(write_jsonl(tmp_path / "access.log", lines))
     assert found.patterns["A"] == Tally(1, 0, 2, 1, 1, 4, 2, 1, 2, 1)
-    assert (found.n_other, found.n_malformed) == (7, 0)
+    assert found.patterns["B"].impressions == 1
+    assert found.methods[-1][:3] == ("B", "behaviour", 1)
+    assert (found.n_other, found.n_malformed) == (8, 0)
+
+
+def test_without_its_headers_related_is_no_impression(tmp_path: Path) -> None:
+    lines = [
+        {"request_uri": "/related?category_id=1&visitor=v", "status": 200},
+        {"request_uri": "/shown?category_id=1&visitor=v&pattern=A&method=image", "status": 204},
+    ]
+    found = read(write_jsonl(tmp_path / "access.log", lines))
+    assert (found.patterns["A"].impressions, found.n_other, found.n_malformed) == (1, 1, 0)
 
 
 def test_what_anybody_sends_to_a_log_stops_no_report(tmp_path: Path) -> None:
@@ -377,7 +390,7 @@ def test_a_log_may_have_other_paths(tmp_path: Path) -> None:
     for own in ("related", "clicked", "purchased"):
         text = text.replace(f"/{own}?", f"/shop/{own}.gif?")
     path.write_text(text)
-    paths = LogPaths("/shop/related.gif", "/shop/clicked.gif", "/shop/purchased.gif")
+    paths = LogPaths("/shop/related.gif", "/no", "/shop/clicked.gif", "/shop/purchased.gif")
     files = event_files([str(path)], paths=paths)
     assert_read(read_records(files, Period(), Memory("1GB"), lambda _: None))
 
