@@ -310,16 +310,7 @@ def test_a_unit_that_became_a_daemon_is_known_by_its_socket() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         control, number = folder / "control.sock", folder / "pid"
-        places = [
-            "--log",
-            folder / "log",
-            "--pid",
-            number,
-            "--statedir",
-            folder,
-            "--tmpdir",
-            folder,
-        ]
+        places = f"--log {folder}/log --pid {number} --statedir {folder} --tmpdir {folder}".split()
         # As its packages start it: the process that listens is not the one that stays.
         subprocess.run([unitd, "--control", f"unix:{control}", *places], check=True, timeout=30)
         wait_until(number.exists)

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from experiments import report
-from lookalike.unit import PrivateUnit, UnitError, find_unitd
+from lookalike.unit import PrivateUnit, find_unitd
+from lookalike.unit_control import UnitError
 from servers import REPOSITORY, free_port, wait_until
 
 RELATED = """
@@ -56,10 +57,6 @@ def unit(log: Path) -> Iterator[str]:
     if unitd is None:
         pytest.skip("NGINX Unit is not installed: no unitd on PATH")
     with tempfile.TemporaryDirectory() as folder, PrivateUnit(unitd, Path(folder)) as private:
-        try:
-            private.check_python()
-        except UnitError as error:
-            pytest.skip(str(error))
         Path(folder, "related.py").write_text(RELATED)
         address = f"127.0.0.1:{free_port()}"
         config: dict[str, Any] = json.loads("{" + block('"access_log": {') + "}")
@@ -72,7 +69,11 @@ def unit(log: Path) -> Iterator[str]:
             {"action": {"pass": "applications/related"}},
         ]
         config["applications"] = {"related": {"type": python, "path": folder, "module": "related"}}
-        private.configure(config)
+        try:
+            private.control.check_python({**config["applications"]["related"], "home": sys.prefix})
+        except UnitError as error:
+            pytest.skip(str(error))
+        private.control.configure(config)
         yield address
 
 
