@@ -24,6 +24,7 @@ from lookalike.manifest import (
     SPARES,
     CategoryEntry,
     Id,
+    IdType,
     Manifest,
     ReleaseError,
     reason_of,
@@ -52,6 +53,18 @@ def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
     return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
 
 
+def slots_of(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
+    """`first`, `shift` and `starts` of `IntegerTable` for ids (n,): about a slot for every four.
+
+    Halving all of a large category for an id costs as much as all the rest of a look-up.
+    """
+    first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
+    shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
+    edges = np.arange((span >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
+    starts = np.searchsorted(ids.view(np.uint64), edges + np.uint64(first)).astype(np.uint32)
+    return first, shift, memoryview(starts.data)
+
+
 class IntegerTable(NamedTuple):
     """One category with integer ids, made to be looked up in fast.
 
@@ -69,18 +82,10 @@ class IntegerTable(NamedTuple):
 
     @classmethod
     def of(cls, ids: npt.NDArray[np.int64], neighbours: Items) -> "IntegerTable":
-        """The table of ids (n_items,) and neighbours (n_items, k): about a slot for every four items.
-
-        Halving all of a large category for an id costs as much as all the rest of a look-up.
-        """
-        first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
-        shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
-        edges = np.arange((span >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
-        starts = np.searchsorted(ids.view(np.uint64), edges + np.uint64(first)).astype(np.uint32)
+        """The table of ids (n_items,) and neighbours (n_items, k)."""
         # Memoryviews give plain ints, several times as fast as an ndarray gives its scalars.
         flat = memoryview(neighbours.reshape(-1).data)
-        views = (memoryview(ids.data), first, shift, memoryview(starts.data), flat)
-        return cls(*views, *neighbours.shape)
+        return cls(memoryview(ids.data), *slots_of(ids), flat, *neighbours.shape)
 
     def neighbours_of(self, product_id: int, n: int) -> list[int] | None:
         """The product ids of the `n` nearest, itself left out.
@@ -132,19 +137,19 @@ class Category:
         table = (entry.n_items, entry.k)
         self.entry = entry
         self.identity = identity_of(folder, files)
-        self.product_ids = _map_array(folder / PRODUCT_IDS, (entry.n_items,))
-        self.neighbours = _map_array(folder / NEIGHBOURS, table, "<u4")
-        distances = _map_array(folder / DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4")
+        self.product_ids = map_array(folder / PRODUCT_IDS, (entry.n_items,))
+        self.neighbours = map_array(folder / NEIGHBOURS, table, "<u4")
+        distances = map_array(folder / DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4")
         self.distances = distances[:, : entry.k]
         self.vectors = None
         if INDEX in files:
             self.vectors = _open_vectors(folder, entry, manifest.n_dims)
             # Only the builder reads them, and it takes what is current as sound.
-            _map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
-        kind = "i" if manifest.product_id_type == "integer" else "S"
-        self._check_product_ids(f"{name}/{PRODUCT_IDS}", kind)
+            map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
+        check_product_ids(self.product_ids, f"{name}/{PRODUCT_IDS}", manifest.product_id_type)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")
-        self.integers = IntegerTable.of(self.product_ids, self.neighbours) if kind == "i" else None
+        integers = manifest.product_id_type == "integer"
+        self.integers = IntegerTable.of(self.product_ids, self.neighbours) if integers else None
 
     def item_of(self, product_id: Id) -> int | None:
         """The item of a product id, of the release's product id type; None if it is unknown."""
@@ -153,13 +158,7 @@ class Category:
             item = bisect_left(ids, product_id)
             known = item < len(ids) and ids[item] == product_id
             return item if known else None
-        key = str(product_id).encode()
-        # A longer key would make searchsorted copy all ids to the key's width.
-        if len(key) > self.product_ids.itemsize:
-            return None
-        item = int(self.product_ids.searchsorted(key))
-        known = item < self.product_ids.size and self.product_ids[item] == key
-        return item if known else None
+        return item_of(self.product_ids, str(product_id))
 
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
@@ -188,26 +187,39 @@ class Category:
         lock(self.product_ids)
         lock(self.neighbours)
 
-    def _check_product_ids(self, file: str, kind: str) -> None:
-        ids = self.product_ids
-        if ids.dtype.kind != kind or (kind == "i" and ids.dtype != np.dtype("<i8")):
-            raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
-        if not np.all(ids[1:] > ids[:-1]):
-            raise ReleaseError(file, "product ids are not in ascending order, each once")
-        try:
-            # In pieces, so that a request in another thread need not wait for all of them.
-            for first in range(0, ids.size if kind == "S" else 0, _PIECE):
-                b"\n".join(ids[first : first + _PIECE].tolist()).decode()
-        except UnicodeDecodeError as error:
-            raise ReleaseError(file, "holds a product id that is not UTF-8") from error
-
     def _check_neighbours(self, file: str) -> None:
         # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
 
 
-def _map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:
+def item_of(product_ids: npt.NDArray[np.bytes_], product_id: str) -> int | None:
+    """Where `product_id` is among ids (n,), ascending; None if it is not."""
+    key = product_id.encode()
+    # A longer key would make searchsorted copy all ids to the key's width.
+    if len(key) > product_ids.itemsize:
+        return None
+    item = int(product_ids.searchsorted(key))
+    known = item < product_ids.size and product_ids[item] == key
+    return item if known else None
+
+
+def check_product_ids(ids: npt.NDArray[Any], file: str, id_type: IdType) -> None:
+    """Whether ids (n,) are ascending and of the type; ReleaseError for `file` if they are not."""
+    kind = "i" if id_type == "integer" else "S"
+    if ids.dtype.kind != kind or (kind == "i" and ids.dtype != np.dtype("<i8")):
+        raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
+    if not np.all(ids[1:] > ids[:-1]):
+        raise ReleaseError(file, "product ids are not in ascending order, each once")
+    try:
+        # In pieces, so that a request in another thread need not wait for all of them.
+        for first in range(0, ids.size if kind == "S" else 0, _PIECE):
+            b"\n".join(ids[first : first + _PIECE].tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise ReleaseError(file, "holds a product id that is not UTF-8") from error
+
+
+def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:
     """Map a ``.npy`` file as a plain ndarray (numpy.memmap costs microseconds at every look-up)."""
     name = f"{path.parent.name}/{path.name}"
     try:
@@ -234,8 +246,8 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
     n_index_dims = entry.n_index_dims
     annoy = _load_index(folder / INDEX, entry)
     return VectorIndex(
-        _map_array(folder / FEATURES, (entry.n_base, n_dims), "<f4"),
-        _map_array(folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
+        map_array(folder / FEATURES, (entry.n_base, n_dims), "<f4"),
+        map_array(folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
         annoy
         if entry.search_k < entry.n_base
         else map_projections(folder / INDEX, entry.n_base, n_index_dims),
@@ -249,8 +261,8 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
 def _open_changed(folder: Path, entry: CategoryEntry, n_dims: int) -> Changed | None:
     """What has changed since the index was made; None where nothing has."""
     name = f"{folder.name}/{ROWS}"
-    rows = _map_array(folder / ROWS, (entry.n_items,), "<u4")
-    added = _map_array(folder / ADDED, (entry.n_added, n_dims), "<f4")
+    rows = map_array(folder / ROWS, (entry.n_items,), "<u4")
+    added = map_array(folder / ADDED, (entry.n_added, n_dims), "<f4")
     if int(rows.max()) >= entry.n_base + entry.n_added:
         raise ReleaseError(name, f"names a row past the last of {entry.n_base + entry.n_added}")
     changed = Changed.of(rows, added, entry.n_base)

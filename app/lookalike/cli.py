@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from lookalike import __version__
 from lookalike.arguments import port, whole_number
 from lookalike.host_cli import DONE, FAILED, add_host_commands
-from lookalike.manifest import Manifest, ReleaseError
+from lookalike.manifest import BehaviourEntry, Manifest, ReleaseError
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
@@ -216,7 +217,10 @@ def _check(options: argparse.Namespace) -> None:
         raise root.none_yet()
     for entry in root.check(name):
         print(f"category {entry.category_id}: {entry.n_items} products, sound", flush=True)
-    slim = " (a slim copy)" if is_slim(root.folder(name), root.manifest(name)) else ""
+    manifest = root.manifest(name)
+    if manifest.behaviour:
+        print(f"behaviour: {_of_behaviour(manifest.behaviour)}, sound")
+    slim = " (a slim copy)" if is_slim(root.folder(name), manifest) else ""
     print(f"release {name} is sound{slim}")
 
 
@@ -260,7 +264,14 @@ def _prune(options: argparse.Namespace) -> None:
 
 
 def _summary(manifest: Manifest) -> str:
+    behaviour = manifest.behaviour
     return (
         f"products: {manifest.n_items}, categories: {len(manifest.categories)}, "
         f"model: {manifest.model.name}"
+        + (f", behaviour: {_of_behaviour(behaviour)}" if behaviour else "")
     )
+
+
+def _of_behaviour(entry: BehaviourEntry) -> str:
+    newest = datetime.fromtimestamp(entry.newest_rating, UTC)
+    return f"{entry.n_products} products, ratings to {newest:%Y-%m-%d}"

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 from urllib.parse import quote
 
 FORMAT: Final = 4
+BEHAVIOUR_FORMAT: Final = 5
+"""That of a release with behaviour, which versions that do not know it are to refuse."""
 METRIC: Final = "angular"
 MANIFEST: Final = "manifest.json"
 PRODUCT_IDS: Final = "product_ids.npy"
@@ -34,10 +36,22 @@ SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
 """What the usual answer is looked up in, and so is to be in memory."""
 
+BEHAVIOUR: Final = "behaviour.d"
+"""The folder of behaviour: with its dot it is no category's, whatever its id."""
+STARTS: Final = "starts.npy"
+RELATED: Final = "related.npy"
+GONE: Final = "gone.npy"
+BEHAVIOUR_TABLE: Final = (PRODUCT_IDS, STARTS, RELATED)
+"""What stays as it is until behaviour is made anew; a look-up touches all of it."""
+BEHAVIOUR_FILES: Final = (*BEHAVIOUR_TABLE, GONE)
+
 MAX_INTEGER_ID: Final = 2**63 - 1
 MAX_STRING_ID_BYTES: Final = 64
 MAX_DIMS: Final = 65_536
 MAX_ANNOY: Final = 2**31 - 1
+MAX_ROWS: Final = 2**32 - 1
+MAX_UNIX_TIME: Final = 253_402_300_799
+"""The last second of the year 9999."""
 ENDS_BYTES: Final = 4096
 """How much of each end of a file its ``ends_sha256`` covers."""
 
@@ -156,6 +170,28 @@ class CategoryEntry:
 
 
 @dataclass(frozen=True)
+class BehaviourEntry:
+    """What the manifest says of behaviour, see `lookalike.behaviour`.
+
+    `n_products` have lists, of `n_related` in all; `n_gone` of them are in no category of this release.
+    `newest_rating` is when the newest of all ratings was made (Unix time, seconds); `made_with` is the
+    builder's word for its method and settings.
+    """
+
+    n_products: int
+    n_related: int
+    n_gone: int
+    newest_rating: int
+    made_with: str
+    files: Mapping[str, FileEntry]
+
+    @property
+    def table(self) -> tuple[object, ...]:
+        """What is the same as long as behaviour is not made anew."""
+        return self.n_products, self.n_related, *(self.files[file] for file in BEHAVIOUR_TABLE)
+
+
+@dataclass(frozen=True)
 class Applied:
     """The last change that a release holds: the id of the journal it is from and its number there."""
 
@@ -165,7 +201,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``."""
+    """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``.
+
+    Without behaviour it has no such field and is of the `FORMAT` from before there was any.
+    """
 
     release: str
     model: Model
@@ -174,6 +213,7 @@ class Manifest:
     product_id_type: IdType
     categories: tuple[CategoryEntry, ...]
     applied: Applied | None = None
+    behaviour: BehaviourEntry | None = None
 
     @property
     def n_items(self) -> int:
@@ -182,13 +222,18 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
-        document = {"format": FORMAT, "metric": METRIC, **asdict(self)}
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(self._document(), indent=1, ensure_ascii=False) + "\n"
 
     def content_digest(self) -> str:
         """SHA-256 of everything but the release's name: equal for equal content."""
-        document = {"format": FORMAT, "metric": METRIC, **asdict(self), "release": None}
+        document = self._document() | {"release": None}
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+    def _document(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.behaviour is None:
+            del fields["behaviour"]
+        return {"format": _format_of(fields), "metric": METRIC, **fields}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -201,6 +246,10 @@ class Manifest:
         return _ManifestReader(document).manifest()
 
 
+def _format_of(document: Mapping[str, object]) -> int:
+    return BEHAVIOUR_FORMAT if "behaviour" in document else FORMAT
+
+
 class _ManifestReader:
     """Turns the parsed ``manifest.json`` into a `Manifest`, naming the first field that is unfit."""
 
@@ -211,7 +260,11 @@ class _ManifestReader:
         root = self.root
         self.expect(isinstance(root, dict), "is not a JSON object")
         found = self.field(root, "format", int)
-        self.expect(found == FORMAT, f"format is {found}, this version reads {FORMAT}; index again")
+        expected = _format_of(root) if isinstance(root, dict) else FORMAT
+        readable = f"{FORMAT}, and {BEHAVIOUR_FORMAT} with behaviour"
+        self.expect(
+            found == expected, f"format is {found}, this version reads {readable}; index again"
+        )
         metric = self.field(root, "metric", str)
         self.expect(metric == METRIC, f"metric is {metric!r}, this version serves {METRIC!r}")
         release = self.field(root, "release", str)
@@ -233,6 +286,7 @@ class _ManifestReader:
             product_id_type=self.id_type(root, "product_id_type"),
             categories=categories,
             applied=self.applied(),
+            behaviour=self.behaviour(),
         )
 
     def applied(self) -> Applied | None:
@@ -240,6 +294,20 @@ class _ManifestReader:
             return None
         applied = self.field(self.root, "applied", dict)
         return Applied(self.text(applied, "journal"), self.whole(applied, "number", 0))
+
+    def behaviour(self) -> BehaviourEntry | None:
+        if isinstance(self.root, dict) and "behaviour" not in self.root:
+            return None
+        entry = self.field(self.root, "behaviour", dict)
+        n_products = self.whole(entry, "n_products", 1, MAX_ROWS)
+        return BehaviourEntry(
+            n_products=n_products,
+            n_related=self.whole(entry, "n_related", 0),
+            n_gone=self.whole(entry, "n_gone", 0, n_products),
+            newest_rating=self.whole(entry, "newest_rating", 0, MAX_UNIX_TIME),
+            made_with=self.text(entry, "made_with"),
+            files=self.files(entry, BEHAVIOUR_FILES, "behaviour"),
+        )
 
     def category(self, entry: object, category_id_type: str) -> CategoryEntry:
         id_type = int if category_id_type == "integer" else str
@@ -253,8 +321,6 @@ class _ManifestReader:
             n_items <= n_base + n_added,
             f"category {category_id}: {n_items} items of {n_base} + {n_added} features",
         )
-        files = self.field(entry, "files", dict)
-        self.expect(set(files) == set(FILES), f"category {category_id}: files are not {FILES}")
         return CategoryEntry(
             category_id=category_id,
             n_items=n_items,
@@ -269,7 +335,7 @@ class _ManifestReader:
             recall=self.recall(entry),
             recall_sample=self.whole(entry, "recall_sample", 0),
             made_with=self.text(entry, "made_with"),
-            files={name: self.file(files[name]) for name in FILES},
+            files=self.files(entry, FILES, f"category {category_id}"),
         )
 
     def recall(self, entry: object) -> float | None:
@@ -278,6 +344,11 @@ class _ManifestReader:
         value: float = self.field(entry, "recall", float)
         self.expect(0 <= value <= 1, f"recall is {value}, expected 0 to 1")
         return value
+
+    def files(self, entry: object, names: tuple[str, ...], what: str) -> dict[str, FileEntry]:
+        files = self.field(entry, "files", dict)
+        self.expect(set(files) == set(names), f"{what}: files are not {names}")
+        return {name: self.file(files[name]) for name in names}
 
     def file(self, entry: object) -> FileEntry:
         return FileEntry(

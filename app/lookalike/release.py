@@ -20,12 +20,13 @@ command line read through it. A release is a folder:
 ``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the directions in which they differ most
 ``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
                              `node_dtype` says, n_base of them, then the trees
+``behaviour.d/``             `lookalike.behaviour`, where there is any
 ===========================  ====================================================================
 
 Spares make it cheap to remove a product from the lists of others: the next nearest is there already.
 
 A serve host may hold a *slim* copy, in which no category has its ``index.ann``, and none needs its
-spares, rows, features, added and projection: it answers all but vectors.
+spares, rows, features, added and projection: it answers all but vectors. Behaviour is whole there.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
 into a folder that no release name points to yet.
@@ -39,8 +40,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from lookalike.behaviour import Behaviour, check_behaviour
 from lookalike.category import Category, identity_of
 from lookalike.manifest import (
+    BEHAVIOUR,
+    BEHAVIOUR_TABLE,
     FILES,
     HOT_FILES,
     INDEX,
@@ -53,17 +57,24 @@ from lookalike.manifest import (
 
 
 class Release:
-    """An open release: its folder, its manifest, its categories by id, and whether it is slim.
+    """An open release: its folder, its manifest, its categories by id, its behaviour if it has any,
+    and whether it is slim.
 
     `etag` is that of what it answers: a slim copy's answers are not the full release's.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, categories: Mapping[Id, Category], slim: bool
+        self,
+        folder: Path,
+        manifest: Manifest,
+        categories: Mapping[Id, Category],
+        behaviour: Behaviour | None,
+        slim: bool,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.categories = categories
+        self.behaviour = behaviour
         self.slim = slim
         self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
 
@@ -72,13 +83,16 @@ class Release:
         for category_id in self.categories:
             for file in HOT_FILES:
                 yield self.folder / category_folder(category_id) / file
+        if self.behaviour:
+            yield from (self.folder / BEHAVIOUR / file for file in BEHAVIOUR_TABLE)
 
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all are allowed."""
         refused = None
-        for category in self.categories.values():
+        for part in (*self.categories.values(), self.behaviour):
             try:
-                category.lock()
+                if part:
+                    part.lock()
             except OSError as error:
                 refused = error
         if refused:
@@ -88,8 +102,8 @@ class Release:
 def open_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
     """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
 
-    Its hot files are then in memory, as far as there is room. A category whose files are those of
-    the open release `before` is taken from there. Raises ReleaseError with the file named; nothing
+    Its hot files are then in memory, as far as there is room. What has the same files in the open
+    release `before` is taken from there. Raises ReleaseError with the file named; nothing
     of the release stays open then.
     """
     files = _files(folder, manifest)
@@ -98,7 +112,15 @@ def open_release(folder: Path, manifest: Manifest, before: Release | None = None
         category = folder / category_folder(entry.category_id)
         known = _same(before, entry, manifest, category, files)
         categories[entry.category_id] = known or Category(category, entry, manifest, files)
-    return Release(folder, manifest, categories, INDEX not in files)
+    behaviour = None
+    if manifest.behaviour:
+        behaviour = Behaviour(
+            folder / BEHAVIOUR,
+            manifest.behaviour,
+            manifest.product_id_type,
+            before.behaviour if before and _kind(before.manifest) == _kind(manifest) else None,
+        )
+    return Release(folder, manifest, categories, behaviour, INDEX not in files)
 
 
 def check_release(
@@ -106,12 +128,14 @@ def check_release(
 ) -> None:
     """`open_release` without keeping anything open: for any number of categories.
 
-    A category whose files are those of the release `before`, its folder and manifest, passes: they
-    were checked when that was published.
+    What has the same files in the release `before`, its folder and manifest, passes: they were
+    checked when that was published.
     """
     files = _files(folder, manifest)
     known = {}
-    if before and _kind(before[1]) == _kind(manifest):
+    if before and _kind(before[1]) != _kind(manifest):
+        before = None
+    if before:
         known = {entry.category_id: entry for entry in before[1].categories}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
@@ -121,10 +145,20 @@ def check_release(
                 if identity_of(category, files) == identity_of(published, files):
                     continue
         Category(category, entry, manifest, files)
+    if manifest.behaviour:
+        check_behaviour(
+            folder / BEHAVIOUR,
+            manifest.behaviour,
+            manifest.product_id_type,
+            (before[0] / BEHAVIOUR, before[1].behaviour)
+            if before and before[1].behaviour
+            else None,
+        )
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
-    """Compare every byte of every file with the manifest, yielding each category when it is done.
+    """Compare every byte of every file with the manifest, yielding each category when it is done;
+    behaviour comes last.
 
     Raises ReleaseError with the file named.
     """
@@ -135,6 +169,9 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
             path = folder / category / file
             entry.files[file].check_all(path, f"{category}/{file}")
         yield entry
+    if manifest.behaviour:
+        for file, described in manifest.behaviour.files.items():
+            described.check_all(folder / BEHAVIOUR / file, f"{BEHAVIOUR}/{file}")
 
 
 def is_slim(folder: Path, manifest: Manifest) -> bool:
