@@ -14,26 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike_build.catalogue_csv import read_csv
+from lookalike_build.catalogue_form import form_of
 from lookalike_build.catalogue_jsonl import read_jsonl
 from lookalike_build.catalogue_parquet import read_parquet
 from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames
 from lookalike_build.catalogue_sql import read_sql
 
 __all__ = ["COLUMNS", "Catalogue", "CatalogueError", "ColumnNames", "read_catalogue"]
-
-_PARQUET_MAGIC = b"PAR1"
-_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-_UNREAD = {
-    b"\x1f\x8b": "is compressed by gzip; unpack it",
-    b"BZh": "is compressed by bzip2; unpack it",
-    b"\xfd7zXZ": "is compressed by xz; unpack it",
-    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it",
-    b"PK\x03\x04": "is a spreadsheet or a ZIP archive; save it as CSV in UTF-8",
-    b"\xff\xfe": "is in UTF-16; save it in UTF-8",
-    b"\xfe\xff": "is in UTF-16; save it in UTF-8",
-    b"SQLite format 3\0": "is an SQLite database; give a .sql file that attaches and queries it",
-}
-_START_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -71,21 +58,9 @@ def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
 
 
 def _read_file(path: Path, names: ColumnNames) -> pa.Table:
-    with path.open("rb") as file:
-        start = file.read(_START_BYTES)
-    if start.startswith(_PARQUET_MAGIC):
-        return read_parquet(path, names)
-    for magic, problem in _UNREAD.items():
-        if start.startswith(magic):
-            raise CatalogueError(path, [problem])
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    json = path.suffix.lower() in _JSON_SUFFIXES
-    if json and text.startswith(b"["):
-        problem = (
-            "is one JSON array; write it as JSON Lines, an object a line (jq -c '.[]' does it)"
-        )
-        raise CatalogueError(path, [problem])
-    return read_jsonl(path, names) if json or text.startswith(b"{") else read_csv(path, names)
+    return {"parquet": read_parquet, "jsonl": read_jsonl, "csv": read_csv}[form_of(path)](
+        path, names
+    )
 
 
 def _repeated(table: pa.Table, names: ColumnNames, places: str) -> list[str]:

@@ -4,41 +4,47 @@ Ids are integers if all of their column are whole numbers without leading zeros,
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames, TextRows
+from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames, Rows, TextRows
 
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
-_INTEGER = "^(0|[1-9][0-9]{0,18})$"
+INTEGER = "^(0|[1-9][0-9]{0,18})$"
 
 
 def read_csv(path: Path, names: ColumnNames) -> pa.Table:
     """The rows as `TextRows.finish` gives them; CatalogueError names every malformed line."""
     rows = TextRows(path, names)
-    # Bytes that are not UTF-8 are carried as surrogates and found by the row's own check.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            product_id, category_id, image = _places(path, header, names)
-            for row in reader:
-                if len(row) == len(header):
-                    rows.add(reader.line_num, row[product_id], row[category_id], row[image])
-                elif row:
-                    problem = f"has {len(row)} fields, the header has {len(header)}"
-                    rows.refuse(reader.line_num, problem)
-        except csv.Error as error:
-            rows.refuse(reader.line_num, f"not CSV: {error}")
+    csv_rows(path, names, rows)
     table = rows.finish()
     for place, name in enumerate(COLUMNS[:2]):
         table = table.set_column(place, name, typed_ids(table[name]))
     return table
 
 
-def _places(path: Path, header: list[str], names: ColumnNames) -> list[int]:
+def csv_rows(path: Path, names: Sequence[str], rows: Rows) -> None:
+    """Give `rows` the three columns with these names; CatalogueError if the header has not all."""
+    # Bytes that are not UTF-8 are carried as surrogates and found by the row's own check.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            first, second, third = _places(path, header, names)
+            for row in reader:
+                if len(row) == len(header):
+                    rows.add(reader.line_num, row[first], row[second], row[third])
+                elif row:
+                    problem = f"has {len(row)} fields, the header has {len(header)}"
+                    rows.refuse(reader.line_num, problem)
+        except csv.Error as error:
+            rows.refuse(reader.line_num, f"not CSV: {error}")
+
+
+def _places(path: Path, header: list[str], names: Sequence[str]) -> list[int]:
     for mark, marks in _OTHER_MARKS.items():
         if len(header) == 1 and mark in header[0]:
             raise CatalogueError(path, [f"line 1: fields stand between {marks}, expected commas"])
@@ -54,7 +60,7 @@ def _places(path: Path, header: list[str], names: ColumnNames) -> list[int]:
 
 def typed_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Ids as int64 if all are whole numbers without leading zeros, otherwise as strings."""
-    if not pc.all(pc.match_substring_regex(texts, _INTEGER)).as_py():
+    if not pc.all(pc.match_substring_regex(texts, INTEGER)).as_py():
         return texts
     try:
         return texts.cast(pa.int64())

@@ -3,12 +3,13 @@
 Ids are integers where the values are whole numbers and strings where they are strings.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import pyarrow as pa
 
-from lookalike_build.catalogue_rows import ColumnNames, TextRows
+from lookalike_build.catalogue_rows import ColumnNames, Rows, TextRows
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -16,6 +17,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_jsonl(path: Path, names: ColumnNames) -> pa.Table:
     """The rows as `TextRows.finish` gives them; CatalogueError names every malformed line."""
     rows = TextRows(path, names)
+    jsonl_rows(path, names, rows)
+    return rows.finish()
+
+
+def jsonl_rows(path: Path, names: Sequence[str], rows: Rows) -> None:
+    """Give `rows` the three fields with these names."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
@@ -25,17 +32,17 @@ def read_jsonl(path: Path, names: ColumnNames) -> pa.Table:
                 rows.add(number, *_row(text, names))
             except _LineError as error:
                 rows.refuse(number, str(error))
-    return rows.finish()
 
 
 class _LineError(Exception):
     """A line that holds no row."""
 
 
-def _row(text: bytes, names: ColumnNames) -> tuple[object, object, object]:
+def _row(text: bytes, names: Sequence[str]) -> tuple[object, object, object]:
+    first, second, third = names
     try:
         record = orjson.loads(text)
-        return record[names.product_id], record[names.category_id], record[names.image]
+        return record[first], record[second], record[third]
     except orjson.JSONDecodeError as error:
         raise _LineError(f"not JSON: {error.msg} at column {error.colno}") from None
     except KeyError as error:

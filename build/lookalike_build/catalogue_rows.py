@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,12 +48,8 @@ def row_problem(
 ) -> str | None:
     """What makes a row unfit, in the words of the catalogue that calls its columns `names`."""
     for name, value in ((names.product_id, product_id), (names.category_id, category_id)):
-        if value is None:
-            return f"{name} is empty"
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            return f"{name} must be a whole number or a string, not {reprlib.repr(value)}"
-        if problem := id_problem(value):
-            return f"{name} {problem}"
+        if problem := id_fault(name, value):
+            return problem
     if image is None or image == "":
         return f"{names.image} is empty"
     if not isinstance(image, str):
@@ -65,19 +61,30 @@ def row_problem(
     return None if fit else f"{names.image} must be a path in UTF-8"
 
 
+def id_fault(name: str, value: object) -> str | None:
+    """What makes `value` unfit as an id in the column `name`."""
+    if value is None:
+        return f"{name} is empty"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return f"{name} must be a whole number or a string, not {reprlib.repr(value)}"
+    problem = id_problem(value)
+    return f"{name} {problem}" if problem else None
+
+
 def fit(product_ids: pa.Array, category_ids: pa.Array, images: pa.Array) -> bool:
     """Whether no row of a chunk has a `row_problem`; its ids are whole numbers or strings."""
-    return _ids_fit(product_ids) and _ids_fit(category_ids) and _images_fit(images)
+    return ids_fit(product_ids) and ids_fit(category_ids) and _images_fit(images)
 
 
-def _ids_fit(ids: pa.Array) -> bool:
+def ids_fit(ids: pa.Array) -> bool:
+    """Whether no id of a column of whole numbers or strings has an `id_fault`."""
     if ids.null_count:
         return False
     if pa.types.is_string(ids.type):
-        return _within(pc.binary_length(ids), 1, MAX_STRING_ID_BYTES) and not _any(
+        return within(pc.binary_length(ids), 1, MAX_STRING_ID_BYTES) and not _any(
             pc.match_substring_regex(ids, _CONTROL)
         )
-    return _within(ids, 0, MAX_INTEGER_ID)
+    return within(ids, 0, MAX_INTEGER_ID)
 
 
 def _images_fit(images: pa.Array) -> bool:
@@ -86,7 +93,8 @@ def _images_fit(images: pa.Array) -> bool:
     )
 
 
-def _within(numbers: pa.Array, least: int, most: int) -> bool:
+def within(numbers: pa.Array, least: int, most: int) -> bool:
+    """Whether no number is outside."""
     if not len(numbers):
         return True
     found = pc.min_max(numbers).as_py()
@@ -103,8 +111,8 @@ def typed_rows(path: Path, table: pa.Table, names: ColumnNames) -> pa.Table:
     Raises CatalogueError where a column is missing or of another type, or a row is unfit.
     """
     columns = {
-        "product_id": _ids_of(path, table, names.product_id),
-        "category_id": _ids_of(path, table, names.category_id),
+        "product_id": ids_of(path, table, names.product_id),
+        "category_id": ids_of(path, table, names.category_id),
         "image": _images_of(path, table, names.image),
     }
     plain = pa.table(columns)
@@ -116,27 +124,29 @@ def typed_rows(path: Path, table: pa.Table, names: ColumnNames) -> pa.Table:
     return plain.append_column("line", pa.array(range(1, plain.num_rows + 1), pa.int64()))
 
 
-def _ids_of(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+def ids_of(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column of whole numbers or strings; CatalogueError if it holds others."""
     column = table[name]
-    if _is_whole(column.type):
+    if is_whole(column.type):
         return column
-    if (strings := _strings(column)) is not None:
+    if (strings := strings_of(column)) is not None:
         return strings
     raise CatalogueError(path, [f"column {name} holds {column.type}, expected integers or strings"])
 
 
 def _images_of(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    if (strings := _strings(table[name])) is not None:
+    if (strings := strings_of(table[name])) is not None:
         return strings
     raise CatalogueError(path, [f"column {name} holds {table[name].type}, expected strings"])
 
 
-def _is_whole(type_: pa.DataType) -> bool:
+def is_whole(type_: pa.DataType) -> bool:
+    """Whether it is a type of whole numbers."""
     # DuckDB's HUGEINT, which its sums of integers are, comes as a decimal without places.
     return bool(pa.types.is_integer(type_) or (pa.types.is_decimal(type_) and type_.scale == 0))
 
 
-def _strings(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def strings_of(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """The column as strings if it holds text, or nothing at all."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -150,14 +160,25 @@ def _problems(table: pa.Table, names: ColumnNames) -> Iterator[str]:
     number = 0
     for chunk in table.to_batches(max_chunksize=CHUNK):
         if not fit(*chunk.columns):
-            for place, row in enumerate(zip(*map(_values, chunk.columns), strict=True), 1):
+            for place, row in enumerate(zip(*map(values_of, chunk.columns), strict=True), 1):
                 if problem := row_problem(names, *row):
                     yield f"row {number + place}: {problem}"
         number += chunk.num_rows
 
 
-def _values(column: pa.Array) -> list[object]:
+def values_of(column: pa.Array) -> list[object]:
+    """The values of a column, as what they mean."""
     return [int(value) if isinstance(value, Decimal) else value for value in column.to_pylist()]
+
+
+class Rows(Protocol):
+    """Takes the rows of a text file one by one."""
+
+    def add(self, line: int, *row: object) -> None:
+        """Take the row of three columns that ends in line `line`."""
+
+    def refuse(self, line: int, problem: str) -> None:
+        """Take note of a line that holds no fit row."""
 
 
 class TextRows:
@@ -166,14 +187,14 @@ class TextRows:
     def __init__(self, path: Path, names: ColumnNames) -> None:
         self._path = path
         self._names = names
-        self._waiting: list[tuple[int, object, object, object]] = []
+        self._waiting: list[tuple[Any, ...]] = []
         self._chunks: list[pa.Table] = []
         self._problems: list[tuple[int, str]] = []
         self._kinds: dict[str, tuple[type, int]] = {}
 
-    def add(self, line: int, product_id: object, category_id: object, image: object) -> None:
-        """Take the row that ends in line `line`."""
-        self._waiting.append((line, product_id, category_id, image))
+    def add(self, line: int, *row: object) -> None:
+        """Take the row that ends in line `line`: product_id, category_id and image."""
+        self._waiting.append((line, *row))
         if len(self._waiting) == CHUNK:
             self._check()
 
@@ -220,7 +241,7 @@ class TextRows:
 _EMPTY = pa.table({name: pa.array([], pa.string()) for name in (*COLUMNS, "line")})
 
 
-def _chunk(rows: list[tuple[int, object, object, object]]) -> pa.Table | None:
+def _chunk(rows: list[tuple[Any, ...]]) -> pa.Table | None:
     """The rows as a table, or None where a value is of no type that rows may have."""
     lines, product_ids, category_ids, images = zip(*rows, strict=True)
     try:

@@ -7,9 +7,10 @@ in memory, in the file's folder: that is what relative paths in them are relativ
 
 import re
 import textwrap
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
@@ -18,6 +19,8 @@ from lookalike_build.catalogue_rows import CatalogueError, ColumnNames, typed_ro
 if TYPE_CHECKING:
     import duckdb
 
+Taken = TypeVar("Taken")
+
 _MAX_MESSAGE = 400
 _SECRET = re.compile(r"pass?w|pwd|secret|token|sig(nature)?=|://\S*@", re.IGNORECASE)
 
@@ -25,6 +28,16 @@ _SECRET = re.compile(r"pass?w|pwd|secret|token|sig(nature)?=|://\S*@", re.IGNORE
 def read_sql(path: Path, names: ColumnNames) -> pa.Table:
     """The rows as `typed_rows` gives them; CatalogueError names every unfit row, or what DuckDB
     says of a statement, without the passwords in it."""
+    table = run_sql(path, lambda connection: connection.to_arrow_table())
+    check_columns(path, table.column_names, names)
+    return typed_rows(path, table, names)
+
+
+def run_sql(path: Path, take: "Callable[[duckdb.DuckDBPyConnection], Taken]") -> Taken:
+    """What `take` makes of the result of the last statement, after all that stand before it.
+
+    CatalogueError has what DuckDB says of a statement, without the passwords in it.
+    """
     try:
         import duckdb
     except ModuleNotFoundError:
@@ -38,13 +51,15 @@ def read_sql(path: Path, names: ColumnNames) -> pa.Table:
     with chdir(path.parent), duckdb.connect() as connection:
         # A name in the SQL is never a variable of this program.
         connection.execute("SET python_enable_replacements = false")
-        table = _run(path, script, connection)
-    _check_columns(path, table.column_names, names)
-    return typed_rows(path, table, names)
+        return _run(path, script, connection, take)
 
 
-def _run(path: Path, script: str, connection: "duckdb.DuckDBPyConnection") -> pa.Table:
-    """The rows of the last statement, after all that stand before it."""
+def _run(
+    path: Path,
+    script: str,
+    connection: "duckdb.DuckDBPyConnection",
+    take: "Callable[[duckdb.DuckDBPyConnection], Taken]",
+) -> Taken:
     import duckdb
 
     try:
@@ -60,15 +75,16 @@ def _run(path: Path, script: str, connection: "duckdb.DuckDBPyConnection") -> pa
         try:
             connection.execute(statement)
             if number == len(statements):
-                table = connection.to_arrow_table()
-        except duckdb.Error as error:
+                taken = take(connection)
+        # What Arrow says of a result that is read piece by piece is an OSError.
+        except (duckdb.Error, OSError) as error:
             problem = f"statement {number}: {_message(error, statement.query)}"
             raise CatalogueError(path, [problem]) from None
         except RuntimeError:
             # Ctrl-C. Unless told so too, the query goes on and closing waits for its end.
             connection.interrupt()
             raise KeyboardInterrupt from None
-    return table
+    return taken
 
 
 def _message(error: Exception, sql: str) -> str:
@@ -92,7 +108,8 @@ def _without_secrets(message: str, sql: str) -> str:
     return re.sub(r'"([^"]+)"', hidden, message)
 
 
-def _check_columns(path: Path, found: list[str], names: ColumnNames) -> None:
+def check_columns(path: Path, found: list[str], names: Sequence[str]) -> None:
+    """CatalogueError unless each of the columns is among those found, once."""
     problems = [
         f"its last statement gives {found.count(name) or 'no'} column {name}, expected one; "
         f"it gives {textwrap.shorten(', '.join(found), _MAX_MESSAGE, placeholder=' …')}"

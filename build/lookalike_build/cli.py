@@ -202,6 +202,8 @@ def _publish(source: FeatureSource, options: argparse.Namespace, started: float)
         removed = root.prune(options.keep)
     if removed:
         print(f"old releases removed: {', '.join(removed)}")
+    if published.left_out:
+        _complain(f"behaviour is left out: {published.left_out}; run `lookalike-build behaviour`")
     unchanged = published.n_unchanged
     print(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
     what = "published and made current" if published.new else "unchanged: it holds this already"

@@ -20,6 +20,7 @@ from annoy import AnnoyIndex
 from lookalike.manifest import (
     ADDED,
     BASE_FILES,
+    BEHAVIOUR,
     DISTANCES,
     FEATURES,
     FILES,
@@ -31,6 +32,7 @@ from lookalike.manifest import (
     ROWS,
     SPARES,
     Applied,
+    BehaviourEntry,
     CategoryEntry,
     FileEntry,
     Id,
@@ -43,8 +45,10 @@ from lookalike.manifest import (
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError, sync
 from lookalike.vector_index import Distances, Items
+from lookalike_build.behaviour_files import carry
 from lookalike_build.disk_array import create_array
 from lookalike_build.projection import Projected
+from lookalike_build.release_file import id_array, place, share, write_array
 from lookalike_build.table import Ids, Table
 
 
@@ -67,11 +71,12 @@ class Written(NamedTuple):
 
 class Published(NamedTuple):
     """The current release; `new` where it was not current before, `n_unchanged` of its categories
-    are those of the release before it."""
+    are those of the release before it. `left_out` says why that one's behaviour is not in it, if so."""
 
     release: str
     new: bool
     n_unchanged: int
+    left_out: str | None = None
 
 
 class CategoryWriter:
@@ -100,7 +105,7 @@ class CategoryWriter:
 
     def add_ids(self, product_ids: Ids | list[str]) -> None:
         """Write the items' product ids, ascending."""
-        _write_array(self.folder / PRODUCT_IDS, _id_array(product_ids))
+        write_array(self.folder / PRODUCT_IDS, id_array(product_ids))
 
     def take_over(self, made_with: str) -> Written | None:
         """The current release's category where it has these ids and features and was made so.
@@ -120,7 +125,7 @@ class CategoryWriter:
         except ReleaseError:
             return None
         for file in FILES:
-            _place(folder / file, self.folder / file)
+            place(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)
 
@@ -142,7 +147,7 @@ class CategoryWriter:
         self._write_table(*table, k)
         self._write_rows(np.arange(n_items, dtype="<u4"), np.empty((0, n_dims), "<f4"))
         projection = projected.projection.astype("<f4", copy=False)
-        _write_array(self.folder / PROJECTION, projection)
+        write_array(self.folder / PROJECTION, projection)
         annoy.save(str(self.folder / INDEX))
         sync(self.folder / INDEX)
         entry = CategoryEntry(
@@ -157,7 +162,9 @@ class CategoryWriter:
             made_with=made_with,
             files={file: FileEntry.of(self.folder / file) for file in FILES},
         )
-        self._share(entry)
+        if self._current:
+            folder, old = self._current
+            share((folder, old.files), (self.folder, entry.files))
         sync(self.folder)
         return Written(entry, unchanged=False)
 
@@ -174,7 +181,7 @@ class CategoryWriter:
         self._write_rows(table.rows.astype("<u4", copy=False), added.astype("<f4", copy=False))
         folder, entry = base
         for file in BASE_FILES:
-            _place(folder / file, self.folder / file)
+            place(folder / file, self.folder / file)
         files = {
             file: entry.files[file] if file in BASE_FILES else FileEntry.of(self.folder / file)
             for file in FILES
@@ -203,48 +210,41 @@ class CategoryWriter:
         folder, entry = self._current
         self._begin()
         for file in FILES:
-            _place(folder / file, self.folder / file)
+            place(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)
 
     def _write_table(self, items: Items, distances: Distances, k: int) -> None:
-        _write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
-        _write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
-        _write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
+        write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
+        write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
+        write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
 
     def _write_rows(self, rows: Items, added: npt.NDArray[np.float32]) -> None:
-        _write_array(self.folder / ROWS, rows)
-        _write_array(self.folder / ADDED, added)
-
-    def _share(self, new: CategoryEntry) -> None:
-        if self._current is None:
-            return
-        folder, old = self._current
-        for file in FILES:
-            # Where the current release is not what its manifest says, ours is the good file.
-            with suppress(ReleaseError):
-                if old.files[file] == new.files[file]:
-                    old.files[file].check_all(folder / file, file)
-                    _place(folder / file, self.folder / file)
+        write_array(self.folder / ROWS, rows)
+        write_array(self.folder / ADDED, added)
 
 
 class Staging:
     """Writes one release of `root` in the folder `path`, which is the caller's alone.
 
-    `current` is the manifest of the release that is current, and fit, when this begins; or None.
+    `current` is the manifest of the release that is current, and fit, when it is looked; or None.
     """
 
     def __init__(self, root: ReleaseRoot, path: Path) -> None:
         self._root = root
-        self._path = path
-        self.current = current_manifest(root)
-        self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
-        if self.current:
-            folder = root.folder(self.current.release)
-            for entry in self.current.categories:
-                self._published[entry.category_id] = _in(folder, entry), entry
+        self.path = path
+        self.look()
         self.discard()
         path.mkdir()
+
+    def look(self) -> None:
+        """Look what is current now; done when this begins."""
+        self.current = current_manifest(self._root)
+        self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
+        if self.current:
+            folder = self._root.folder(self.current.release)
+            for entry in self.current.categories:
+                self._published[entry.category_id] = _in(folder, entry), entry
 
     def hold_current(self) -> None:
         """Link the current release, so that it stays to be taken over from when others remove it."""
@@ -260,12 +260,12 @@ class Staging:
 
     def discard(self) -> None:
         """Remove what is there, also what a killed writer left."""
-        if self._path.exists():
-            shutil.rmtree(self._path)
+        if self.path.exists():
+            shutil.rmtree(self.path)
 
     def category(self, category_id: Id) -> CategoryWriter:
         """The writer of a category."""
-        folder = self._path / category_folder(category_id)
+        folder = self.path / category_folder(category_id)
         return CategoryWriter(category_id, folder, self._published.get(category_id))
 
     def publish(
@@ -276,21 +276,26 @@ class Staging:
         categories: Sequence[Written],
         applied: Applied | None = None,
         suffix: str = "",
+        behaviour: BehaviourEntry | None = None,
     ) -> Published:
         """Name the release, check it and make it current; the root's lock is held.
 
-        `id_types` are those of the category and the product ids; `suffix` ends the name. Where the
-        current release holds the same content it stays current, so that no cache in front loses its
-        answers.
+        `id_types` are those of the category and the product ids; `suffix` ends the name. `behaviour`
+        is what is written of it; without, that of the current release is taken over, in an update
+        (whose name has a suffix) without reading it. Where the current release holds the same content
+        it stays current, so that no cache in front loses its answers.
         """
         entries = tuple(written.entry for written in categories)
         n_unchanged = sum(written.unchanged for written in categories)
-        made = Manifest("draft", model, n_dims, *id_types, entries, applied)
+        left_out = None
+        if behaviour is None:
+            behaviour, left_out = self._carried(entries, id_types[1], anew=not suffix)
+        made = Manifest("draft", model, n_dims, *id_types, entries, applied, behaviour)
         digest = made.content_digest()
         # Where the same was made and not taken over, the current release is damaged.
         same = current_manifest(self._root) if n_unchanged == len(categories) else None
         if same and same.content_digest() == digest:
-            return Published(same.release, False, n_unchanged)
+            return Published(same.release, False, n_unchanged, left_out)
         name = None if suffix else next(reversed(self._root.names()), None)
         newest = _manifest(self._root, name)
         if newest and newest.content_digest() == digest:
@@ -298,13 +303,37 @@ class Staging:
             with suppress(ReleaseError):
                 was_current = newest.release == self._root.current()
                 self._root.switch(newest.release)
-                return Published(newest.release, not was_current, n_unchanged)
+                return Published(newest.release, not was_current, n_unchanged, left_out)
         name = f"{self._root.new_name(digest)}{suffix}"
-        path = self._path / MANIFEST
+        path = self.path / MANIFEST
         path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
         sync(path)
-        self._root.publish(name, self._path)
-        return Published(name, True, n_unchanged)
+        self._root.publish(name, self.path)
+        return Published(name, True, n_unchanged, left_out)
+
+    def _carried(
+        self, entries: Sequence[CategoryEntry], id_type: IdType, anew: bool
+    ) -> tuple[BehaviourEntry | None, str | None]:
+        """The current release's behaviour, or why it cannot be had; an update must not go without."""
+        name, manifest = self._root.current(), None
+        with suppress(ReleaseError, RootError):
+            manifest = self._root.manifest(name) if name else None
+        if manifest is None or manifest.behaviour is None:
+            return None, None
+        if manifest.product_id_type != id_type:
+            return (
+                None,
+                f"its product ids are {manifest.product_id_type}s, the release's {id_type}s",
+            )
+        release = self._root.folder(manifest.release)
+        try:
+            published = release, manifest, manifest.behaviour
+            return carry(published, self.path, entries, anew), None
+        except ReleaseError as error:
+            if not anew:
+                raise
+            shutil.rmtree(self.path / BEHAVIOUR)
+            return None, str(error)
 
 
 def current_manifest(root: ReleaseRoot) -> Manifest | None:
@@ -323,31 +352,3 @@ def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
         if name and manifest and not is_slim(root.folder(name), manifest):
             return manifest
     return None
-
-
-def _id_array(product_ids: Ids | list[str]) -> npt.NDArray[np.generic]:
-    if isinstance(product_ids, list):
-        return np.array([product_id.encode() for product_id in product_ids], dtype=np.bytes_)
-    if product_ids.dtype.kind == "S":
-        # As narrow as they are, whatever has left.
-        return np.array(product_ids.tolist(), np.bytes_)
-    return product_ids.astype("<i8")
-
-
-def _write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
-    array = np.ascontiguousarray(array)
-    with path.open("xb") as file:  # never into what may be a link to a published file
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)  # numpy's `tofile` does not tell that a disk is full
-    sync(path)
-
-
-def _place(published: Path, path: Path) -> None:
-    """Have the published file at `path`: a link, or a copy where there can be none."""
-    path.unlink(missing_ok=True)
-    try:
-        os.link(published, path)
-    except OSError:  # another device, or a file system without hard links
-        shutil.copyfile(published, path)
-        sync(path)

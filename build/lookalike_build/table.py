@@ -44,9 +44,15 @@ class Table(NamedTuple):
 
     def items_of(self, product_ids: Ids) -> tuple[Places, npt.NDArray[np.bool_]]:
         """Where each of the product ids is or would be, and whether it is there."""
-        places = self.product_ids.searchsorted(product_ids)
-        inside = np.minimum(places, self.product_ids.size - 1)
-        return places, self.product_ids[inside] == product_ids
+        return places_of(self.product_ids, product_ids)
+
+
+def places_of(known: Ids, product_ids: Ids) -> tuple[Places, npt.NDArray[np.bool_]]:
+    """Where each of the product ids is or would be among those `known`, ascending, and whether it is
+    there."""
+    places = known.searchsorted(product_ids)
+    inside = np.minimum(places, known.size - 1)
+    return places, known[inside] == product_ids
 
 
 def widths(n_items: int, neighbours: int) -> tuple[int, int]:

@@ -125,7 +125,7 @@ def test_indexing_what_is_current_already_changes_nothing(
 ) -> None:
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (before, False, 4)
+    assert index(store, root, IndexSettings()) == (before, False, 4, None)
     assert root.names() == [before]
 
 
@@ -168,7 +168,7 @@ def test_only_what_has_changed_is_indexed(
     done: list[int] = []
     store = write_store(tmp_path / "features", changed)
     published = index(store, root, IndexSettings(), done.append)
-    assert published == (root.current(), True, 1)
+    assert published == (root.current(), True, 1, None)
     assert indexed == [60, 7, 300]
     assert sum(done) == 60 + 7 + 300 + 300
     categories = root.manifest(published.release).categories
@@ -195,7 +195,7 @@ def test_other_settings_index_everything_and_share_the_features(
 ) -> None:
     before = current(root)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings(**setting)) == (root.current(), True, 0)
+    assert index(store, root, IndexSettings(**setting)) == (root.current(), True, 0, None)
     assert indexed == [60, 7, 1, 300]
     assert (current(root) / "40" / FEATURES).samefile(before / "40" / FEATURES)
 
@@ -206,7 +206,7 @@ def test_another_method_indexes_everything(
     before = root.current()
     monkeypatch.setattr(lookalike_build.category_index, "METHOD", -1)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
     assert root.current() != before
 
 
@@ -220,10 +220,10 @@ def test_where_links_cannot_be_made_files_are_copied(
     before = current(root)
     changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
     store = write_store(tmp_path / "features", changed)
-    assert index(store, root, IndexSettings()) == (root.current(), True, 3)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 3, None)
     assert len(list(root.check(current(root).name))) == 4
     assert (current(root) / "40" / INDEX).stat().st_ino != (before / "40" / INDEX).stat().st_ino
-    assert index(store, root, IndexSettings()) == (root.current(), False, 4)
+    assert index(store, root, IndexSettings()) == (root.current(), False, 4, None)
 
 
 def test_a_release_of_another_format_is_followed_by_one_of_this(
@@ -237,7 +237,7 @@ def test_a_release_of_another_format_is_followed_by_one_of_this(
     path.write_text(json.dumps(document))
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
     assert root.current() != before
     assert len(list(root.check(current(root).name))) == 4
 
@@ -340,7 +340,7 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
     assert root.current() == before
     assert root.names() == [before]
     assert not root.staging.exists()
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
 
 
 def test_one_builder_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_what_is_indexed_waits_for_whoever_changes_the_root(
             with pytest.raises(TimeoutError):
                 published.result(0.2)
             assert root.current() == before
-        assert published.result(60) == (root.current(), True, 0)
+        assert published.result(60) == (root.current(), True, 0, None)
     assert root.current() != before
 
 
@@ -395,7 +395,7 @@ def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
 
     store = write_store(tmp_path / "features", integer_catalogue())
     published = index(store, root, IndexSettings(), engine=follow_then_index)
-    assert published == (root.current(), True, 4)
+    assert published == (root.current(), True, 4, None)
     assert indexed == []
     assert not before.exists()
     after = current(root)
@@ -413,7 +413,7 @@ def test_a_category_that_was_changed_is_indexed_anew(
     change(root, {1: {107: None}})
     change(root, {1: {107: feature}})
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 3)
+    assert index(store, root, IndexSettings()) == (root.current(), True, 3, None)
     assert indexed == [60]
     assert digests(current(root)) == digests(first)
 
