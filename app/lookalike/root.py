@@ -4,6 +4,7 @@
     ROOT/releases/<release>/     complete releases, never changed
     ROOT/releases/.staging/      the one being built, if any
     ROOT/releases/.before/       the release that was current when that began, as links
+    ROOT/releases/.scratch/      what its builder has no memory for
     ROOT/releases/.updating/     the one that a follower is making, if any
     ROOT/releases/.rebasing/     categories whose index it makes anew
     ROOT/releases/.pushed-*/     one that deploy/push is copying here, if any
@@ -64,6 +65,7 @@ class ReleaseRoot:
         self.releases = path / RELEASES
         self.staging = self.releases / STAGING
         self.before = self.releases / ".before"
+        self.scratch = self.releases / ".scratch"
         self.updating = self.releases / ".updating"
         self.rebasing = self.releases / ".rebasing"
         # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
@@ -178,7 +180,7 @@ class ReleaseRoot:
 
     def remove_staging(self) -> None:
         """Remove the release being built, also what a killed builder left of one."""
-        for folder in (self.staging, self.before):
+        for folder in (self.staging, self.before, self.scratch):
             if folder.exists():
                 shutil.rmtree(folder)
 

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from lookalike.manifest import ReleaseError
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.background import BackgroundThread
+from lookalike_build.behaviour import add_behaviour
 from lookalike_build.browsing import Server, Shelf, ShopError, Taste
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.category_index import IndexSettings
@@ -24,6 +27,7 @@ from lookalike_build.change_feed import FeedError, open_feed
 from lookalike_build.event_checks import Period
 from lookalike_build.event_files import EventColumns, EventError, LogPaths, event_files
 from lookalike_build.event_records import Memory, read_records
+from lookalike_build.events import EVENT_COLUMNS, EventNames, read_events
 from lookalike_build.experiment import NoExperiment, Question, report_of
 from lookalike_build.experiment_html import as_html
 from lookalike_build.experiment_json import as_json
@@ -39,6 +43,7 @@ from lookalike_build.options import LOCAL, check_engine, check_shop, parser
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
+from lookalike_build.ratings import RatingsError, RatingSettings
 from lookalike_build.ray_cluster import ClusterError, ray_cluster
 from lookalike_build.simulate import simulate, simulate_shop, truth_path
 from lookalike_build.simulation import PreferenceError, Preferences, Simulation
@@ -64,6 +69,7 @@ _FAILURES = (
     JournalError,
     NoExperiment,
     PreferenceError,
+    RatingsError,
     ReleaseError,
     RootError,
     ShopError,
@@ -198,14 +204,22 @@ def _publish(source: FeatureSource, options: argparse.Namespace, started: float)
     for entry in categories:
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
         print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
-    with root.lock(LOCK_WAIT_S):
-        removed = root.prune(options.keep)
-    if removed:
-        print(f"old releases removed: {', '.join(removed)}")
+    _prune(root, options.keep)
     if published.left_out:
         _complain(f"behaviour is left out: {published.left_out}; run `lookalike-build behaviour`")
     unchanged = published.n_unchanged
     print(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
+    _tell_release(published, started)
+
+
+def _prune(root: ReleaseRoot, keep: int) -> None:
+    with root.lock(LOCK_WAIT_S):
+        removed = root.prune(keep)
+    if removed:
+        print(f"old releases removed: {', '.join(removed)}")
+
+
+def _tell_release(published: Published, started: float) -> None:
     what = "published and made current" if published.new else "unchanged: it holds this already"
     print(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
 
@@ -331,6 +345,29 @@ def _simulation(options: argparse.Namespace) -> Simulation:
     )
 
 
+def _behaviour(options: argparse.Namespace) -> None:
+    started = time.monotonic()
+    root = ReleaseRoot(options.root.absolute())
+    names = EventNames(*(getattr(options, f"{name}_column") for name in EVENT_COLUMNS))
+    settings = RatingSettings(
+        options.neighbours, options.half_life, options.user_ratings, options.product_ratings
+    )
+    published, counts, entry = add_behaviour(
+        root,
+        partial(read_events, options.events.absolute(), names),
+        settings,
+        int(options.memory * 2**30),
+        partial(progress, "behaviour"),
+    )
+    _prune(root, options.keep)
+    newest = datetime.fromtimestamp(entry.newest_rating, UTC)
+    print(
+        f"{counts.n_ratings} ratings, {counts.n_counted} of them count, to {newest:%Y-%m-%d %H:%M} UTC"
+    )
+    print(f"{entry.n_products} products, {entry.n_related / entry.n_products:.1f} related to each")
+    _tell_release(published, started)
+
+
 def _complain(line: str) -> None:
     print(f"lookalike-build: {line}", file=sys.stderr, flush=True)
 
@@ -343,4 +380,5 @@ _COMMANDS = {
     "follow": _follow,
     "report": _report,
     "simulate": _simulate,
+    "behaviour": _behaviour,
 }

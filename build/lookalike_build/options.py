@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,12 @@ from lookalike_build.event_files import COLUMNS as COLUMNS_OF_EVENTS
 from lookalike_build.event_files import PATHS, EventColumns, LogPaths
 from lookalike_build.event_records import Memory
 from lookalike_build.event_writer import SUFFIXES
+from lookalike_build.events import EVENT_COLUMNS
 from lookalike_build.experiment import BestBy, Question
 from lookalike_build.extractor import GRAPHDEF, IMAGENET, INCEPTION_V3, UNTRAINED, Precision
 from lookalike_build.features import PHOTOS
 from lookalike_build.network import N_DIMS
+from lookalike_build.ratings import MOST_PRODUCT_RATINGS, RatingSettings
 from lookalike_build.simulation import PAPER_CTR, PAPER_CVR
 
 LOCAL, RAY = "local", "ray"
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _add_follow(commands)
     _add_report(commands)
     _add_simulate(commands)
+    _add_behaviour(commands)
     return parser
 
 
@@ -68,13 +71,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
         "product_id, category_id and image (a URL, or a path relative to it)",
     )
-    for name in COLUMNS:
-        added.add_argument(
-            f"--{name.replace('_', '-')}-column",
-            default=name,
-            metavar="COLUMN",
-            help=f"what the catalogue calls {name}",
-        )
+    _add_columns(added, COLUMNS, "the catalogue calls")
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
     )
@@ -411,6 +408,72 @@ def check_shop(options: argparse.Namespace) -> None:
     """End the process with 2 where a shop is named in part."""
     if (options.url is None) != (options.root is None):
         options.parser.error("--url and --root: give both, the server and the root that it serves")
+
+
+def _add_behaviour(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "Make a release of the current one and of what users have rated: pattern A of an experiment."
+    added = commands.add_parser(
+        "behaviour",
+        help=text,
+        description=text,
+        epilog="example: lookalike-build behaviour ratings.parquet --root /var/lib/lookalike",
+    )
+    defaults = RatingSettings()
+    added.add_argument(
+        "events",
+        type=_file,
+        metavar="EVENTS",
+        help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
+        "user_id, product_id and rated_at (date, timestamp or Unix seconds) of all ratings",
+    )
+    _add_columns(added, EVENT_COLUMNS, "the events call")
+    added.add_argument("--root", type=_folder, required=True, help="the release root to publish in")
+    added.add_argument(
+        "--half-life",
+        type=_number(36_500, least=0.001),
+        default=defaults.half_life,
+        metavar="DAYS",
+        help="a rating that is so much older than the newest of all weighs half (%(default)g)",
+    )
+    added.add_argument(
+        "--neighbours",
+        type=whole_number(1),
+        default=defaults.neighbours,
+        metavar="K",
+        help="related products kept of each product (%(default)s)",
+    )
+    added.add_argument(
+        "--user-ratings",
+        type=whole_number(1),
+        default=defaults.user_ratings,
+        metavar="N",
+        help="how many of a user's ratings count, the newest (%(default)s)",
+    )
+    added.add_argument(
+        "--product-ratings",
+        type=whole_number(1, MOST_PRODUCT_RATINGS),
+        default=defaults.product_ratings,
+        metavar="N",
+        help="how many of a product's ratings of these make similar users, the newest (%(default)s)",
+    )
+    added.add_argument(
+        "--memory",
+        type=_number(1024, least=0.5),
+        default=4.0,
+        metavar="GIB",
+        help="memory to work with; what needs more is kept in the root meanwhile (%(default)g)",
+    )
+    _add_keep(added, "releases to keep, and as many of those that `follow` made")
+
+
+def _add_columns(added: argparse.ArgumentParser, names: Sequence[str], who: str) -> None:
+    for name in names:
+        added.add_argument(
+            f"--{name.replace('_', '-')}-column",
+            default=name,
+            metavar="COLUMN",
+            help=f"what {who} {name}",
+        )
 
 
 def _add_network(added: argparse.ArgumentParser) -> None:
