@@ -4,8 +4,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +16,28 @@ from wsgiref.validate import validator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lookalike.application import Application
 from lookalike.browse import Browse
 from lookalike.changes import Changes
-from lookalike.manifest import INDEX, Applied, Id, Model
+from lookalike.manifest import INDEX, Applied, Id, IdType, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
+from lookalike_build.behaviour import Made, Progress, add_behaviour
+from lookalike_build.events import EVENT_COLUMNS, Take
 from lookalike_build.features import FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.live_category import AllChanges
+from lookalike_build.ratings import RatingSettings
 from lookalike_build.update import Updater
 
 MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
 N_DIMS = 16
 
+Rating = tuple[str, Id, int]
+"""Of a user, of a product, when (Unix time, seconds)."""
 Features = npt.NDArray[np.float32]
 Catalogue = Mapping[Id, tuple[list[Any], Features]]
 
@@ -93,6 +100,19 @@ def change(root: ReleaseRoot, changes: AllChanges, applied: Applied | None = Non
     manifest = root.manifest(str(root.current()))
     with root.lock():
         return Updater(root, Never()).publish(manifest, changes, applied)
+
+
+def rate(root: ReleaseRoot, ratings: Iterable[Rating], **settings: Any) -> Made:
+    """Publish the current release with behaviour made of ratings."""
+    users, products, times = zip(*ratings, strict=True)
+
+    def read(id_type: IdType, take: Take) -> None:
+        seconds = pa.array(times, pa.int64())
+        columns = [pa.array(users), pa.array(products), pc.multiply(seconds, 1_000_000)]
+        take(pa.table(columns, names=list(EVENT_COLUMNS)))
+
+    done: Progress = lambda _: nullcontext(lambda _: None)  # noqa: E731
+    return add_behaviour(root, read, RatingSettings(**settings), 2**29, done)
 
 
 def brute_force(

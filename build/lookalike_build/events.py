@@ -5,6 +5,7 @@ A CSV, Parquet or JSON Lines file, or an SQL query, with the columns `user_id`, 
 timestamp (without a zone: UTC) or Unix seconds.
 """
 
+import re
 import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ _A_TYPE: dict[IdType, str] = {"integer": "a whole number", "string": "a string"}
 _INSTANTS = r"""
     SELECT CASE WHEN regexp_full_match(text, '[0-9]{1,12}(\.[0-9]+)?')
         THEN (text::DOUBLE * 1000000)::BIGINT
-        ELSE epoch_us(TRY_CAST(text AS TIMESTAMP)) END
+        ELSE epoch_us(TRY_CAST(text AS TIMESTAMPTZ)) END
     FROM texts
 """
 
@@ -117,6 +118,7 @@ class _EventRows:
         self._problems: list[tuple[int, str]] = []
         self._n_typed = 0
         self._duckdb = duckdb.connect()
+        self._duckdb.execute("SET TimeZone = 'UTC'")
 
     def add(self, line: int, *row: object) -> None:
         """Take a row of text: user_id, product_id and rated_at, in line `line`."""
@@ -213,7 +215,7 @@ class _EventRows:
         if problem := id_fault(names.user_id, user):
             return problem
         if self._id_type == "integer" and isinstance(product, str):
-            if not pc.match_substring_regex(product, INTEGER).as_py():
+            if not re.fullmatch(INTEGER, product):
                 return (
                     f"{names.product_id} must be a whole number as in the release, not {product!r}"
                 )

@@ -294,7 +294,7 @@ class Staging:
         digest = made.content_digest()
         # Where the same was made and not taken over, the current release is damaged.
         same = current_manifest(self._root) if n_unchanged == len(categories) else None
-        if same and same.content_digest() == digest:
+        if same and same.content_digest() == digest and self._has_sound_behaviour(same):
             return Published(same.release, False, n_unchanged, left_out)
         name = None if suffix else next(reversed(self._root.names()), None)
         newest = _manifest(self._root, name)
@@ -310,6 +310,15 @@ class Staging:
         sync(path)
         self._root.publish(name, self.path)
         return Published(name, True, n_unchanged, left_out)
+
+    def _has_sound_behaviour(self, manifest: Manifest) -> bool:
+        """Whether that of a release, if it has any, is what its manifest says."""
+        folder = self._root.folder(manifest.release) / BEHAVIOUR
+        with suppress(ReleaseError):
+            for file, entry in manifest.behaviour.files.items() if manifest.behaviour else ():
+                entry.check_all(folder / file, file)
+            return True
+        return False
 
     def _carried(
         self, entries: Sequence[CategoryEntry], id_type: IdType, anew: bool
