@@ -27,17 +27,24 @@ import lookalike.source
 from lookalike.application import Application
 from lookalike.manifest import (
     ADDED,
+    BEHAVIOUR,
+    BEHAVIOUR_FILES,
+    BEHAVIOUR_TABLE,
     DISTANCES,
     FEATURES,
     FILES,
+    FORMAT,
+    GONE,
     INDEX,
     MANIFEST,
     NEIGHBOURS,
     PRODUCT_IDS,
     PROJECTION,
+    RELATED,
     ROWS,
     SLIM_FILES,
     SPARES,
+    STARTS,
     Applied,
     FileEntry,
     Id,
@@ -52,11 +59,13 @@ from support import (
     Catalogue,
     Client,
     Features,
+    Rating,
     brute_force,
     change,
     client_of,
     publish,
     random_features,
+    rate,
 )
 
 N_ITEMS: Final = 130
@@ -72,7 +81,14 @@ N_SPARE: Final = 24
 N_TREES: Final = 2
 CATEGORIES: Final = (1, 2)
 TABLES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
-ALL_FILES: Final = (MANIFEST, *(f"{folder}/{file}" for folder in CATEGORIES for file in FILES))
+ALL_FILES: Final = (
+    MANIFEST,
+    *(f"{folder}/{file}" for folder in CATEGORIES for file in FILES),
+    *(f"{BEHAVIOUR}/{file}" for file in BEHAVIOUR_FILES),
+)
+N_USERS: Final = 4
+N_LEFT: Final = 100
+"""Products rated that are in no category any more, besides those that were removed."""
 
 STAMP: Final = "99990101T000000.000Z"
 """Of a release newer than the published one; what follows it in a name is its content's digest."""
@@ -95,7 +111,7 @@ CATALOGUE: Final[Catalogue] = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
-    """A root with one release of `CATALOGUE`, made by changes; tests must not change it."""
+    """A root with one release, of `CATALOGUE` and behaviour, by changes; tests must not change it."""
     folder = tmp_path_factory.mktemp("published")
     base: dict[Id, tuple[list[str], Features]] = {}
     changes: dict[Id, dict[Id, Features | None]] = {}
@@ -111,9 +127,19 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
         changes[category_id] = {leaves: None, **{product_ids[item]: features[item] for item in new}}
     sizes = {"n_trees": N_TREES, "neighbours": K}
     root = publish(folder / "root", base, folder / "features", **sizes)
+    rate(root, _ratings(), neighbours=K)
     change(root, changes, Applied("journal", 7))
     root.prune(keep=0)
     return root
+
+
+def _ratings() -> Iterator[Rating]:
+    """Each user rates all products of a category, and others, one of which is to leave."""
+    for user in range(N_USERS):
+        product_ids = CATALOGUE[1 + user % 2][0]
+        others = [f"left {number}" for number in range(N_LEFT)]
+        for place, product_id in enumerate([*product_ids, *others, "1.gone"]):
+            yield f"user {user}", product_id, 1_700_000_000 - user * place
 
 
 @pytest.fixture
@@ -148,10 +174,15 @@ def _place(root: ReleaseRoot, stamp: str) -> str:
     return name
 
 
-def _place_agreeing(root: ReleaseRoot, change: Callable[[Path], object], **entry: Any) -> str:
+def _place_agreeing(
+    root: ReleaseRoot,
+    change: Callable[[Path], object],
+    of_behaviour: bool = False,
+    **entry: Any,
+) -> str:
     """A release that `change` is made to and whose manifest says what is then there.
 
-    `change` gets the release's folder, `entry` is for the manifest's second category.
+    `change` gets the release's folder, `entry` is for the manifest's second category or behaviour.
     """
     name = _place(root, STAMP)
     folder = root.folder(name)
@@ -161,7 +192,12 @@ def _place_agreeing(root: ReleaseRoot, change: Callable[[Path], object], **entry
         replace(category, files={file: FileEntry.of(folder / str(number) / file) for file in FILES})
         for number, category in enumerate(manifest.categories, 1)
     )
-    manifest = replace(manifest, categories=(first, replace(second, **entry)))
+    assert manifest.behaviour
+    files = {file: FileEntry.of(folder / BEHAVIOUR / file) for file in BEHAVIOUR_FILES}
+    behaviour = replace(manifest.behaviour, files=files)
+    if of_behaviour:
+        behaviour, entry = replace(behaviour, **entry), {}
+    manifest = replace(manifest, categories=(first, replace(second, **entry)), behaviour=behaviour)
     _overwrite(folder / MANIFEST, manifest.to_json().encode())
     return _rename_to_content(root, name)
 
@@ -268,9 +304,11 @@ def _dangling_link(path: Path) -> None:
 
 
 def _other(path: Path) -> Path:
-    """The same file of the other category or, of a manifest, of the other release."""
+    """The same file of the other category or, of a manifest, of the other release; else any other."""
     if path.name == MANIFEST:
         return min(path.parents[1].iterdir()) / MANIFEST
+    if path.parent.name == BEHAVIOUR:
+        return path.parents[1] / "1" / PRODUCT_IDS
     return path.parents[1] / {"1": "2", "2": "1"}[path.parent.name] / path.name
 
 
@@ -327,6 +365,22 @@ def test_a_missing_category_is_refused(root: ReleaseRoot) -> None:
     name = _place(root, STAMP)
     shutil.rmtree(root.folder(name) / "2")
     _assert_never_served(root, name, f"2/{PRODUCT_IDS}")
+
+
+def test_missing_behaviour_is_refused(root: ReleaseRoot) -> None:
+    name = _place(root, STAMP)
+    shutil.rmtree(root.folder(name) / BEHAVIOUR)
+    _assert_never_served(root, name, f"{BEHAVIOUR}/{PRODUCT_IDS}")
+
+
+def test_behaviour_that_the_manifest_does_not_list_is_not_opened(root: ReleaseRoot) -> None:
+    name = _place(root, STAMP)
+    document = _document(root, name) | {"format": FORMAT}
+    del document["behaviour"]
+    _overwrite(root.folder(name) / MANIFEST, json.dumps(document).encode())
+    name = _rename_to_content(root, name)
+    _full_check(root, name)
+    assert root.open(name).behaviour is None
 
 
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(root: ReleaseRoot) -> None:
@@ -604,6 +658,115 @@ def test_an_array_that_is_not_what_the_format_says_is_refused(
     _assert_never_served(root, _place_agreeing(root, write), f"2/{file}")
 
 
+def _bit(row: int) -> Callable[[Array], Array]:
+    """Have the bit of a row the other way."""
+
+    def change(bits: Array) -> Array:
+        bits[row // 8] ^= 128 >> row % 8
+        return bits
+
+    return change
+
+
+N_ROWS: Final = 2 * N_ITEMS + N_LEFT + 1
+"""Products rated: not a multiple of 8."""
+BEHAVIOUR_ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
+    "product ids repeated": (PRODUCT_IDS, lambda ids: ids[np.maximum(np.arange(len(ids)), 1)]),
+    "product ids the other way": (PRODUCT_IDS, lambda ids: np.ascontiguousarray(ids[::-1])),
+    "product ids that are numbers": (PRODUCT_IDS, lambda ids: np.arange(len(ids))),
+    "product ids that are not UTF-8": (PRODUCT_IDS, _set(-1, b"\xff")),
+    "more product ids": (PRODUCT_IDS, lambda ids: np.append(ids, b"\xc3\xbf")),
+    "fewer product ids": (PRODUCT_IDS, lambda ids: ids[1:]),
+    "starts not from the first": (STARTS, _set(0, 1)),
+    "starts past the last": (STARTS, lambda starts: starts + (starts == starts[-1])),
+    "starts to before the last": (STARTS, _set(-1, 7)),
+    "starts far past the last": (STARTS, _set(5, 2**63)),
+    "starts that go back": (
+        STARTS,
+        lambda starts: np.concatenate([starts[1:2], starts[:1], starts[2:]]),
+    ),
+    "starts of int64": (STARTS, lambda starts: starts.astype("<i8")),
+    "starts of fewer bytes": (STARTS, lambda starts: starts.astype("<u4")),
+    "starts big-endian": (STARTS, lambda starts: starts.astype(">u8")),
+    "starts of fewer products": (STARTS, lambda starts: np.delete(starts, 5)),
+    "starts of more products": (STARTS, lambda starts: np.append(starts, starts[-1:])),
+    "a row past the last": (RELATED, _set(17, N_ROWS)),
+    "a row far past the last": (RELATED, _set(-1, 2**32 - 1)),
+    "related of int32": (RELATED, lambda related: related.astype("<i4")),
+    "related of int64": (RELATED, lambda related: related.astype("<i8")),
+    "related big-endian": (RELATED, lambda related: related.astype(">u4")),
+    "related by product": (RELATED, lambda related: related[:, None]),
+    "fewer related": (RELATED, lambda related: related[:-1]),
+    "more related": (RELATED, lambda related: np.append(related, related[:1])),
+    "no related": (RELATED, lambda related: related[:0]),
+    "gone of flags": (GONE, np.unpackbits),
+    "gone of booleans": (GONE, lambda bits: bits.view(np.bool_)),
+    "gone of int8": (GONE, lambda bits: bits.view("i1")),
+    "gone of fewer products": (GONE, lambda bits: bits[:-1]),
+    "gone of more products": (GONE, lambda bits: np.append(bits, bits[:1] & 0)),
+    "one more gone": (GONE, _bit(3)),
+    "one past the last gone": (GONE, _bit(N_ROWS)),
+}
+
+
+@pytest.mark.parametrize("change", BEHAVIOUR_ARRAYS)
+def test_an_array_of_behaviour_that_is_not_what_the_format_says_is_refused(
+    root: ReleaseRoot, change: str
+) -> None:
+    file, changed = BEHAVIOUR_ARRAYS[change]
+
+    def write(folder: Path) -> None:
+        path = folder / BEHAVIOUR / file
+        array = changed(np.load(path))
+        path.unlink()
+        with path.open("wb") as opened:
+            np.lib.format.write_array(opened, array, version=(1, 0))
+
+    _assert_never_served(root, _place_agreeing(root, write), f"{BEHAVIOUR}/{file}")
+
+
+def test_a_row_past_the_last_is_not_gone_though_the_count_agrees(root: ReleaseRoot) -> None:
+    def write(folder: Path) -> None:
+        path = folder / BEHAVIOUR / GONE
+        bits = _bit(N_ROWS)(np.load(path))
+        path.unlink()
+        np.save(path, bits)
+
+    n_gone = 1 + int(root.manifest(_current(root)).behaviour.n_gone)  # type: ignore[union-attr]
+    name = _place_agreeing(root, write, of_behaviour=True, n_gone=n_gone)
+    _assert_never_served(root, name, f"{BEHAVIOUR}/{GONE}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "file"),
+    [
+        ({"n_products": N_ROWS + 1}, PRODUCT_IDS),
+        ({"n_products": N_ROWS - 1}, PRODUCT_IDS),
+        ({"n_products": 2**32 - 1}, PRODUCT_IDS),
+        ({"n_related": 0}, RELATED),
+        ({"n_related": 10**30}, RELATED),
+        ({"n_gone": 0}, GONE),
+        ({"n_gone": N_ROWS}, GONE),
+    ],
+)
+def test_counts_of_behaviour_that_are_not_those_of_the_files_are_refused(
+    root: ReleaseRoot, entry: dict[str, Any], file: str
+) -> None:
+    name = _place_agreeing(root, lambda _: None, of_behaviour=True, **entry)
+    _assert_never_served(root, name, f"{BEHAVIOUR}/{file}")
+
+
+@pytest.mark.parametrize("file", BEHAVIOUR_FILES)
+def test_a_slim_copy_with_a_file_of_behaviour_damaged_is_refused(
+    root: ReleaseRoot, file: str
+) -> None:
+    name = _place(root, STAMP)
+    for category_id in CATEGORIES:
+        (root.folder(name) / str(category_id) / INDEX).unlink()
+    _cut(1)(root.folder(name) / BEHAVIOUR / file)
+    _assert_never_served(root, name, f"{BEHAVIOUR}/{file}")
+
+
 @pytest.mark.parametrize(
     ("entry", "file"),
     [
@@ -621,7 +784,7 @@ def test_an_array_that_is_not_what_the_format_says_is_refused(
     ],
 )
 def test_counts_that_are_not_those_of_the_files_are_refused(
-    root: ReleaseRoot, entry: dict[str, int], file: str
+    root: ReleaseRoot, entry: dict[str, Any], file: str
 ) -> None:
     name = _place_agreeing(root, lambda _: None, **entry)
     _assert_never_served(root, name, f"2/{file}")
@@ -645,7 +808,7 @@ def test_spares_past_the_last_item_are_refused_by_who_reads_them(root: ReleaseRo
 def test_a_slim_copy_needs_only_what_products_are_looked_up_in(root: ReleaseRoot) -> None:
     name = _place(root, STAMP)
     for path in root.folder(name).glob("*/*"):
-        if path.name not in SLIM_FILES:
+        if path.name not in SLIM_FILES and path.parent.name != BEHAVIOUR:
             path.unlink()
     assert root.open(name).slim
     root.switch(name)
@@ -700,6 +863,7 @@ def test_an_array_with_an_unfit_header_is_refused(root: ReleaseRoot, change: str
 MISSING: Final = object()
 SECOND: Final = ("categories", 1)
 OF_FILE: Final = (*SECOND, "files", INDEX)
+OF_BEHAVIOUR: Final = ("behaviour",)
 NUMBERS: Final[list[Steps]] = [
     ("format",),
     ("n_dims",),
@@ -708,6 +872,8 @@ NUMBERS: Final[list[Steps]] = [
     *((*SECOND, name) for name in ("n_index_dims", "candidates")),
     ("applied", "number"),
     (*OF_FILE, "n_bytes"),
+    *((*OF_BEHAVIOUR, name) for name in ("n_products", "n_related", "n_gone", "newest_rating")),
+    (*OF_BEHAVIOUR, "files", GONE, "n_bytes"),
 ]
 TEXTS: Final[list[Steps]] = [
     *((name,) for name in ("metric", "release", "category_id_type", "product_id_type")),
@@ -717,10 +883,15 @@ TEXTS: Final[list[Steps]] = [
     (*SECOND, "made_with"),
     (*OF_FILE, "sha256"),
     (*OF_FILE, "ends_sha256"),
+    (*OF_BEHAVIOUR, "made_with"),
+    (*OF_BEHAVIOUR, "files", RELATED, "sha256"),
 ]
 NO_NUMBERS: Final[list[Any]] = ["1", True, -1, 1.5, math.nan, [], {}]
 NO_TEXTS: Final[list[Any]] = [None, 7, True, 1.5, [], {}]
-HOLDERS: Final[list[Steps]] = [("model",), ("categories",), SECOND, (*SECOND, "files"), OF_FILE]
+HOLDERS: Final[list[Steps]] = [
+    *(("model",), ("categories",), SECOND, (*SECOND, "files"), OF_FILE),
+    *(OF_BEHAVIOUR, (*OF_BEHAVIOUR, "files"), (*OF_BEHAVIOUR, "files", GONE)),
+]
 UNFIT: Final[list[tuple[Steps, Any]]] = [
     *((steps, value) for steps in NUMBERS for value in NO_NUMBERS),
     *((steps, None) for steps in NUMBERS if steps[-1] != "recall"),
@@ -731,7 +902,13 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     (("format",), 1),
     (("format",), 2),
     (("format",), 3),
-    (("format",), 5),
+    (("format",), FORMAT),
+    (("format",), 6),
+    ((*OF_BEHAVIOUR, "n_products"), 0),
+    ((*OF_BEHAVIOUR, "n_products"), 2**32),
+    ((*OF_BEHAVIOUR, "n_gone"), N_ROWS + 1),
+    ((*OF_BEHAVIOUR, "newest_rating"), 253_402_300_800),
+    ((*OF_BEHAVIOUR, "files", INDEX), {}),
     *((("applied",), value) for value in (7, True, "x", [], {}, MISSING)),
     (("applied", "journal"), "\ud800"),
     (("applied", "journal"), "a\nb"),
@@ -928,7 +1105,9 @@ def _all_steps(value: Any, steps: Steps = ()) -> Iterator[Steps]:
 def _open_or_refuse(root: ReleaseRoot, name: str) -> bool:
     """Whether the release `name` can be opened; nothing but ReleaseError may be raised."""
     with suppress(ReleaseError):
-        root.open(name)
+        if behaviour := root.open(name).behaviour:
+            for product_id in CATALOGUE[1][0]:
+                behaviour.related(product_id, 9)
         return True
     return False
 
@@ -1164,18 +1343,20 @@ def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot)
         assert source.release.manifest.release == names[turn % 2]
     assert _open_files() == files
     assert _mapped(root.folder(names[1])) == 0
-    # Nobody who serves reads the spares.
-    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 1)
+    # Nobody who serves reads the spares, nor what is gone more than once.
+    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 1) + len(
+        BEHAVIOUR_TABLE
+    )
 
 
 @linux_only
 @pytest.mark.parametrize("agreeing", [True, False])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", ALL_FILES[1 + len(FILES) :])
 def test_a_refused_release_leaves_nothing_open(
     root: ReleaseRoot, file: str, agreeing: bool
 ) -> None:
     def cut(folder: Path) -> None:
-        path = folder / "2" / file
+        path = folder / file
         _overwrite(path, path.read_bytes()[:-1])
 
     good = _current(root)

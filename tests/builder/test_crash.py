@@ -32,11 +32,20 @@ import pytest
 import lookalike_build.follow
 from following import BAD, follower_of
 from lookalike.journal import DELETE, PUT, Change, Journal
-from lookalike.manifest import Id
+from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, GONE, RELATED, Id
 from lookalike.root import CURRENT, FOLLOW_LOCK, JOURNAL, RELEASES, STAGING, ReleaseRoot
 from lookalike_build.features import FeatureStore
 from lookalike_build.index import IndexSettings, index
-from support import Catalogue, Client, brute_force, client_of, random_features, write_store
+from support import (
+    Catalogue,
+    Client,
+    Rating,
+    brute_force,
+    client_of,
+    random_features,
+    rate,
+    write_store,
+)
 
 SHIM: Final = Path(__file__).parents[1] / "data" / "kill_shim.c"
 LANES: Final = 2
@@ -98,9 +107,17 @@ def _changed(n: int) -> Catalogue:
     }
 
 
+RATED_AT_FIRST: Final = {one for ids, _ in CATALOGUES["old"].values() for one in ids}
+"""What may be in lists made beside the old catalogue."""
 CATALOGUES["changed"] = _changed(len(CHANGES))
 BETWEEN: Final = {f"changed by {n}": _changed(n) for n in range(BATCH, len(CHANGES), BATCH)}
 CATALOGUES.update(BETWEEN)
+
+RATINGS: Final[list[Rating]] = [
+    ("all", product_id, 1_700_000_000 - place)
+    for place, product_id in enumerate([*range(100, 113), *range(200, 209), 300, 999])
+]
+"""Of one user, so that all are related to each, the newest first."""
 
 # What is done to a root, given the folder of the feature stores.
 Work = Callable[[ReleaseRoot, Path], object]
@@ -124,10 +141,36 @@ def _two_releases(root: ReleaseRoot, stores: Path) -> None:
         _publish(catalogue, keep=2)(root, stores)
 
 
-def _what_killed_writers_left(root: ReleaseRoot, stores: Path) -> None:
+def _rate(root: ReleaseRoot, stores: Path) -> None:
+    rate(root, RATINGS)
+    with root.lock():
+        root.prune(keep=2)
+
+
+def _two_with_behaviour(root: ReleaseRoot, stores: Path) -> None:
     _two_releases(root, stores)
+    _rate(root, stores)
+
+
+def _related(root: ReleaseRoot) -> None:
+    """Of what users rated just that is related which is there now."""
+    release = root.open(str(root.current()))
+    categories = release.categories.values()
+    present = {one for category in categories for one in category.product_ids.tolist()}
+    rated = [product_id for _, product_id, _ in RATINGS]
+    assert release.behaviour
+    expected = [one for one in rated if one in present and one in RATED_AT_FIRST]
+    for product_id in rated:
+        others = [one for one in expected if one != product_id]
+        assert release.behaviour.related(product_id, 99) == others
+
+
+def _what_killed_writers_left(root: ReleaseRoot, stores: Path) -> None:
+    _two_with_behaviour(root, stores)
     oldest = root.releases / root.names()[0]
     shutil.copytree(oldest, root.staging)
+    (root.scratch / "spilled").mkdir(parents=True)
+    (root.scratch / "spilled" / "duckdb_temp_storage.tmp").write_bytes(b"x")
     shutil.copytree(oldest / "1", root.before / "1")
     shutil.copytree(oldest / "1", root.releases / ".removed-20200101T000000.000Z-0" / "1")
     (root.path / ".current").symlink_to(Path(RELEASES, oldest.name))
@@ -139,7 +182,7 @@ def _roll_back(root: ReleaseRoot, stores: Path) -> None:
 
 
 def _changes_after_killed_followers(root: ReleaseRoot, stores: Path) -> None:
-    _two_releases(root, stores)
+    _two_with_behaviour(root, stores)
     newest = root.releases / root.names()[-1]
     shutil.copytree(newest / "1", root.updating / "1")
     shutil.copytree(newest / "2", root.rebasing / "2")
@@ -182,7 +225,8 @@ def _follow(root: ReleaseRoot, stores: Path) -> None:
 
 
 def _all_settled(root: ReleaseRoot) -> None:
-    """Each change is settled, once, as it is to be."""
+    """Each change is settled, once, as it is to be; related is what is there now."""
+    _related(root)
     with closing(Journal(root.journal)) as journal:
         for number, change in enumerate(CHANGES, 1):
             outcome = journal.outcome(number)
@@ -214,13 +258,14 @@ SCENARIOS: Final = {
     "first publication": Scenario(_nothing, _publish("new", keep=1), None, "new"),
     "change": Scenario(_two_releases, _publish("new", keep=1), "old", "new"),
     "change after kills": Scenario(
-        _what_killed_writers_left, _publish("new", keep=1), "old", "new"
+        _what_killed_writers_left, _publish("new", keep=1), "old", "new", _related
     ),
     "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
     "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
     "following": Scenario(
         _changes_after_killed_followers, _follow, "old", "changed", _all_settled, list(BETWEEN)
     ),
+    "behaviour": Scenario(_two_releases, _rate, "old", "old", _related),
     "sending changes": Scenario(_two_releases, _send, "old", "old", _all_pending),
 }
 
@@ -297,6 +342,21 @@ def test_the_calls_of_every_kind_are_seen(reports: dict[str, Report]) -> None:
     assert Call("fwrite", f"{RELEASES}/{STAGING}/1/index.ann", "") in calls
     assert Call("link", f"{RELEASES}/{STAGING}/2/index.ann", "") in calls
     assert Call("rename", ".current", CURRENT) in calls
+
+
+def test_what_behaviour_writes_and_takes_over_is_seen(reports: dict[str, Report]) -> None:
+    made = reports["behaviour"].calls
+    staging = f"{RELEASES}/{STAGING}"
+    for file in BEHAVIOUR_FILES:
+        assert Call("write", f"{staging}/{BEHAVIOUR}/{file}", "") in made
+        assert Call("fsync", f"{staging}/{BEHAVIOUR}/{file}", "") in made
+    assert Call("fsync", f"{staging}/{BEHAVIOUR}", "") in made
+    assert Call("link", f"{staging}/2/index.ann", "") in made
+    indexed = reports["change after kills"].calls
+    assert Call("link", f"{staging}/{BEHAVIOUR}/{RELATED}", "") in indexed
+    followed = reports["following"].calls
+    assert Call("link", f"{RELEASES}/.updating/{BEHAVIOUR}/{RELATED}", "") in followed
+    assert Call("write", f"{RELEASES}/.updating/{BEHAVIOUR}/{GONE}", "") in followed
 
 
 def test_what_the_journal_does_is_seen(reports: dict[str, Report]) -> None:
