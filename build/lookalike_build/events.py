@@ -116,7 +116,7 @@ class _EventRows:
         self._hand_on = take
         self._waiting: list[tuple[Any, ...]] = []
         self._problems: list[tuple[int, str]] = []
-        self._n_typed = 0
+        self._n_typed = self._n_given = 0
         self._duckdb = duckdb.connect()
         self._duckdb.execute("SET TimeZone = 'UTC'")
 
@@ -156,9 +156,11 @@ class _EventRows:
         self._give_up("row", _MOST_PROBLEMS)
 
     def finish(self) -> None:
-        """Raise CatalogueError with all that is wrong, in the order of the lines."""
+        """Raise CatalogueError with all that is wrong, in the order of the lines, or for no rows."""
         self._take_texts()
         self._give_up("row" if self._n_typed else "line", 1)
+        if not self._n_given:
+            raise CatalogueError(self._path, ["holds no ratings"])
 
     def _give_up(self, place: str, most: int) -> None:
         if len(self._problems) >= most:
@@ -267,6 +269,7 @@ class _EventRows:
     def _give(self, users: pa.Array, products: pa.Array, instants: pa.Array) -> None:
         if not self._problems:  # else nothing comes of it
             names = EVENT_COLUMNS
+            self._n_given += len(instants)
             self._hand_on(pa.table([users, products, instants], names=list(names)))
 
 

@@ -117,10 +117,8 @@ class Ratings:
         self._run("INSERT INTO released SELECT * FROM given")
 
     def weigh(self, settings: RatingSettings) -> Counts:
-        """Say which ratings count and how much."""
+        """Say which ratings count and how much; there is at least one."""
         ((n_ratings, newest),) = self._rows("SELECT count(*), max(rated_at) FROM event")
-        if not n_ratings:
-            raise RatingsError("there are no ratings")
         self._run("""
             CREATE TABLE product AS
             SELECT (row_number() OVER (ORDER BY id) - 1)::UINTEGER AS product, id

@@ -187,14 +187,6 @@ def test_the_same_ratings_in_another_order_make_the_same_lists() -> None:
         assert lists_of(ratings, range(50), chosen) == lists
 
 
-def test_without_ratings_nothing_is_made(tmp_path: Path) -> None:
-    with (
-        Ratings(tmp_path, "integer", 2**29) as ratings,
-        pytest.raises(RatingsError, match="there are no ratings"),
-    ):
-        ratings.weigh(RatingSettings())
-
-
 def _many(n: int) -> pa.Table:
     random = np.random.default_rng(3)
     users = pa.array(random.integers(0, n, n)).cast(pa.string())
