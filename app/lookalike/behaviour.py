@@ -7,33 +7,38 @@ experiment. Its files are in one folder of the release:
 ``product_ids.npy``    row → product id, ascending: ``<i8``, or ``|S<width>`` UTF-8 (n_products,)
 ``starts.npy``         ``<u8`` (n_products + 1,): the list of a row is ``related`` from ``starts[row]``
                        up to ``starts[row + 1]``
-``related.npy``        ``<u4`` (n_related,): rows, of the lists one after the other, the best first;
-                       none has its own row
-``gone.npy``           ``|u1`` (n_products / 8, rounded up,): a bit for each row, from the highest of
-                       a byte on: 1 where its product is in no category of this release
+``related.npy``        (n_related,): the lists one after the other, the best first, none with the row
+                       itself: product ids, ``<u4`` where all are below 2^32, else ``<i8``; where these
+                       are text, rows, ``<u4``
+``listed.npy``         ``|u1`` (n_products / 8, rounded up,): a bit for each row, from the highest of a
+                       byte on: 1 where it is in a list
+``gone.npy``           ``<u4`` (n_gone,): the rows, ascending, that are in a list and of products that
+                       are in no category of this release
 =====================  ==========================================================================
 
-A product may have a list and be gone, for it is looked up by those who have it on their page; it is in
-no answer. So ``gone.npy`` is made anew for each release, and the others stay as they are until all of
-them are made anew.
+A product may have a list and be gone, for some may still look at its page; it is in no answer.
+``gone.npy`` is made anew for each release, and the others stay until all of them are made anew.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Container
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.category import check_product_ids, identity_of, item_of, map_array, slots_of
+from lookalike.category import check_product_ids, identity_of, ids_of, item_of, map_array, slots_of
 from lookalike.manifest import (
     BEHAVIOUR,
     BEHAVIOUR_FILES,
+    BEHAVIOUR_HOT_FILES,
     BEHAVIOUR_TABLE,
     GONE,
+    LISTED,
     PRODUCT_IDS,
     RELATED,
     STARTS,
@@ -43,6 +48,8 @@ from lookalike.manifest import (
     ReleaseError,
 )
 from lookalike.memory import lock, read_in
+
+Rows = npt.NDArray[np.uint32]
 
 
 class Behaviour:
@@ -66,7 +73,8 @@ class Behaviour:
             self.table = before.table
         else:
             self.table = _Table(folder, entry, id_type)
-        self._gone = open_gone(folder, entry).tobytes()
+        gone = open_gone(folder, entry)
+        self._gone = frozenset(ids_of(self.table.product_ids, gone))
 
     def related(self, product_id: Id, n: int, exclude: Container[Id] = ()) -> list[Id]:
         """The `n` product ids that are related most, the best first; fewer where there are no more.
@@ -74,24 +82,17 @@ class Behaviour:
         Without those in `exclude` and what is in no category of the release. None are related to a
         product that is unknown.
         """
-        table = self.table
+        table, gone = self.table, self._gone
         row = table.row_of(product_id)
         if row is None:
             return []
-        ids, gone = table.ids, self._gone
         first, end = table.starts[row], table.starts[row + 1]
         if not exclude:
-            some = table.related[first : min(first + n, end)]
-            found = [ids[other] for other in some if not gone[other]]
-            if len(found) == len(some):
-                return found
-        found = []
-        for other in table.related[first:end]:
-            if len(found) == n:
-                break
-            if not gone[other] and (other_id := ids[other]) not in exclude:
-                found.append(other_id)
-        return found
+            some = table.listed(first, min(first + n, end))
+            if gone.isdisjoint(some):
+                return some
+        others = (one for one in table.listed(first, end) if one not in gone and one not in exclude)
+        return list(islice(others, n))
 
     def lock(self) -> None:
         """Keep what every look-up touches in memory; OSError if that is not allowed."""
@@ -101,32 +102,39 @@ class Behaviour:
 class _Table:
     """What stays as it is until behaviour is made anew.
 
-    `ids` gives the product id of a row and `row_of` the row of a product id, None for an unknown one;
-    `starts` and `related` are the arrays, as plain ints.
+    `product_ids` (n_products,); `starts`, as plain ints; `row_of` gives the row of a product id, None
+    for an unknown one; `listed` the product ids of all lists from one place up to another.
     """
 
     def __init__(self, folder: Path, entry: BehaviourEntry, id_type: IdType) -> None:
-        for file in BEHAVIOUR_TABLE:
+        for file in BEHAVIOUR_HOT_FILES:
             read_in(folder / file)
         self._identity = identity_of(folder, BEHAVIOUR_TABLE)
         n_products = entry.n_products
-        product_ids = map_array(folder / PRODUCT_IDS, (n_products,))
-        starts = map_array(folder / STARTS, (n_products + 1,), "<u8")
-        related = map_array(folder / RELATED, (entry.n_related,), "<u4")
+        self.product_ids = product_ids = map_array(folder / PRODUCT_IDS, (n_products,))
         check_product_ids(product_ids, f"{BEHAVIOUR}/{PRODUCT_IDS}", id_type)
+        starts = map_array(folder / STARTS, (n_products + 1,), "<u8")
         ends = int(starts[0]), int(starts[-1])
         if ends != (0, entry.n_related) or np.any(starts[1:] < starts[:-1]):
             raise ReleaseError(f"{BEHAVIOUR}/{STARTS}", f"not those of {entry.n_related} in lists")
-        # Reads all of it, without the GIL: it is in memory and mapped before it serves.
-        if related.size and int(related.max()) >= n_products:
-            reason = f"names a row past the last of {n_products}"
-            raise ReleaseError(f"{BEHAVIOUR}/{RELATED}", reason)
         integers = id_type == "integer"
+        related = map_array(folder / RELATED, (entry.n_related,), related_dtype(product_ids))
+        # Reads all of it, without the GIL: it is in memory and mapped before it serves.
+        if related.size and related.max() > (product_ids[-1] if integers else n_products - 1):
+            raise ReleaseError(f"{BEHAVIOUR}/{RELATED}", "names a product past the last")
+        map_array(folder / LISTED, (-(-n_products // 8),), "|u1")  # only the builder reads it
         self._arrays = product_ids, starts, related
-        # Memoryviews and bytes give plain ints, several times as fast as an ndarray its scalars.
-        self.starts, self.related = memoryview(starts.data), memoryview(related.data)
-        self.ids: Any = memoryview(product_ids.data) if integers else _Texts(product_ids)
-        self.row_of = _row_of_integer(product_ids) if integers else partial(item_of, product_ids)
+        # Memoryviews give plain ints, several times as fast as an ndarray its scalars.
+        self.starts = memoryview(starts.data)
+        self.row_of: Callable[[Any], int | None]
+        self.listed: Callable[[int, int], list[Any]]
+        if integers:
+            numbers = memoryview(related.data)
+            self.row_of = _row_of_integer(product_ids)
+            self.listed = lambda first, end: numbers[first:end].tolist()
+        else:
+            self.row_of = partial(item_of, product_ids)
+            self.listed = lambda first, end: ids_of(product_ids, related[first:end])
 
     def is_in(self, folder: Path) -> bool:
         """Whether the files in `folder` are those that are open here."""
@@ -136,17 +144,6 @@ class _Table:
         """As `Behaviour.lock`."""
         for array in self._arrays:
             lock(array)
-
-
-class _Texts:
-    """Product ids (n,) in UTF-8, which are decoded when asked for."""
-
-    def __init__(self, product_ids: npt.NDArray[np.bytes_]) -> None:
-        self._product_ids = product_ids
-
-    def __getitem__(self, row: int) -> str:
-        text: bytes = self._product_ids[row]
-        return text.decode()
 
 
 def _row_of_integer(product_ids: npt.NDArray[np.int64]) -> Callable[[Any], int | None]:
@@ -161,6 +158,14 @@ def _row_of_integer(product_ids: npt.NDArray[np.int64]) -> Callable[[Any], int |
         return row if known else None
 
     return row_of
+
+
+def related_dtype(product_ids: npt.NDArray[Any]) -> str:
+    """What ``related.npy`` holds of the products with these ids, ascending.
+
+    Ids themselves spare a look-up a wait for memory for each of them.
+    """
+    return "<i8" if product_ids.dtype.kind == "i" and product_ids[-1] >= 2**32 else "<u4"
 
 
 def check_behaviour(
@@ -182,16 +187,14 @@ def check_behaviour(
     Behaviour(folder, entry, id_type)
 
 
-def open_gone(folder: Path, entry: BehaviourEntry) -> npt.NDArray[np.bool_]:
-    """Which rows are gone, bool (n_products,), every bit of it checked; ReleaseError if unfit."""
+def open_gone(folder: Path, entry: BehaviourEntry) -> Rows:
+    """The rows (n_gone,) that are gone, every byte of them checked; ReleaseError if unfit."""
     file = f"{BEHAVIOUR}/{GONE}"
     entry.files[GONE].check_all(folder / GONE, file)
-    bits = map_array(folder / GONE, (-(-entry.n_products // 8),), "|u1")
-    flags = np.unpackbits(bits)
-    n_gone = int(np.count_nonzero(flags))
-    if n_gone != entry.n_gone or flags[entry.n_products :].any():
-        raise ReleaseError(file, f"has {n_gone} rows gone, the manifest says {entry.n_gone}")
-    return flags[: entry.n_products].view(np.bool_)
+    rows = map_array(folder / GONE, (entry.n_gone,), "<u4")
+    if rows.size and (np.any(rows[1:] <= rows[:-1]) or rows[-1] >= entry.n_products):
+        raise ReleaseError(file, f"not rows of {entry.n_products}, ascending, each once")
+    return rows
 
 
 def _check_ends(folder: Path, entry: BehaviourEntry) -> None:

@@ -179,8 +179,7 @@ class Category:
 
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in their order."""
-        ids = self.product_ids[items].tolist()
-        return ids if self.integers is not None else [text.decode() for text in ids]
+        return ids_of(self.product_ids, items)
 
     def lock(self) -> None:
         """Keep what every look-up touches in memory; OSError if that is not allowed."""
@@ -191,6 +190,12 @@ class Category:
         # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
+
+
+def ids_of(product_ids: npt.NDArray[Any], items: Items) -> list[Id]:
+    """The product ids of `items`, whose ids these (n,) are, in their order."""
+    ids: list[Any] = product_ids[items].tolist()
+    return ids if product_ids.dtype.kind == "i" else [text.decode() for text in ids]
 
 
 def item_of(product_ids: npt.NDArray[np.bytes_], product_id: str) -> int | None:

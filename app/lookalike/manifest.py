@@ -40,9 +40,12 @@ BEHAVIOUR: Final = "behaviour.d"
 """The folder of behaviour: with its dot it is no category's, whatever its id."""
 STARTS: Final = "starts.npy"
 RELATED: Final = "related.npy"
+LISTED: Final = "listed.npy"
 GONE: Final = "gone.npy"
-BEHAVIOUR_TABLE: Final = (PRODUCT_IDS, STARTS, RELATED)
-"""What stays as it is until behaviour is made anew; a look-up touches all of it."""
+BEHAVIOUR_HOT_FILES: Final = (PRODUCT_IDS, STARTS, RELATED)
+"""What is related is looked up in these."""
+BEHAVIOUR_TABLE: Final = (*BEHAVIOUR_HOT_FILES, LISTED)
+"""What stays as it is until behaviour is made anew."""
 BEHAVIOUR_FILES: Final = (*BEHAVIOUR_TABLE, GONE)
 
 MAX_INTEGER_ID: Final = 2**63 - 1
@@ -173,9 +176,9 @@ class CategoryEntry:
 class BehaviourEntry:
     """What the manifest says of behaviour, see `lookalike.behaviour`.
 
-    `n_products` have lists, of `n_related` in all; `n_gone` of them are in no category of this release.
-    `newest_rating` is when the newest of all ratings was made (Unix time, seconds); `made_with` is the
-    builder's word for its method and settings.
+    `n_products` have lists, of `n_related` in all; `n_gone` of those in lists are in no category of the
+    release. `newest_rating` is when the newest of all ratings was made (Unix time, seconds);
+    `made_with` is the builder's word for its method and settings.
     """
 
     n_products: int

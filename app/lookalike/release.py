@@ -44,7 +44,7 @@ from lookalike.behaviour import Behaviour, check_behaviour
 from lookalike.category import Category, identity_of
 from lookalike.manifest import (
     BEHAVIOUR,
-    BEHAVIOUR_TABLE,
+    BEHAVIOUR_HOT_FILES,
     FILES,
     HOT_FILES,
     INDEX,
@@ -84,7 +84,7 @@ class Release:
             for file in HOT_FILES:
                 yield self.folder / category_folder(category_id) / file
         if self.behaviour:
-            yield from (self.folder / BEHAVIOUR / file for file in BEHAVIOUR_TABLE)
+            yield from (self.folder / BEHAVIOUR / file for file in BEHAVIOUR_HOT_FILES)
 
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all are allowed."""

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lookalike.behaviour import related_dtype
 from lookalike.manifest import (
     BEHAVIOUR,
     BEHAVIOUR_TABLE,
+    LISTED,
     PRODUCT_IDS,
     RELATED,
     STARTS,
@@ -91,15 +93,18 @@ def _write_table(
     """Write all but which products are gone; the entry without that."""
     ids = id_array(ratings.product_ids())
     write_array(folder / PRODUCT_IDS, ids)
-    starts = np.zeros(ids.size + 1, "<u8")
+    starts, listed = np.zeros(ids.size + 1, "<u8"), np.zeros(ids.size, np.bool_)
+    dtype = related_dtype(ids)
     first = 0
     with progress(ids.size) as done, (folder / RELATED).open("xb") as file:
-        header = {"descr": "<u4", "fortran_order": False, "shape": (0,)}
+        header = {"descr": dtype, "fortran_order": False, "shape": (0,)}
         np.lib.format.write_array_header_1_0(file, header)
         for lengths, related in ratings.lists(settings, ids.size):
             last = first + lengths.size
             starts[first + 1 : last + 1] = starts[first] + lengths.cumsum().astype("<u8")
-            file.write(related.data)
+            listed[related] = True
+            given = ids[related] if ids.dtype.kind == "i" else related
+            file.write(given.astype(dtype).data)
             done(last - first)
             first = last
         n_related = int(starts[-1])
@@ -113,6 +118,7 @@ def _write_table(
         )
     sync(folder / RELATED)
     write_array(folder / STARTS, starts)
+    write_array(folder / LISTED, np.packbits(listed))
     files = {file: FileEntry.of(folder / file) for file in BEHAVIOUR_TABLE}
     newest = counts.newest // 1_000_000
     return BehaviourEntry(ids.size, n_related, 0, newest, settings.made_with, files)

@@ -13,6 +13,7 @@ from lookalike.manifest import (
     BEHAVIOUR,
     BEHAVIOUR_TABLE,
     GONE,
+    LISTED,
     PRODUCT_IDS,
     BehaviourEntry,
     CategoryEntry,
@@ -28,7 +29,7 @@ from lookalike_build.directions import Places
 from lookalike_build.release_file import place, share, write_array
 from lookalike_build.table import Ids, places_of
 
-Gone = npt.NDArray[np.bool_]
+Flags = npt.NDArray[np.bool_]
 Products = Mapping[Id, tuple[Path, FileEntry]]
 """The file of product ids of each category, and what the manifest says of it."""
 
@@ -70,26 +71,31 @@ def carry(
         gone = gone_of(product_ids, after)
     else:
         before = products_of(release, manifest.categories)
-        gone = gone_after(product_ids, open_gone(source, old), before, after)
+        gone = np.zeros(product_ids.size, np.bool_)
+        gone[open_gone(source, old)] = True
+        gone = gone_after(product_ids, gone, before, after)
     entry = with_gone(old, target, gone)
     share((source, old.files), (target, {GONE: entry.files[GONE]}))
     sync(target)
     return entry
 
 
-def with_gone(entry: BehaviourEntry, folder: Path, gone: Gone) -> BehaviourEntry:
-    """Write which rows are gone, bool (n_products,), into `folder`; the entry with that."""
-    write_array(folder / GONE, np.packbits(gone))
+def with_gone(entry: BehaviourEntry, folder: Path, gone: Flags) -> BehaviourEntry:
+    """Write into `folder` which rows in lists are `gone`, bool (n_products,); the entry with that."""
+    entry.files[LISTED].check_all(folder / LISTED, f"{BEHAVIOUR}/{LISTED}")
+    listed = np.unpackbits(np.load(folder / LISTED), count=entry.n_products).view(np.bool_)
+    rows = np.flatnonzero(gone & listed).astype("<u4")
+    write_array(folder / GONE, rows)
     files = {**entry.files, GONE: FileEntry.of(folder / GONE)}
-    return replace(entry, n_gone=int(np.count_nonzero(gone)), files=files)
+    return replace(entry, n_gone=rows.size, files=files)
 
 
-def gone_of(product_ids: Ids, products: Products) -> Gone:
+def gone_of(product_ids: Ids, products: Products) -> Flags:
     """Which of the ids (n,), ascending, are in no category, bool (n,)."""
     return gone_after(product_ids, np.ones(product_ids.size, np.bool_), {}, products)
 
 
-def gone_after(product_ids: Ids, gone: Gone, before: Products, after: Products) -> Gone:
+def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products) -> Flags:
     """Which of the ids (n,), ascending, are in no category `after`, where those `gone` were `before`.
 
     Reads little but the categories whose products have changed.

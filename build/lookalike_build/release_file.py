@@ -14,7 +14,7 @@ from lookalike.root import sync
 from lookalike_build.table import Ids
 
 
-def id_array(product_ids: Ids | list[str]) -> npt.NDArray[np.generic]:
+def id_array(product_ids: Ids | list[str]) -> Ids:
     """Product ids as their file has them."""
     if isinstance(product_ids, list):
         return np.array([product_id.encode() for product_id in product_ids], dtype=np.bytes_)

@@ -14,8 +14,10 @@ import lookalike.behaviour
 from lookalike.behaviour import Behaviour
 from lookalike.manifest import (
     BEHAVIOUR,
+    BEHAVIOUR_HOT_FILES,
     BEHAVIOUR_TABLE,
     GONE,
+    LISTED,
     PRODUCT_IDS,
     RELATED,
     STARTS,
@@ -48,20 +50,27 @@ def write(folder: Path, lists: dict[Id, list[Id]], gone: set[Id]) -> Behaviour:
     kinds: Any = np.array(ids, "<i8") if integers else np.array([str(one).encode() for one in ids])
     np.save(folder / PRODUCT_IDS, kinds)
     np.save(folder / STARTS, np.cumsum([0, *lengths], dtype="<u8"))
-    np.save(folder / RELATED, np.array(related, "<u4"))
-    np.save(folder / GONE, np.packbits([product_id in gone for product_id in ids]))
+    wide = integers and int(ids[-1]) >= 2**32
+    shown = [ids[row] for row in related] if integers else related
+    np.save(folder / RELATED, np.array(shown, "<i8" if wide else "<u4"))
+    listed = np.zeros(len(ids), np.bool_)
+    listed[related] = True
+    np.save(folder / LISTED, np.packbits(listed))
+    gone_rows = [row for row in set(related) if ids[row] in gone]
+    np.save(folder / GONE, np.sort(np.array(gone_rows, "<u4")))
     files = {file: FileEntry.of(folder / file) for file in (*BEHAVIOUR_TABLE, GONE)}
-    entry = BehaviourEntry(len(ids), len(related), len(gone), T, "by hand", files)
+    entry = BehaviourEntry(len(ids), len(related), len(gone_rows), T, "by hand", files)
     return Behaviour(folder, entry, "integer" if integers else "string")
 
 
+SMALL: list[Id] = [0, 5, 6, 1000, 2**31 + 1, 2**32 - 1]
 INTEGERS: list[Id] = [0, 5, 6, 1000, 2**53 + 1, 2**63 - 1]
 STRINGS: list[Id] = ["10", "9", "a", "é", "日本", "z" * 64]
 
 
 @st.composite
 def given_lists(draw: st.DrawFn) -> tuple[dict[Id, list[Id]], set[Id], list[Id]]:
-    products = draw(st.sampled_from([INTEGERS, STRINGS]))
+    products = draw(st.sampled_from([SMALL, INTEGERS, STRINGS]))
     known = draw(st.lists(st.sampled_from(products), unique=True, min_size=1))
     lists = {
         product_id: draw(st.permutations([one for one in known if one != product_id]))
@@ -124,10 +133,10 @@ def test_a_release_has_its_behaviour_open_and_one_without_has_none(root: Release
     assert set(behaviour.related(100, 99)) == set(range(101, 130))
 
 
-def test_its_table_is_hot_and_locked(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_lists_are_hot_and_locked(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     release = root.open(str(root.current()))
     hot = [path for path in release.hot_files() if path.parent.name == BEHAVIOUR]
-    assert [path.name for path in hot] == list(BEHAVIOUR_TABLE)
+    assert [path.name for path in hot] == list(BEHAVIOUR_HOT_FILES)
     assert all(path.is_file() for path in hot)
     locked: list[Any] = []
     monkeypatch.setattr(lookalike.behaviour, "lock", locked.append)

@@ -36,6 +36,7 @@ from lookalike.manifest import (
     FORMAT,
     GONE,
     INDEX,
+    LISTED,
     MANIFEST,
     NEIGHBOURS,
     PRODUCT_IDS,
@@ -87,8 +88,8 @@ ALL_FILES: Final = (
     *(f"{BEHAVIOUR}/{file}" for file in BEHAVIOUR_FILES),
 )
 N_USERS: Final = 4
-N_LEFT: Final = 100
-"""Products rated that are in no category any more, besides those that were removed."""
+LEFT: Final = [f"left {number}" for number in range(100)]
+"""Products rated that are in no category any more."""
 
 STAMP: Final = "99990101T000000.000Z"
 """Of a release newer than the published one; what follows it in a name is its content's digest."""
@@ -127,19 +128,21 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
         changes[category_id] = {leaves: None, **{product_ids[item]: features[item] for item in new}}
     sizes = {"n_trees": N_TREES, "neighbours": K}
     root = publish(folder / "root", base, folder / "features", **sizes)
-    rate(root, _ratings(), neighbours=K)
+    change(root, {3: dict(zip(LEFT, random_features(len(LEFT), 3, N_DIMS), strict=True))})
+    rate(root, _ratings(), neighbours=K, user_ratings=1000)
+    changes[3] = dict.fromkeys(LEFT)
     change(root, changes, Applied("journal", 7))
     root.prune(keep=0)
     return root
 
 
 def _ratings() -> Iterator[Rating]:
-    """Each user rates all products of a category, and others, one of which is to leave."""
+    """Each user rates all products of a category and those that leave, some earlier, some later."""
     for user in range(N_USERS):
-        product_ids = CATALOGUE[1 + user % 2][0]
-        others = [f"left {number}" for number in range(N_LEFT)]
-        for place, product_id in enumerate([*product_ids, *others, "1.gone"]):
-            yield f"user {user}", product_id, 1_700_000_000 - user * place
+        product_ids = [*CATALOGUE[1 + user % 2][0], *LEFT, "1.gone"]
+        for place, product_id in enumerate(product_ids):
+            days = user * place * 37 % len(product_ids)
+            yield f"user {user}", product_id, 1_700_000_000 - 86_400 * days
 
 
 @pytest.fixture
@@ -658,17 +661,7 @@ def test_an_array_that_is_not_what_the_format_says_is_refused(
     _assert_never_served(root, _place_agreeing(root, write), f"2/{file}")
 
 
-def _bit(row: int) -> Callable[[Array], Array]:
-    """Have the bit of a row the other way."""
-
-    def change(bits: Array) -> Array:
-        bits[row // 8] ^= 128 >> row % 8
-        return bits
-
-    return change
-
-
-N_ROWS: Final = 2 * N_ITEMS + N_LEFT + 1
+N_ROWS: Final = 2 * N_ITEMS + len(LEFT) + 1
 """Products rated: not a multiple of 8."""
 BEHAVIOUR_ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "product ids repeated": (PRODUCT_IDS, lambda ids: ids[np.maximum(np.arange(len(ids)), 1)]),
@@ -695,17 +688,21 @@ BEHAVIOUR_ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "related of int32": (RELATED, lambda related: related.astype("<i4")),
     "related of int64": (RELATED, lambda related: related.astype("<i8")),
     "related big-endian": (RELATED, lambda related: related.astype(">u4")),
-    "related by product": (RELATED, lambda related: related[:, None]),
+    "related in a column": (RELATED, lambda related: related[:, None]),
     "fewer related": (RELATED, lambda related: related[:-1]),
     "more related": (RELATED, lambda related: np.append(related, related[:1])),
     "no related": (RELATED, lambda related: related[:0]),
-    "gone of flags": (GONE, np.unpackbits),
-    "gone of booleans": (GONE, lambda bits: bits.view(np.bool_)),
-    "gone of int8": (GONE, lambda bits: bits.view("i1")),
-    "gone of fewer products": (GONE, lambda bits: bits[:-1]),
-    "gone of more products": (GONE, lambda bits: np.append(bits, bits[:1] & 0)),
-    "one more gone": (GONE, _bit(3)),
-    "one past the last gone": (GONE, _bit(N_ROWS)),
+    "listed by flags": (LISTED, np.unpackbits),
+    "listed of booleans": (LISTED, lambda bits: bits.view(np.bool_)),
+    "fewer listed": (LISTED, lambda bits: bits[:-1]),
+    "more listed": (LISTED, lambda bits: np.append(bits, bits[:1])),
+    "gone of int32": (GONE, lambda rows: rows.astype("<i4")),
+    "gone big-endian": (GONE, lambda rows: rows.astype(">u4")),
+    "fewer gone": (GONE, lambda rows: rows[:-1]),
+    "more gone": (GONE, lambda rows: np.append(rows, rows[-1:] + 1)),
+    "one gone twice": (GONE, lambda rows: rows[[0, 0, *range(2, len(rows))]]),
+    "gone the other way": (GONE, lambda rows: rows[::-1].copy()),
+    "one gone past the last": (GONE, _set(-1, N_ROWS)),
 }
 
 
@@ -725,26 +722,14 @@ def test_an_array_of_behaviour_that_is_not_what_the_format_says_is_refused(
     _assert_never_served(root, _place_agreeing(root, write), f"{BEHAVIOUR}/{file}")
 
 
-def test_a_row_past_the_last_is_not_gone_though_the_count_agrees(root: ReleaseRoot) -> None:
-    def write(folder: Path) -> None:
-        path = folder / BEHAVIOUR / GONE
-        bits = _bit(N_ROWS)(np.load(path))
-        path.unlink()
-        np.save(path, bits)
-
-    n_gone = 1 + int(root.manifest(_current(root)).behaviour.n_gone)  # type: ignore[union-attr]
-    name = _place_agreeing(root, write, of_behaviour=True, n_gone=n_gone)
-    _assert_never_served(root, name, f"{BEHAVIOUR}/{GONE}")
-
-
 @pytest.mark.parametrize(
     ("entry", "file"),
     [
         ({"n_products": N_ROWS + 1}, PRODUCT_IDS),
         ({"n_products": N_ROWS - 1}, PRODUCT_IDS),
         ({"n_products": 2**32 - 1}, PRODUCT_IDS),
-        ({"n_related": 0}, RELATED),
-        ({"n_related": 10**30}, RELATED),
+        ({"n_related": 0}, STARTS),
+        ({"n_related": 10**30}, STARTS),
         ({"n_gone": 0}, GONE),
         ({"n_gone": N_ROWS}, GONE),
     ],
