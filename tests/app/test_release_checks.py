@@ -29,7 +29,7 @@ from lookalike.manifest import (
     ADDED,
     BEHAVIOUR,
     BEHAVIOUR_FILES,
-    BEHAVIOUR_TABLE,
+    BEHAVIOUR_HOT_FILES,
     DISTANCES,
     FEATURES,
     FILES,
@@ -1330,7 +1330,7 @@ def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot)
     assert _mapped(root.folder(names[1])) == 0
     # Nobody who serves reads the spares, nor what is gone more than once.
     assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 1) + len(
-        BEHAVIOUR_TABLE
+        BEHAVIOUR_HOT_FILES
     )
 
 
