@@ -25,10 +25,10 @@ from lookalike.manifest import INDEX, Applied, Id, IdType, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.behaviour import Made, Progress, add_behaviour
-from lookalike_build.events import EVENT_COLUMNS, Take
 from lookalike_build.features import FeatureStore, FeatureWriter
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.live_category import AllChanges
+from lookalike_build.rating_files import RATING_COLUMNS, Take
 from lookalike_build.ratings import RatingSettings
 from lookalike_build.update import Updater
 
@@ -109,7 +109,7 @@ def rate(root: ReleaseRoot, ratings: Iterable[Rating], **settings: Any) -> Made:
     def read(id_type: IdType, take: Take) -> None:
         seconds = pa.array(times, pa.int64())
         columns = [pa.array(users), pa.array(products), pc.multiply(seconds, 1_000_000)]
-        take(pa.table(columns, names=list(EVENT_COLUMNS)))
+        take(pa.table(columns, names=list(RATING_COLUMNS)))
 
     done: Progress = lambda _: nullcontext(lambda _: None)  # noqa: E731
     return add_behaviour(root, read, RatingSettings(**settings), 2**29, done)

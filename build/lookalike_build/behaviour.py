@@ -23,7 +23,7 @@ from lookalike.manifest import (
 from lookalike.release import is_slim
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, sync
 from lookalike_build.behaviour_files import gone_of, products_of, read_ids, with_gone
-from lookalike_build.events import Take
+from lookalike_build.rating_files import Take
 from lookalike_build.ratings import Counts, Ratings, RatingsError, RatingSettings
 from lookalike_build.release_file import id_array, share, write_array
 from lookalike_build.staging import Published, Staging

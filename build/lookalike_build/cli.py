@@ -27,7 +27,6 @@ from lookalike_build.change_feed import FeedError, open_feed
 from lookalike_build.event_checks import Period
 from lookalike_build.event_files import EventColumns, EventError, LogPaths, event_files
 from lookalike_build.event_records import Memory, read_records
-from lookalike_build.events import EVENT_COLUMNS, EventNames, read_events
 from lookalike_build.experiment import NoExperiment, Question, report_of
 from lookalike_build.experiment_html import as_html
 from lookalike_build.experiment_json import as_json
@@ -43,6 +42,7 @@ from lookalike_build.options import LOCAL, check_engine, check_shop, parser
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
+from lookalike_build.rating_files import RATING_COLUMNS, RatingColumns, read_ratings
 from lookalike_build.ratings import RatingsError, RatingSettings
 from lookalike_build.ray_cluster import ClusterError, ray_cluster
 from lookalike_build.simulate import simulate, simulate_shop, truth_path
@@ -348,15 +348,15 @@ def _simulation(options: argparse.Namespace) -> Simulation:
 def _behaviour(options: argparse.Namespace) -> None:
     started = time.monotonic()
     root = ReleaseRoot(options.root.absolute())
-    names = EventNames(*(getattr(options, f"{name}_column") for name in EVENT_COLUMNS))
+    names = RatingColumns(*(getattr(options, f"{name}_column") for name in RATING_COLUMNS))
     settings = RatingSettings(
         options.neighbours, options.half_life, options.user_ratings, options.product_ratings
     )
     published, counts, entry = add_behaviour(
         root,
-        partial(read_events, options.events.absolute(), names),
+        partial(read_ratings, options.events.absolute(), names),
         settings,
-        int(options.memory * 2**30),
+        options.memory_limit,
         partial(progress, "behaviour"),
     )
     _prune(root, options.keep)

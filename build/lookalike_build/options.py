@@ -18,11 +18,11 @@ from lookalike_build.event_files import COLUMNS as COLUMNS_OF_EVENTS
 from lookalike_build.event_files import PATHS, EventColumns, LogPaths
 from lookalike_build.event_records import Memory
 from lookalike_build.event_writer import SUFFIXES
-from lookalike_build.events import EVENT_COLUMNS
 from lookalike_build.experiment import BestBy, Question
 from lookalike_build.extractor import GRAPHDEF, IMAGENET, INCEPTION_V3, UNTRAINED, Precision
 from lookalike_build.features import PHOTOS
 from lookalike_build.network import N_DIMS
+from lookalike_build.rating_files import RATING_COLUMNS
 from lookalike_build.ratings import MOST_PRODUCT_RATINGS, RatingSettings
 from lookalike_build.simulation import PAPER_CTR, PAPER_CVR
 
@@ -426,7 +426,7 @@ def _add_behaviour(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
         "user_id, product_id and rated_at (date, timestamp or Unix seconds) of all ratings",
     )
-    _add_columns(added, EVENT_COLUMNS, "the events call")
+    _add_columns(added, RATING_COLUMNS, "the events call")
     added.add_argument("--root", type=_folder, required=True, help="the release root to publish in")
     added.add_argument(
         "--half-life",
@@ -457,11 +457,11 @@ def _add_behaviour(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="how many of a product's ratings of these make similar users, the newest (%(default)s)",
     )
     added.add_argument(
-        "--memory",
-        type=_number(1024, least=0.5),
-        default=4.0,
-        metavar="GIB",
-        help="memory to work with; what needs more is kept in the root meanwhile (%(default)g)",
+        "--memory-limit",
+        type=_bytes,
+        default="4GB",
+        metavar="SIZE",
+        help="how much memory to take, such as 4GB; the rest is in the root meanwhile (%(default)s)",
     )
     _add_keep(added, "releases to keep, and as many of those that `follow` made")
 
@@ -623,6 +623,11 @@ def _size(text: str) -> str:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?[KMGT]i?B", text):
         raise argparse.ArgumentTypeError(f'must be a size such as 512MB or 4GB, not "{text}"')
     return text
+
+
+def _bytes(text: str) -> int:
+    number, unit = _size(text).rstrip(" KMGTiB"), text.lstrip("0123456789. ")
+    return int(float(number) * (1024 if "i" in unit else 1000) ** (1 + "KMGT".index(unit[0])))
 
 
 def _folder(text: str) -> Path:

@@ -87,11 +87,12 @@ class Ratings:
         self._id_type = id_type
         self._duckdb = duckdb.connect(
             config={
-                "memory_limit": f"{memory_bytes // 2**20}MiB",
+                "memory_limit": f"{memory_bytes // 1000}KB",
                 "temp_directory": str(folder / "spilled"),
                 "preserve_insertion_order": "false",
             }
         )
+        self._run("SET enable_progress_bar = false")  # there is one of our own
         id_column = "id BIGINT" if id_type == "integer" else "id VARCHAR"
         self._run(f"CREATE TABLE event (user_id VARCHAR, {id_column}, rated_at BIGINT)")
         self._run(f"CREATE TABLE released ({id_column})")
@@ -209,7 +210,7 @@ class Ratings:
             yield
         except duckdb.OutOfMemoryException as error:
             reason = str(error).splitlines()[0]
-            raise RatingsError(f"{reason}; give more --memory, or room on the disk") from None
+            raise RatingsError(f"{reason}; give more --memory-limit, or room on the disk") from None
         except duckdb.Error as error:
             raise RatingsError(f"DuckDB: {str(error).splitlines()[0]}") from None
         except RuntimeError:

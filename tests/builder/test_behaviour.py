@@ -32,10 +32,10 @@ from lookalike.root import ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures
 from lookalike_build.behaviour import add_behaviour
 from lookalike_build.category_index import IndexSettings
-from lookalike_build.events import Take
 from lookalike_build.feature_csv import write_feature_csv
 from lookalike_build.features import FeatureError
 from lookalike_build.index import index
+from lookalike_build.rating_files import Take
 from lookalike_build.ratings import RatingsError, RatingSettings
 from support import (
     Catalogue,

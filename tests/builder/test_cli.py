@@ -78,7 +78,7 @@ from support import integer_catalogue, publish, random_features, write_store
             ["behaviour", __file__, "--root", ".", "--product-ratings", "1048577"],
             "whole number from 1 to 1048576",
         ),
-        (["behaviour", __file__, "--root", ".", "--memory", "0"], "a number from 0.5 to 1024"),
+        (["behaviour", __file__, "--root", ".", "--memory-limit", "4"], "such as 512MB or 4GB"),
         (["guess"], "invalid choice: 'guess'"),
     ],
 )
@@ -195,7 +195,7 @@ def test_behaviour_is_published_and_says_what_it_is_of(
     assert main(behaviour) == 0
     assert "unchanged: it holds this already" in capsys.readouterr().out
     limits = ["--neighbours=3", "--half-life=0.5", "--user-ratings=20", "--product-ratings=4"]
-    assert main([*behaviour, *limits, "--memory=0.5"]) == 0
+    assert main([*behaviour, *limits, "--memory-limit=512MiB"]) == 0
     assert "50 products, 3.0 related to each" in capsys.readouterr().out
     entry = root.manifest(str(root.current())).behaviour
     assert entry

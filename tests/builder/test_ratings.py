@@ -208,6 +208,6 @@ def test_what_does_not_fit_in_memory_is_kept_in_the_folder_meanwhile(tmp_path: P
 
 def test_memory_that_does_not_suffice_is_said_with_the_option(tmp_path: Path) -> None:
     with Ratings(tmp_path, "integer", 2**20) as ratings:
-        with pytest.raises(RatingsError, match=r"give more --memory") as error:
+        with pytest.raises(RatingsError, match="give more --memory-limit") as error:
             ratings.add(_many(1_000_000))
         assert "\n" not in str(error.value)

@@ -1,7 +1,7 @@
-"""Events: who rated (favourited, bought) which product when; there may be more than fit in memory.
+"""Files of ratings: who rated (favourited, bought) which product when, perhaps more than memory holds.
 
 A CSV, Parquet or JSON Lines file, or an SQL query, with the columns `user_id`, `product_id` and
-`rated_at` (or others that `EventNames` names), read as catalogues are. `rated_at` is a date, a
+`rated_at` (or others that `RatingColumns` names), read as catalogues are. `rated_at` is a date, a
 timestamp (without a zone: UTC) or Unix seconds.
 """
 
@@ -49,28 +49,28 @@ _INSTANTS = r"""
 """
 
 
-class EventNames(NamedTuple):
-    """What the events call their columns."""
+class RatingColumns(NamedTuple):
+    """What a file of ratings calls its columns."""
 
     user_id: str = "user_id"
     product_id: str = "product_id"
     rated_at: str = "rated_at"
 
 
-EVENT_COLUMNS: Final = EventNames()
+RATING_COLUMNS: Final = RatingColumns()
 """What Lookalike calls them."""
 
 Take = Callable[[pa.Table], object]
 """Takes some rows: user_id (string), product_id (int64 or string), rated_at (int64, microseconds)."""
 
 
-def read_events(path: Path, names: EventNames, id_type: IdType, take: Take) -> None:
-    """Give all events to `take`, some at a time; product ids are of `id_type`.
+def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) -> None:
+    """Give all ratings to `take`, some at a time; product ids are of `id_type`.
 
     Raises CatalogueError with the malformed rows by line number, the first thousand, or OSError if the
     file cannot be read; by then `take` has had what came before.
     """
-    rows = _EventRows(path, names, id_type, take)
+    rows = _RatingRows(path, names, id_type, take)
     if path.suffix.lower() == ".sql":
         catalogue_sql.run_sql(path, lambda connection: _from_sql(connection, path, names, rows))
         return
@@ -82,7 +82,7 @@ def read_events(path: Path, names: EventNames, id_type: IdType, take: Take) -> N
         rows.finish()
 
 
-def _from_parquet(path: Path, names: EventNames, rows: "_EventRows") -> None:
+def _from_parquet(path: Path, names: RatingColumns, rows: "_RatingRows") -> None:
     try:
         with pq.ParquetFile(path) as file:
             catalogue_parquet.check_columns(path, file.schema_arrow, names)
@@ -97,7 +97,7 @@ def _from_parquet(path: Path, names: EventNames, rows: "_EventRows") -> None:
 
 
 def _from_sql(
-    connection: duckdb.DuckDBPyConnection, path: Path, names: EventNames, rows: "_EventRows"
+    connection: duckdb.DuckDBPyConnection, path: Path, names: RatingColumns, rows: "_RatingRows"
 ) -> None:
     reader = connection.to_arrow_reader(CHUNK)
     catalogue_sql.check_columns(path, reader.schema.names, names)
@@ -106,10 +106,10 @@ def _from_sql(
     rows.finish()
 
 
-class _EventRows:
+class _RatingRows:
     """Checks rows by the chunk and hands them on; only a chunk with a fault is gone through by row."""
 
-    def __init__(self, path: Path, names: EventNames, id_type: IdType, take: Take) -> None:
+    def __init__(self, path: Path, names: RatingColumns, id_type: IdType, take: Take) -> None:
         self._path = path
         self._names = names
         self._id_type = id_type
@@ -268,7 +268,7 @@ class _EventRows:
 
     def _give(self, users: pa.Array, products: pa.Array, instants: pa.Array) -> None:
         if not self._problems:  # else nothing comes of it
-            names = EVENT_COLUMNS
+            names = RATING_COLUMNS
             self._n_given += len(instants)
             self._hand_on(pa.table([users, products, instants], names=list(names)))
 

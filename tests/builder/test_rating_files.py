@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import lookalike_build.events
+import lookalike_build.rating_files
 from lookalike.manifest import IdType
 from lookalike_build.catalogue import CatalogueError
-from lookalike_build.events import EVENT_COLUMNS, EventNames, read_events
+from lookalike_build.rating_files import RATING_COLUMNS, RatingColumns, read_ratings
 
 T = 1_700_000_000
 TEXT = "2023-11-14T22:13:20"
@@ -25,7 +25,7 @@ Read = Callable[..., list[tuple[Any, ...]]]
 
 
 def read(
-    path: Path, id_type: IdType = "integer", names: EventNames = EVENT_COLUMNS
+    path: Path, id_type: IdType = "integer", names: RatingColumns = RATING_COLUMNS
 ) -> list[tuple[Any, ...]]:
     """All events: user, product, seconds."""
     found: list[tuple[Any, ...]] = []
@@ -33,10 +33,10 @@ def read(
     def take(table: pa.Table) -> None:
         kinds = [pa.string(), pa.int64() if id_type == "integer" else pa.string(), pa.int64()]
         assert table.schema.types == kinds
-        assert table.column_names == list(EVENT_COLUMNS)
+        assert table.column_names == list(RATING_COLUMNS)
         found.extend(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
-    read_events(path, names, id_type, take)
+    read_ratings(path, names, id_type, take)
     return [(user, product, at / 1_000_000) for user, product, at in found]
 
 
@@ -55,14 +55,14 @@ def csv(tmp_path: Path, *lines: str) -> Path:
 
 def jsonl(tmp_path: Path, *rows: Any) -> Path:
     path = tmp_path / "events.jsonl"
-    objects = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rows]
+    objects = [dict(zip(RATING_COLUMNS, row, strict=True)) for row in rows]
     path.write_text("".join(f"{json.dumps(one)}\n" for one in objects))
     return path
 
 
 def parquet(tmp_path: Path, *columns: Any) -> Path:
     path = tmp_path / "events.parquet"
-    pq.write_table(pa.table(list(columns), names=list(EVENT_COLUMNS)), path)
+    pq.write_table(pa.table(list(columns), names=list(RATING_COLUMNS)), path)
     return path
 
 
@@ -251,7 +251,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, said: str) -> None
 def test_all_malformed_lines_are_named_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookalike_build.events, "CHUNK", 3)
+    monkeypatch.setattr(lookalike_build.rating_files, "CHUNK", 3)
     lines = [f"u,7,{T}", "u,7", f"u,x,{T}", f"u,7,{T}", "u,7,x", f"u,8,{T}", "u"]
     places = [problem.split(":")[0] for problem in problems(csv(tmp_path, *lines))]
     assert places == ["line 3", "line 4", "line 6", "line 8"]
@@ -281,7 +281,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(f"u{i % 7}", i, T + i) for i in range(20)]
     for size in (1, 3, 19, 20, 21):
-        monkeypatch.setattr(lookalike_build.events, "CHUNK", size)
+        monkeypatch.setattr(lookalike_build.rating_files, "CHUNK", size)
         lines = [",".join(map(str, row)) for row in rows]
         assert read(csv(tmp_path, *lines)) == rows
         assert read(jsonl(tmp_path, *rows)) == rows
@@ -291,13 +291,13 @@ def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_columns_may_have_other_names_and_be_among_others(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text(f"when,what,more,who\n{T},7,x,u\n")
-    assert read(path, names=EventNames("who", "what", "when")) == [("u", 7, T)]
+    assert read(path, names=RatingColumns("who", "what", "when")) == [("u", 7, T)]
     assert problems(path) == [
-        f"line 1: the header has no column {name}, expected one" for name in EVENT_COLUMNS
+        f"line 1: the header has no column {name}, expected one" for name in RATING_COLUMNS
     ]
     table = pa.table({"when": [T], "what": [7], "who": ["u"], "more": [1.5]})
     pq.write_table(table, tmp_path / "events.parquet")
-    names = EventNames("who", "what", "when")
+    names = RatingColumns("who", "what", "when")
     assert read(tmp_path / "events.parquet", names=names) == [("u", 7, T)]
     assert problems(tmp_path / "events.parquet")[0] == "has no column user_id"
 
@@ -307,7 +307,7 @@ def test_a_column_of_another_type_is_refused(tmp_path: Path, column: int) -> Non
     columns: list[Any] = [["u"], [7], [T]]
     columns[column] = [[1.5]]
     (problem,) = problems(parquet(tmp_path, *columns))
-    assert problem.startswith(f"column {EVENT_COLUMNS[column]} holds list<")
+    assert problem.startswith(f"column {RATING_COLUMNS[column]} holds list<")
 
 
 def test_a_parquet_file_that_is_cut_is_refused(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def sql(tmp_path: Path, text: str) -> Path:
 
 
 def test_events_come_from_a_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookalike_build.events, "CHUNK", 100)
+    monkeypatch.setattr(lookalike_build.rating_files, "CHUNK", 100)
     shutil.move(csv(tmp_path, f"u,7,{T}", f"v,8,{T}"), tmp_path / "more.csv")
     query = """
         CREATE TABLE event AS SELECT * FROM 'more.csv';
