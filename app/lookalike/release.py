@@ -44,12 +44,14 @@ from lookalike.behaviour import Behaviour, check_behaviour
 from lookalike.category import Category, identity_of
 from lookalike.manifest import (
     BEHAVIOUR,
+    BEHAVIOUR_FILES,
     BEHAVIOUR_HOT_FILES,
     FILES,
     HOT_FILES,
     INDEX,
     SLIM_FILES,
     CategoryEntry,
+    FileEntry,
     Id,
     Manifest,
     category_folder,
@@ -80,11 +82,7 @@ class Release:
 
     def hot_files(self) -> Iterator[Path]:
         """The files that are to be in memory."""
-        for category_id in self.categories:
-            for file in HOT_FILES:
-                yield self.folder / category_folder(category_id) / file
-        if self.behaviour:
-            yield from (self.folder / BEHAVIOUR / file for file in BEHAVIOUR_HOT_FILES)
+        yield from hot_files_of(self.folder, self.manifest)
 
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all are allowed."""
@@ -172,6 +170,29 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
     if manifest.behaviour:
         for file, described in manifest.behaviour.files.items():
             described.check_all(folder / BEHAVIOUR / file, f"{BEHAVIOUR}/{file}")
+
+
+def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
+    """The files beside the manifest that a copy like the one in `folder` has, and what that says."""
+    return _files_of(folder, manifest, _files(folder, manifest), BEHAVIOUR_FILES)
+
+
+def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
+    """Those that are to be in memory."""
+    return _files_of(folder, manifest, HOT_FILES, BEHAVIOUR_HOT_FILES)
+
+
+def _files_of(
+    folder: Path, manifest: Manifest, files: tuple[str, ...], of_behaviour: tuple[str, ...]
+) -> dict[Path, FileEntry]:
+    found = {
+        folder / category_folder(entry.category_id) / file: entry.files[file]
+        for entry in manifest.categories
+        for file in files
+    }
+    if behaviour := manifest.behaviour:
+        found |= {folder / BEHAVIOUR / file: behaviour.files[file] for file in of_behaviour}
+    return found
 
 
 def is_slim(folder: Path, manifest: Manifest) -> bool:

@@ -15,11 +15,11 @@ from lookalike.doctor import kernel
 from lookalike.doctor.access import User
 from lookalike.doctor.finding import Level
 from lookalike.doctor.host import Asked, Host
-from lookalike.manifest import NEIGHBOURS
+from lookalike.manifest import BEHAVIOUR, NEIGHBOURS, RELATED, STARTS
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.live_category import AllChanges
-from support import change, make_slim
+from support import change, make_slim, rate
 
 MB = 10**6
 
@@ -36,10 +36,12 @@ def test_memory_is_to_hold_the_hot_files_twice() -> None:
 
 
 def test_the_hot_files_are_those_of_the_manifest(root: ReleaseRoot) -> None:
+    rate(root, [("user", product_id, 1_700_000_000) for product_id in range(100, 120)])
     there = Host(Asked(root=root.path))
     assert there.current is not None
     folder, manifest = there.current
     hot = [*folder.glob("*/product_ids.npy"), *folder.glob(f"*/{NEIGHBOURS}")]
+    hot += [folder / BEHAVIOUR / file for file in (STARTS, RELATED)]
     assert kernel.hot_bytes(manifest) == sum(path.stat().st_size for path in hot)
     assert levels(kernel.memory(there)) == [Level.OK]
 

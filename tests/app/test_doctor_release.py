@@ -10,7 +10,7 @@ from lookalike.doctor.finding import Level
 from lookalike.doctor.host import Asked, Host
 from lookalike.manifest import NEIGHBOURS
 from lookalike.root import ReleaseRoot
-from support import make_slim
+from support import make_slim, rate
 
 MB = 10**6
 
@@ -54,6 +54,7 @@ def test_other_checks_have_nothing_to_look_at_in_an_unfit_release(root: ReleaseR
 
 
 def test_room_is_for_a_release_like_the_current(root: ReleaseRoot) -> None:
+    rate(root, [("user", product_id, 1_700_000_000) for product_id in range(100, 120)])
     there = Host(Asked(root=root.path))
     assert there.current is not None
     folder, _ = there.current

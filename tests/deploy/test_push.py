@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.manifest import FILES, INDEX, MANIFEST, SLIM_FILES
+from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, SLIM_FILES
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot
 from servers import REPOSITORY, embedded, wait_until
-from support import Catalogue, integer_catalogue, publish, random_features
+from support import Catalogue, integer_catalogue, publish, random_features, rate
 
 PUSH = REPOSITORY / "deploy/push"
 UNCHANGED = ("1", "3", "40")
@@ -290,11 +290,16 @@ def test_of_a_copy_that_broke_off_nothing_is_seen_and_the_next_goes_on(
 def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
     root: ReleaseRoot, hosts: Hosts
 ) -> None:
+    rate(root, [("user", product_id, 1_700_000_000) for product_id in range(100, 120)])
     web, name = hosts.root("web1"), current(root)
     assert hosts.push(root, "web1", options=("--slim", "--wait", "0")).returncode == 0
-    copied = {path.relative_to(web.folder(name)) for path in web.folder(name).rglob("*.*")}
+    copied = {path.relative_to(web.folder(name)) for path in web.folder(name).glob("*/*")}
     categories = [Path(category) for category in ("1", "2", "3", "40")]
-    assert copied == {Path(MANIFEST), *(id_ / file for id_ in categories for file in SLIM_FILES)}
+    slim = {id_ / file for id_ in categories for file in SLIM_FILES}
+    assert copied == slim | {Path(BEHAVIOUR, file) for file in BEHAVIOUR_FILES}
+    behaviour = web.open(name).behaviour
+    assert behaviour
+    assert behaviour.related(100, 2) == [101, 102]
     hot = web.folder(name) / "40" / "neighbours.npy"
     number = inode(hot)
     with embedded(web) as server:

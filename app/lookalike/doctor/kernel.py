@@ -15,10 +15,10 @@ from lookalike.amounts import bytes_text, seconds_text
 from lookalike.doctor.access import READ, SEARCH, WRITE, User, described, may
 from lookalike.doctor.finding import Finding, absent, ok, problem, warning
 from lookalike.doctor.host import Host
-from lookalike.manifest import HOT_FILES, Manifest, category_folder
+from lookalike.manifest import BEHAVIOUR_HOT_FILES, Manifest
 from lookalike.memory import locked_bytes, resident_share
 from lookalike.metrics import FILE_BYTES
-from lookalike.release import is_slim
+from lookalike.release import hot_files_of, is_slim
 from lookalike.root import stamp_of
 from lookalike.settings import LOCK_MEMORY
 
@@ -55,7 +55,7 @@ for n_dims in (3, 130):
 
 def hot_bytes(manifest: Manifest) -> int:
     """The size of the files of a release that are to be in memory."""
-    return sum(entry.files[name].n_bytes for entry in manifest.categories for name in HOT_FILES)
+    return sum(entry.n_bytes for entry in hot_files_of(Path(), manifest).values())
 
 
 def memory(host: Host) -> Iterator[Finding]:
@@ -64,8 +64,7 @@ def memory(host: Host) -> Iterator[Finding]:
         yield absent("not looked at: there is no fit current release")
         return
     folder, manifest = host.current
-    folders = [folder / category_folder(entry.category_id) for entry in manifest.categories]
-    share = resident_share([path / name for path in folders for name in HOT_FILES])
+    share = resident_share(hot_files_of(folder, manifest))
     # Pages that are locked are no longer counted as available; those in the page cache are.
     kept = max(map(locked_bytes, host.processes), default=0)
     yield page_cache(hot_bytes(manifest), _available_bytes() + kept, share)
@@ -117,7 +116,8 @@ def descriptors(host: Host) -> Iterator[Finding]:
     folder, manifest = host.current
     each = OPEN_SLIM if is_slim(folder, manifest) else OPEN_FILES
     limit, whose = limit_of(host.processes, "Max open files", resource.RLIMIT_NOFILE)
-    yield open_files(each * len(manifest.categories), limit, whose)
+    behaviour = len(BEHAVIOUR_HOT_FILES) if manifest.behaviour else 0
+    yield open_files(each * len(manifest.categories) + behaviour, limit, whose)
 
 
 def open_files(held: int, limit: int | None, whose: str) -> Finding:

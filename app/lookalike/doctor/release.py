@@ -10,8 +10,8 @@ from lookalike.amounts import bytes_text
 from lookalike.doctor.access import READ, SEARCH, WRITE, User, described, refused, to_read
 from lookalike.doctor.finding import Finding, absent, ok, problem, warning
 from lookalike.doctor.host import Host
-from lookalike.manifest import FILES, MANIFEST, SLIM_FILES, Manifest, ReleaseError, category_folder
-from lookalike.release import check_release, is_slim
+from lookalike.manifest import MANIFEST, Manifest, ReleaseError
+from lookalike.release import check_release, files_of, is_slim
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.settings import ROOT, TOKEN, TOKEN_FILE
 
@@ -104,24 +104,19 @@ def _reading(
         ),
         (
             "the release",
-            to_read([root.path, root.releases, folder], files_of(folder, manifest)),
+            to_read(
+                [root.path, root.releases, folder],
+                [folder / MANIFEST, *files_of(folder, manifest)],
+            ),
             f"chgrp -R lookalike {root.path} and chmod -R g+rX {root.path}, for a user of that group",
         ),
     ):
         yield from _denied(user, "read", what, wanted, remedy)
 
 
-def files_of(folder: Path, manifest: Manifest) -> list[Path]:
-    """All files of the release in `folder` that a copy like this one has."""
-    names = SLIM_FILES if is_slim(folder, manifest) else FILES
-    categories = (folder / category_folder(entry.category_id) for entry in manifest.categories)
-    return [folder / MANIFEST, *(category / name for category in categories for name in names)]
-
-
 def release_bytes(folder: Path, manifest: Manifest) -> int:
     """The size of the files that a copy like the one in `folder` has, by the manifest."""
-    names = SLIM_FILES if is_slim(folder, manifest) else FILES
-    return sum(entry.files[name].n_bytes for entry in manifest.categories for name in names)
+    return sum(entry.n_bytes for entry in files_of(folder, manifest).values())
 
 
 def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
