@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from lookalike.application import Application
 from lookalike.browse import Browse
 from lookalike.changes import Changes
+from lookalike.experiment import Experiment
 from lookalike.manifest import INDEX, Applied, Id, IdType, Model
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
@@ -202,6 +203,7 @@ def client_of(
     max_photo_bytes: int = 2**23,
     source: ReleaseSource | None = None,
     image_url: str | None = None,
+    b_percent: int = 50,
 ) -> Client:
     """A client of the app serving `root`, with no thread behind it; of `source`'s look if given."""
     if source is None:
@@ -209,4 +211,9 @@ def client_of(
         source.look()
     changes = Changes(root, source, token, max_photo_bytes)
     browse = Browse(root, source, image_url)
-    return Client(Application(source, max_limit, max_age_s=10, changes=changes, browse=browse))
+    experiment = Experiment(b_percent=b_percent)
+    return Client(
+        Application(
+            source, max_limit, max_age_s=10, changes=changes, browse=browse, experiment=experiment
+        )
+    )

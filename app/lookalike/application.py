@@ -33,9 +33,11 @@ from lookalike.errors import (
     SlimCopy,
     Unavailable,
 )
+from lookalike.experiment import Experiment
 from lookalike.manifest import Id
-from lookalike.metrics import route_of
+from lookalike.metrics import RELATED, route_of
 from lookalike.query import DEFAULT_LIMIT, Query, parse_query
+from lookalike.related import Related
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
 from lookalike.usual import usual_body
@@ -53,7 +55,8 @@ class Application:
     """Answers from `source`'s release.
 
     `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
-    `changes` takes changes of products, `browse` is the page to look at.
+    `changes` takes changes of products, `browse` is the page to look at, `experiment`
+    assigns visitors the patterns of ``/related``.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class Application:
         max_product_ids: int = 100,
         changes: Changes | None = None,
         browse: Browse | None = None,
+        experiment: Experiment | None = None,
     ) -> None:
         self._source = source
         self._changes = changes
         self._metrics = source.metrics
         self._max_limit = max_limit
         self._max_product_ids = max_product_ids
+        self._related = Related(experiment or Experiment(), max_limit, source.metrics)
         # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
         # go on with what it has. nginx and RFC 5861 read both extensions.
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
@@ -78,6 +83,7 @@ class Application:
         described = _openapi(max_limit, max_product_ids)
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
+            RELATED: reading(lambda environ: self._related.answer(self._source.release, environ)),
             "/healthz": reading(lambda _: HEALTHY),
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
@@ -95,6 +101,11 @@ class Application:
         if usual is not None:
             start_response(OK, usual[0])
             self._metrics.answered_nns(perf_counter_ns() - started)
+            return [usual[1]]
+        usual = self._usual_related(environ)
+        if usual is not None:
+            start_response(OK, usual[0])
+            self._metrics.answered(RELATED, OK, perf_counter_ns() - started)
             return [usual[1]]
         status, headers, body = self._answer(environ)
         method = environ["REQUEST_METHOD"]
@@ -124,6 +135,17 @@ class Application:
                 return None
             return [*self._json_headers(release), ("Content-Length", str(len(body)))], body
         except Exception:  # the full way meets the same defect, answers and logs it
+            return None
+
+    def _usual_related(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+        if environ.get("PATH_INFO") != RELATED or environ["REQUEST_METHOD"] != "GET":
+            return None
+        release = self._source.release
+        if release is None:
+            return None
+        try:
+            return self._related.usual(release, environ.get("QUERY_STRING", ""))
+        except Exception:  # as above
             return None
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:

@@ -18,8 +18,10 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 
+from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
 from lookalike.journal import Status
 from lookalike.manifest import MANIFEST
 from lookalike.memory import locked_bytes, resident_share
@@ -28,9 +30,11 @@ from lookalike.release import Release
 logger = logging.getLogger(__name__)
 
 POST_NNS = "POST /nns"
+RELATED = "/related"
 ROUTES = (
     "/nns",
     POST_NNS,
+    RELATED,
     "/healthz",
     "/readyz",
     "/release",
@@ -78,16 +82,18 @@ BUCKETS_S = (
 MAX_PROCESSES = 256
 
 _OWNER, _STARTED, _SWAPS, _REFUSALS = range(4)
+_RELATED = {pair: 4 + i for i, pair in enumerate(product(PATTERNS, METHODS))}
+_FIRST_ROUTE = 4 + len(_RELATED)
 # Then, for each route: requests by status, requests by latency, the sum of the latencies.
 _LATENCY = len(STATUSES)
 _LATENCY_SUM = _LATENCY + len(BUCKETS_S) + 1
-_ROUTE = {route: 4 + (_LATENCY_SUM + 1) * i for i, route in enumerate(ROUTES)}
+_ROUTE = {route: _FIRST_ROUTE + (_LATENCY_SUM + 1) * i for i, route in enumerate(ROUTES)}
 _STATUS = {status: i for i, status in enumerate(STATUSES)}
 _NNS = _ROUTE["/nns"]
 _NNS_OK = _NNS + _STATUS["200 OK"]
 _NNS_LATENCY = _NNS + _LATENCY
 _NNS_SUM = _NNS + _LATENCY_SUM
-_COLUMNS = 4 + (_LATENCY_SUM + 1) * len(ROUTES)
+_COLUMNS = _FIRST_ROUTE + (_LATENCY_SUM + 1) * len(ROUTES)
 _ROW_BYTES = 8 * _COLUMNS
 FILE_BYTES = _ROW_BYTES * (MAX_PROCESSES + 1)
 _BUCKETS_NS = [round(bound * 1e9) for bound in BUCKETS_S]
@@ -125,6 +131,10 @@ class Metrics:
         row[first + _STATUS[status]] += 1
         row[first + _LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
         row[first + _LATENCY_SUM] += nanoseconds
+
+    def related(self, pattern: Pattern, method: Method) -> None:
+        """Count an answer of ``/related`` by the pattern assigned and the method that answered."""
+        self._row[_RELATED[pattern, method]] += 1
 
     def swapped(self) -> None:
         """Count a release taken up."""
@@ -230,6 +240,11 @@ def _counters(sums: list[int], processes: int) -> Iterator[str]:
     for route, columns in of_route.items():
         if sum(columns):
             yield from _histogram(route, columns)
+    yield "# HELP lookalike_related_total Related products answered, by pattern and method."
+    yield "# TYPE lookalike_related_total counter"
+    for (pattern, method), column in _RELATED.items():
+        labels = f'pattern="{pattern}",method="{method}"'
+        yield f"lookalike_related_total{{{labels}}} {sums[column]}"
     for name, column, text in (
         ("swaps", _SWAPS, "Releases taken up, each process counting for itself."),
         ("refusals", _REFUSALS, "Releases refused, each process counting for itself."),

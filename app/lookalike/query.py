@@ -1,7 +1,7 @@
 """The query of ``GET /nns``: the text after the question mark, checked and typed; ids in a URL."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -40,8 +40,13 @@ def parse_query(
     )
 
 
-def split_query(text: str, known: Sequence[str]) -> dict[str, str]:
-    """The values of a WSGI query string by parameter, decoded; BadRequest where one is not `known`."""
+def split_query(
+    text: str, known: Sequence[str], repeated: Mapping[str, list[str]] | None = None
+) -> dict[str, str]:
+    """The values of a WSGI query string by parameter, decoded; BadRequest where one is not `known`.
+
+    The values of those that may be given more than once are added to their lists in `repeated`.
+    """
     values: dict[str, str] = {}
     for part in text.split("&") if text else ():
         name_text, equals, value = part.partition("=")
@@ -53,6 +58,9 @@ def split_query(text: str, known: Sequence[str]) -> dict[str, str]:
             raise BadRequest(f"unknown parameter {_quoted(name)}; known are {names}")
         if not equals:
             raise BadRequest(f"{name} has no value; write {name}=…")
+        if repeated and name in repeated:
+            repeated[name].append(_unquote_form(value, name))
+            continue
         if name in values:
             raise BadRequest(f"{name} is given more than once")
         values[name] = _unquote_form(value, name)

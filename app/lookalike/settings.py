@@ -1,5 +1,6 @@
 """Settings: environment variables, described in one table that the README's list is held to."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,19 @@ IMAGE_URL = Setting(
     "Where that page finds a product's photo: a URL with `{product_id}` and perhaps `{category_id}`, "
     "such as `https://cdn.example.com/{category_id}/{product_id}.jpg`; without it there are no photos.",
 )
+EXPERIMENT_KEY = Setting(
+    "LOOKALIKE_EXPERIMENT_KEY",
+    "lookalike",
+    "The key by which `/related` assigns visitors a pattern, up to 64 bytes; another one assigns "
+    "them anew.",
+)
+B_PERCENT = Setting(
+    "LOOKALIKE_B_PERCENT",
+    "50",
+    "How many percent of visitors `/related` assigns pattern B, similar images; the others get A.",
+    0,
+    100,
+)
 
 SETTINGS = (
     ROOT,
@@ -85,6 +99,8 @@ SETTINGS = (
     MAX_PHOTO_BYTES,
     BROWSE,
     IMAGE_URL,
+    EXPERIMENT_KEY,
+    B_PERCENT,
 )
 
 _TOKEN = re.compile(r"[!-~]{16,}")
@@ -107,6 +123,8 @@ class Settings:
     max_photo_bytes: int
     browse: bool
     image_url: str | None
+    experiment_key: bytes = field(repr=False)
+    b_percent: int
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -124,6 +142,8 @@ class Settings:
             _whole(environ, MAX_PHOTO_BYTES),
             _boolean(environ, BROWSE),
             _image_url(environ),
+            _experiment_key(environ),
+            _whole(environ, B_PERCENT),
         )
 
 
@@ -161,6 +181,13 @@ def _image_url(environ: Mapping[str, str]) -> str | None:
             f'{{category_id}} in it and no other braces, not "{text:.80}"'
         )
     return text
+
+
+def _experiment_key(environ: Mapping[str, str]) -> bytes:
+    key = os.fsencode(environ.get(EXPERIMENT_KEY.name) or str(EXPERIMENT_KEY.default))
+    if len(key) > 64:
+        raise SettingError(f"{EXPERIMENT_KEY.name} must have at most 64 bytes, not {len(key)}")
+    return key
 
 
 def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:

@@ -15,6 +15,7 @@ import logging
 from lookalike.application import Application
 from lookalike.browse import Browse
 from lookalike.changes import Changes
+from lookalike.experiment import Experiment
 from lookalike.limits import raise_open_files
 from lookalike.log import log_to_stderr
 from lookalike.metrics import Metrics, shared_path
@@ -37,7 +38,13 @@ def make_application() -> Application:
     changes = Changes(root, source, settings.token, settings.max_photo_bytes)
     browse = Browse(root, source, settings.image_url) if settings.browse else None
     return Application(
-        source, settings.max_limit, settings.max_age_s, settings.max_product_ids, changes, browse
+        source,
+        settings.max_limit,
+        settings.max_age_s,
+        settings.max_product_ids,
+        changes,
+        browse,
+        Experiment(settings.experiment_key, settings.b_percent),
     )
 
 

@@ -19,7 +19,9 @@ def test_the_readme_lists_the_settings_as_they_are() -> None:
 
 
 def test_defaults() -> None:
-    defaults = Settings(Path("/r"), 1000, 100, 10, False, None, 8388608, False, None)
+    defaults = Settings(
+        Path("/r"), 1000, 100, 10, False, None, 8388608, False, None, b"lookalike", 50
+    )
     assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == defaults
     assert Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": ""}) == defaults
 
@@ -75,6 +77,8 @@ def test_two_tokens_are_refused() -> None:
         ("LOOKALIKE_MAX_AGE_S", "-1", 'from 0 to 31536000, not "-1"'),
         ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
         ("LOOKALIKE_LOCK_MEMORY", "yes", 'must be true or false, not "yes"'),
+        ("LOOKALIKE_B_PERCENT", "101", 'from 0 to 100, not "101"'),
+        ("LOOKALIKE_EXPERIMENT_KEY", 33 * "é", "must have at most 64 bytes, not 66"),
         ("LOOKALIKE_BROWSE", "1", 'must be true or false, not "1"'),
         ("LOOKALIKE_IMAGE_URL", "/photos/1.jpg", 'no other braces, not "/photos/1.jpg"'),
         ("LOOKALIKE_IMAGE_URL", "/{product_id}/{size}", "no other braces"),
