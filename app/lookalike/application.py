@@ -37,6 +37,7 @@ from lookalike.experiment import Experiment
 from lookalike.manifest import Id
 from lookalike.metrics import RELATED, route_of
 from lookalike.query import DEFAULT_LIMIT, Query, parse_query
+from lookalike.related import DEFAULT_LIMIT as RELATED_LIMIT
 from lookalike.related import Related
 from lookalike.release import Release
 from lookalike.source import ReleaseSource
@@ -239,6 +240,8 @@ def _openapi(max_limit: int, max_product_ids: int) -> Answer:
     described = orjson.loads(files("lookalike").joinpath("openapi.json").read_bytes())
     schemas = described["components"]["schemas"]
     schemas["Limit"] |= {"maximum": max_limit, "default": min(DEFAULT_LIMIT, max_limit)}
+    related = {"maximum": max_limit, "default": min(RELATED_LIMIT, max_limit)}
+    schemas["RelatedLimit"] |= related
     schemas["Wanted"]["maxItems"] = max_product_ids
     return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))
 

@@ -18,7 +18,16 @@ from lookalike.root import ReleaseRoot
 from support import TOKEN, Client, Response, client_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-PATHS = ("/nns", "/healthz", "/readyz", "/release", "/metrics", "/openapi.json", "/browse")
+PATHS = (
+    "/nns",
+    "/related",
+    "/healthz",
+    "/readyz",
+    "/release",
+    "/metrics",
+    "/openapi.json",
+    "/browse",
+)
 PRODUCT = "/products/{category_id}/{product_id}"
 CHANGE = "/changes/{change}"
 BEARER = {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
@@ -48,7 +57,9 @@ def check(described: dict[str, Any], path: str, answer: Response, method: str = 
         "/nns?category_id=1&product_id=100",
         "/nns?category_id=3&product_id=77&exclude_self=true",
         "/nns?category_id=40&product_id=5000&limit=300&distances=true",
-        *PATHS[1:],
+        "/related?product_id=100&category_id=1&visitor=v&exclude=101&exclude=102",
+        "/related?product_id=1&category_id=1",
+        *PATHS[2:],
     ],
 )
 def test_answers_are_as_described(
@@ -66,7 +77,7 @@ def test_answers_with_string_ids_are_as_described(
     check(described, target.partition("?")[0], client_of(string_root).get(target))
 
 
-@pytest.mark.parametrize("path", ["/nns", "/readyz", "/release"])
+@pytest.mark.parametrize("path", ["/nns", "/related", "/readyz", "/release"])
 def test_answers_without_a_release_are_as_described(
     described: dict[str, Any], tmp_path: Path, path: str
 ) -> None:
@@ -82,21 +93,25 @@ def test_every_path_is_described(described: dict[str, Any], integer_root: Releas
         assert f"`{path}`" in README or path == "/nns"
 
 
+@pytest.mark.parametrize(("path", "ends"), [("/nns", "POST /nns"), ("/related", "### A page")])
 def test_the_same_parameters_are_described_listed_and_taken(
-    described: dict[str, Any], integer_root: ReleaseRoot
+    described: dict[str, Any], integer_root: ReleaseRoot, path: str, ends: str
 ) -> None:
-    parameters = described["paths"]["/nns"]["get"]["parameters"]
+    parameters = described["paths"][path]["get"]["parameters"]
     names = [each["name"] for each in parameters if each["in"] == "query"]
-    listed = re.findall(r"^\| `([a-z_]+)` \|", README, re.MULTILINE)
-    refused = json.loads(client_of(integer_root).get("/nns?x=1").body)["detail"]
+    section = README.partition(f"\n    GET {path}?")[2].partition(ends)[0]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    refused = json.loads(client_of(integer_root).get(f"{path}?x=1").body)["detail"]
     assert names == listed == refused.partition("known are ")[2].split(", ")
 
 
 def test_bounds_are_described_as_they_are_set(integer_root: ReleaseRoot) -> None:
-    for max_limit, default in ((1000, 10), (5, 5)):
+    for max_limit, *defaults in ((1000, 10, 12), (11, 10, 11), (5, 5, 5)):
         text = client_of(integer_root, max_limit).get("/openapi.json").body
-        limit = json.loads(text)["components"]["schemas"]["Limit"]
-        assert (limit["maximum"], limit["default"]) == (max_limit, default)
+        schemas = json.loads(text)["components"]["schemas"]
+        limits = [schemas[name] for name in ("Limit", "RelatedLimit")]
+        assert [limit["maximum"] for limit in limits] == [max_limit, max_limit]
+        assert [limit["default"] for limit in limits] == defaults
 
 
 def test_every_error_is_described_and_listed(described: dict[str, Any]) -> None:

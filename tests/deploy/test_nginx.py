@@ -22,6 +22,7 @@ from lookalike.root import ReleaseRoot
 from servers import NGINX, Front, Server, host_port, nginx_before, unit, wait_until
 from support import TOKEN, change, integer_catalogue, publish, string_catalogue
 
+RELATED = "/related?product_id=100&category_id=1&visitor=v"
 TARGET = "/nns?category_id=1&product_id=100"
 BODY = b'{"category_id":1,"product_ids":[100]}'
 INSIDE, OUTSIDE = "127.0.0.1", "127.0.0.2"
@@ -648,15 +649,23 @@ def private_requests(server: Server) -> int:
     """How many requests Unit has had for paths that are not for everybody."""
     text = server.get("/metrics")[2].decode()
     counts = re.findall(r'requests_total{route="(.*?)",status="\d+"} (\d+)', text)
-    public = {"/nns", "POST /nns", "/healthz", "/readyz", "/openapi.json"}
+    public = {"/nns", "POST /nns", "/related", "/healthz", "/readyz", "/openapi.json"}
     return sum(int(count) for route, count in counts if route not in public)
 
 
 def test_everybody_may_ask_whether_it_is_well(both: tuple[Server, Front]) -> None:
     server, front = both
-    for path in ("/healthz", "/readyz", "/openapi.json", TARGET):
+    for path in ("/healthz", "/readyz", "/openapi.json", TARGET, RELATED):
         answer = ask(front, path, source=OUTSIDE)
         assert (answer.status, answer.body) == (200, server.get(path)[2])
+
+
+def test_the_answer_to_a_visitor_is_never_kept(both: tuple[Server, Front]) -> None:
+    _, front = both
+    for _ in range(2):
+        answer = ask(front, RELATED, source=OUTSIDE)
+        assert (answer.status, answer.cache) == (200, None)
+    assert ask(front, "/related?product_id=100", source=OUTSIDE).status == 400
 
 
 def test_inside_all_paths_are_there_and_never_kept(both: tuple[Server, Front]) -> None:

@@ -23,7 +23,7 @@ from support import TOKEN
 pytestmark = pytest.mark.unit
 
 PRODUCTION = REPOSITORY / "deploy/unit/lookalike.json"
-PUBLIC = {"/nns", "/healthz", "/readyz", "/openapi.json"}
+PUBLIC = {"/nns", "/related", "/healthz", "/readyz", "/openapi.json"}
 TARGET = "/nns?category_id=1&product_id=100"
 OTHER_APP = {"type": "python 3", "module": "constant", "path": str(REPOSITORY / "tests/load")}
 

@@ -60,7 +60,8 @@ for kind in vars(lookalike.errors).values():
 
 UNSAID = re.compile(
     # what the release decides
-    r"(category_id|product_id|product_ids\[\d+\]) must be (a whole number|a string|1 to 64 bytes)"
+    r"(category_id|product_id|exclude|product_ids\[\d+\])"
+    r" must be (a whole number|a string|1 to 64 bytes)"
     r"|vector must be an array of 16 numbers|page must be a whole number from 1 to \d, "
     # what no schema can say: of a number, of two parameters
     r"|limit must be a whole number from 1 to 1000, not \d+(\.0|e\d+)\W|vector is all zeros"
@@ -226,7 +227,7 @@ def make_known(case: AnyCase, category_id: Any, product_id: Any, feature: list[f
             {"vector": feature} if "vector" in case.body else {"product_ids": [product_id, "?"]}
         )
         case.body = {**case.body, "category_id": category_id, **asked}
-    elif case.operation.path in ("/nns", "/browse") and case.operation.method == "get":
+    elif case.operation.path in ("/nns", "/related", "/browse") and case.operation.method == "get":
         case.query = {**case.query, "category_id": category_id, "product_id": product_id}
 
 
