@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lookalike.experiment import METHODS, PATTERNS
 from lookalike_build.cli import main
-from lookalike_build.event_checks import METHODS, PATTERNS
 from lookalike_build.event_records import Records, Tally
 from lookalike_build.simulation import Flags, Impressions
 
@@ -37,7 +37,9 @@ def records_in(
     """What `read_records` says of these impressions' records, without any on disk."""
     answered = impressions.method != METHODS.index("none")
     of = {p: answered & (impressions.pattern == place) for place, p in enumerate(PATTERNS)}
-    patterns = {pattern: tally(impressions, chosen, known) for pattern, chosen in of.items()}
+    patterns: dict[str, Tally] = {
+        pattern: tally(impressions, chosen, known) for pattern, chosen in of.items()
+    }
     return Records(
         patterns=patterns,
         categories={

@@ -18,9 +18,9 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import orjson
 
+from lookalike.experiment import METHODS, PATTERNS
 from lookalike.manifest import Id
 from lookalike.release import Release
-from lookalike_build.event_checks import METHODS, PATTERNS
 from lookalike_build.simulation import Floats, Impressions
 
 RELATED: Final = "/related"

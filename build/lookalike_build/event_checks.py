@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 import pyarrow as pa
 
+from lookalike.experiment import METHODS, PATTERNS
 from lookalike_build.event_files import COLUMNS, EventFile
 
 if TYPE_CHECKING:
     import duckdb
 
-PATTERNS: Final = ("A", "B")
-METHODS: Final = ("behaviour", "image", "none")
 EVENTS: Final = ("impression", "click", "purchase")
 
 COUNTED: Final = "counted"

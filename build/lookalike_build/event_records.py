@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lookalike.experiment import METHODS, PATTERNS
 from lookalike_build.event_checks import (
-    METHODS,
     OTHER,
     OUTSIDE,
-    PATTERNS,
     SOUND,
     STATES,
     Fault,

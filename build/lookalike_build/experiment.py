@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from lookalike_build.event_checks import METHODS, PATTERNS
+from lookalike.experiment import METHODS, PATTERNS
 from lookalike_build.event_records import MethodTally, Records, Tally
 from lookalike_build.rates import (
     Comparison,
@@ -258,7 +258,9 @@ def _won(decided: list[Category], measure: str) -> Won:
 
 def _traffic(methods: list[MethodTally]) -> list[Traffic]:
     """By pattern and method, those with impressions; clicks that name no method are in none."""
-    totals = {p: sum(each.impressions for each in methods if each.pattern == p) for p in PATTERNS}
+    totals: dict[str, int] = {
+        p: sum(each.impressions for each in methods if each.pattern == p) for p in PATTERNS
+    }
     return [
         Traffic(
             each.pattern,

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from lookalike_build.event_checks import PATTERNS, printable
+from lookalike.experiment import PATTERNS
+from lookalike_build.event_checks import printable
 from lookalike_build.experiment import MEASURES, Category, Report
 from lookalike_build.experiment_tables import (
     TRAFFIC_TITLE,

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from lookalike_build.event_checks import PATTERNS, printable
+from lookalike.experiment import PATTERNS
+from lookalike_build.event_checks import printable
 from lookalike_build.experiment import MEASURES, N_BEST, Category, Estimate, Report
 from lookalike_build.rates import Comparison, Interval
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lookalike_build.event_checks import PATTERNS
+from lookalike.experiment import PATTERNS
 from lookalike_build.experiment import MEASURES, Report
 from lookalike_build.experiment_tables import (
     TRAFFIC_TITLE,

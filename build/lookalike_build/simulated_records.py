@@ -5,7 +5,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from lookalike_build.event_checks import EVENTS, METHODS, PATTERNS
+from lookalike.experiment import METHODS, PATTERNS
+from lookalike_build.event_checks import EVENTS
 from lookalike_build.simulation import Impressions, Integers
 
 START_S: Final = 1_767_225_600

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lookalike_build.event_checks import METHODS, PATTERNS
+from lookalike.experiment import METHODS, PATTERNS
 
 PAPER_CTR: Final = (0.0051, 0.0076)
 PAPER_CVR: Final = (0.0021, 0.0028)
