@@ -7,7 +7,7 @@ by round, on the same Unit. Needs ``unitd``, ``wrk`` and ``nginx``; sends to 127
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from load import made_release
 from load.change import change_under_load, changing_releases, wait_until_ready
 from load.costs import print_costs
 from load.made_features import MadeFeatures
@@ -27,7 +28,7 @@ from lookalike.unit_config import APPLICATION
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.table import SPARES
-from support import write_store
+from support import Rating, rate, write_store
 
 N_ITEMS, N_DIMS, K = 31_667, 2048, 100
 LIMIT = 12
@@ -47,6 +48,7 @@ def main() -> None:
     if root.current() is None:
         make_release(root, options.folder / "features", world)
     verdicts = serve_steadily(root, world, options)
+    verdicts += serve_related(ReleaseRoot(options.folder / "related"), options)
     verdicts += serve_changing(ReleaseRoot(options.folder / "change"), 5 * options.seconds)
     features = world.draw(N_ITEMS, seed=1)
     verdicts.append(table_beside_product(features))
@@ -91,6 +93,38 @@ def serve_steadily(
     ratios = [app.requests_s / ceiling.requests_s for app, ceiling in pairs]
     what = "requests/s, lookalike / ceiling"
     return [Verdict(what, ratios, lambda ratio: ratio >= 0.95, "0.95 or more")]
+
+
+def serve_related(root: ReleaseRoot, options: argparse.Namespace) -> list[Verdict]:
+    """``/related`` beside ``/nns``, half of the visitors with either pattern."""
+    if root.current() is None:
+        made_release.make_release(root, [N_ITEMS], K, n_dims=16)
+        rate(root, ratings_at_random())
+    with serving(root) as served:
+        wait_until_ready(served)
+        seen = in_turn(
+            {
+                "GET /nns": partial(get, served.app, options.seconds, f"&limit={LIMIT}"),
+                "GET /related": partial(
+                    wrk, served.app, options.seconds, "related.lua", str(N_ITEMS)
+                ),
+            },
+            options.rounds,
+        )
+        print(f"\n{N_ITEMS} products, all of them rated, limit {LIMIT}\n")
+        print_rows(seen, {})
+    pairs = zip(seen["GET /related"], seen["GET /nns"], strict=True)
+    ratios = [related.requests_s / nns.requests_s for related, nns in pairs]
+    what = "requests/s, /related / /nns"
+    return [Verdict(what, ratios, lambda ratio: ratio >= 0.9, "0.9 or more")]
+
+
+def ratings_at_random() -> Iterator[Rating]:
+    """Ten ratings of each product in the mean, by users who each rated 30."""
+    rng = np.random.default_rng(5)
+    for user in range(N_ITEMS // 3):
+        for item in rng.integers(0, N_ITEMS, 30).tolist():
+            yield str(user), product_id(item), 1_700_000_000 + int(rng.integers(0, 10_000_000))
 
 
 def get(address: str, seconds: int, rest: str) -> Run:
