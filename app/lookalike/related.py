@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT: Final = 12
 """How many products are answered unless `limit` is given, as on the page in Miyake et al. (2017)."""
-MAX_EXCLUDED: Final = 1000
+MAX_EXCLUDED: Final = 50
+"""Many more long ones would not fit into the 8 KB that Unit takes of a request line."""
 MAX_VISITOR: Final = 256
 PATTERN_HEADER: Final = "X-Lookalike-Pattern"
 METHOD_HEADER: Final = "X-Lookalike-Method"

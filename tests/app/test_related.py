@@ -174,7 +174,7 @@ def test_string_ids(tmp_path: Path) -> None:
         ("product_id=1&category_id=1&limit=0", "limit must be a whole number from 1 to 1000"),
         ("product_id=1&category_id=1&exclude=x", "exclude must be a whole number"),
         ("product_id=1&category_id=1&exclude", "exclude has no value"),
-        ("product_id=1&category_id=1" + 1001 * "&exclude=1", "exclude may be given 1000 times"),
+        ("product_id=1&category_id=1" + 51 * "&exclude=1", "exclude may be given 50 times, not 51"),
         ("product_id=1&category_id=1&visitor=", "visitor must have from 1 to 256 characters"),
         ("product_id=1&category_id=1&visitor=" + 257 * "v", "visitor must have from 1 to 256"),
         ("product_id=1&category_id=1&visitor=a&visitor=b", "visitor is given more than once"),
