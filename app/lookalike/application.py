@@ -239,9 +239,8 @@ def _openapi(max_limit: int, max_product_ids: int) -> Answer:
     """The description of all this, with the bounds that are settings as they are here."""
     described = orjson.loads(files("lookalike").joinpath("openapi.json").read_bytes())
     schemas = described["components"]["schemas"]
-    schemas["Limit"] |= {"maximum": max_limit, "default": min(DEFAULT_LIMIT, max_limit)}
-    related = {"maximum": max_limit, "default": min(RELATED_LIMIT, max_limit)}
-    schemas["RelatedLimit"] |= related
+    for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", RELATED_LIMIT)):
+        schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
     schemas["Wanted"]["maxItems"] = max_product_ids
     return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))
 

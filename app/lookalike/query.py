@@ -32,8 +32,8 @@ def parse_query(
     """Parse a WSGI query string; BadRequest names the first parameter that is unfit."""
     values = split_query(text, _PARAMETERS)
     return Query(
-        _id(values, "category_id", category_id_type),
-        _id(values, "product_id", product_id_type),
+        required_id(values, "category_id", category_id_type),
+        required_id(values, "product_id", product_id_type),
         typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, max_limit),
         _boolean(values, "exclude_self"),
         _boolean(values, "distances"),
@@ -81,6 +81,14 @@ def typed_id(text: str, name: str, id_type: IdType) -> Id:
     return number
 
 
+def required_id(values: Mapping[str, str], name: str, id_type: IdType) -> Id:
+    """The id that the parameter `name` has; BadRequest where it is missing or unfit."""
+    text = values.get(name)
+    if text is None:
+        raise BadRequest(f"{name} is missing")
+    return typed_id(text, name, id_type)
+
+
 def typed_count(text: str | None, name: str, default: int, most: int) -> int:
     """The number that `text` says, 1 to `most`, or the default; BadRequest names it as `name`."""
     if text is None:
@@ -114,13 +122,6 @@ def _utf8(raw: bytes, what: str) -> str:
 
 def _unquote_form(text: str, what: str) -> str:
     return unquote(text.replace("+", " "), what)
-
-
-def _id(values: dict[str, str], name: str, id_type: IdType) -> Id:
-    text = values.get(name)
-    if text is None:
-        raise BadRequest(f"{name} is missing")
-    return typed_id(text, name, id_type)
 
 
 def _whole(text: str, max_digits: int) -> int | None:

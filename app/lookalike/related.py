@@ -18,7 +18,7 @@ from lookalike.errors import BadRequest, NotReady
 from lookalike.experiment import METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.manifest import Id
 from lookalike.metrics import Metrics
-from lookalike.query import split_query, typed_count, typed_id
+from lookalike.query import required_id, split_query, typed_count, typed_id
 from lookalike.release import Release
 
 if TYPE_CHECKING:
@@ -95,11 +95,8 @@ class Related:
         values = split_query(
             environ.get("QUERY_STRING", ""), _PARAMETERS, repeated={"exclude": excluded}
         )
-        for name in _PARAMETERS[:2]:
-            if name not in values:
-                raise BadRequest(f"{name} is missing")
-        product_id = typed_id(values["product_id"], "product_id", manifest.product_id_type)
-        category_id = typed_id(values["category_id"], "category_id", manifest.category_id_type)
+        product_id = required_id(values, "product_id", manifest.product_id_type)
+        category_id = required_id(values, "category_id", manifest.category_id_type)
         visitor = values.get("visitor")
         if visitor is not None and not 1 <= len(visitor) <= MAX_VISITOR:
             raise BadRequest(f"visitor must have from 1 to {MAX_VISITOR} characters")
