@@ -71,11 +71,9 @@ class Browse:
         try:
             text = self._html(environ.get("QUERY_STRING", ""))
         except HttpError as error:
-            return self._answer(error.status, page.problem(error.status, error.detail))
-        return self._answer(OK, text)
-
-    def _answer(self, status: str, text: str) -> Answer:
-        return (status, self._headers, text.encode())
+            text = page.problem(error.status, error.detail)
+            return (error.status, [*self._headers, *error.headers], text.encode())
+        return (OK, self._headers, text.encode())
 
     def _html(self, query: str) -> str:
         release = self._source.release

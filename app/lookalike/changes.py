@@ -49,6 +49,8 @@ SEEN_S: Final = 1.0
 _PRODUCTS: Final = "/products/"
 _CHANGES: Final = "/changes/"
 _BUSY_S = 2.0  # look-ups wait meanwhile
+_RETRY_AFTER_S = 10
+"""The journal is opened anew at every request: it may have been busy, or its disk full."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
 
@@ -192,7 +194,9 @@ class Changes:
         except JournalError as error:
             self._close()
             self._log(f"changes of products are not taken: {error}")
-            raise Unavailable("the journal of changes; the log has the reason") from error
+            raise Unavailable(
+                "the journal of changes; the log has the reason", _RETRY_AFTER_S
+            ) from error
         self._problem = None
         return result
 

@@ -75,14 +75,23 @@ class SlimCopy(HttpError):  # noqa: N818
 
 
 class NotReady(HttpError):  # noqa: N818
-    """No release is open."""
+    """No release is open; a new one is taken up at once, a refused one is tried again every 10 s."""
 
     status = "503 Service Unavailable"
     error = "not_ready"
+    headers = (("Retry-After", "10"),)
 
 
 class Unavailable(HttpError):  # noqa: N818
-    """A defect of the app or of a file under it; the log has it."""
+    """A defect of the app or of a file under it; the log has it.
+
+    The answer asks the client to wait `retry_after_s`: by default a minute, since the same request
+    would meet the same defect.
+    """
 
     status = "503 Service Unavailable"
     error = "unavailable"
+
+    def __init__(self, detail: str | None = None, retry_after_s: int = 60) -> None:
+        super().__init__(detail)
+        self.headers = (("Retry-After", str(retry_after_s)),)

@@ -476,6 +476,7 @@ def test_a_journal_that_cannot_be_written_costs_changes_and_nothing_else(
     for _ in range(3):
         for answer in (put(client, "/products/1/2"), client.get("/changes/1", **BEARER)):
             assert answer.status == "503 Service Unavailable"
+            assert answer.headers["Retry-After"] == "10"
             assert said(answer)[0] == "unavailable"
         assert client.get("/nns?category_id=1&product_id=100").status == "200 OK"
     logged = [record.getMessage() for record in caplog.records]

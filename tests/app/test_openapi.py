@@ -77,13 +77,21 @@ def test_answers_with_string_ids_are_as_described(
     check(described, target.partition("?")[0], client_of(string_root).get(target))
 
 
-@pytest.mark.parametrize("path", ["/nns", "/related", "/readyz", "/release"])
+@pytest.mark.parametrize("path", ["/nns", "/related", "/readyz", "/release", "/browse"])
 def test_answers_without_a_release_are_as_described(
     described: dict[str, Any], tmp_path: Path, path: str
 ) -> None:
     answer = client_of(ReleaseRoot(tmp_path)).get(path)
     assert answer.status == "503 Service Unavailable"
+    assert answer.headers["Retry-After"] == "10"
     check(described, path, answer)
+
+
+def test_every_503_says_when_to_try_again(described: dict[str, Any]) -> None:
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            answer = operation["responses"].get("503")
+            assert answer is None or "Retry-After" in answer["headers"], path
 
 
 def test_every_path_is_described(described: dict[str, Any], integer_root: ReleaseRoot) -> None:

@@ -100,5 +100,6 @@ def test_a_defect_costs_one_answer_and_is_logged(
     client = Client(Application(Broken(), 1000, 10))  # type: ignore[arg-type]
     answer = client.get("/nns?category_id=1&product_id=100")
     assert answer.status == "503 Service Unavailable"
+    assert answer.headers["Retry-After"] == "60"
     assert answer.body == b'{"error":"unavailable","detail":"the log has the reason"}'
     assert "out of luck" in caplog.text
