@@ -1,8 +1,19 @@
 """Command-line arguments that say what they may be when they are not."""
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
+
+from lookalike.output import printable
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line, whatever the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and the message."""
+        super().error(printable(message))
 
 
 def url(text: str) -> str:

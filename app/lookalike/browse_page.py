@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from lookalike.answer import NO_STORE, Headers
 from lookalike.manifest import CategoryEntry, Id, Manifest
+from lookalike.output import printable
 
 PER_PAGE = 60
 
@@ -43,7 +44,7 @@ class State(NamedTuple):
         # Encoded ids have no braces, so that the second cannot be found in the first.
         url = self.image_url.replace("{category_id}", quote(str(category_id), safe=""))
         url = url.replace("{product_id}", quote(str(product_id), safe=""))
-        alt = f"photo of product {_text(product_id)}" if described else ""
+        alt = f"photo of product {escape(str(product_id))}" if described else ""
         return f'<img src="{escape(url)}" alt="{alt}" loading="lazy">'
 
 
@@ -121,7 +122,7 @@ def product(
 
 def problem(status: str, detail: str | None) -> str:
     """What is wrong with what was asked for."""
-    said = detail or "there is no such page"
+    said = printable(detail or "there is no such page")
     back = '<p><a href="browse">All categories</a></p>'
     return _page(status, f'<h1>{escape(status)}</h1><p role="alert">{escape(said)}</p>{back}')
 
@@ -130,7 +131,7 @@ def _page(title: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · Lookalike</title>"
+        f"<title>{escape(printable(title))} · Lookalike</title>"
         '<link rel="stylesheet" href="browse/style.css">'
         '<script src="browse/script.js" defer></script></head>\n'
         f"<body><main>{body}</main></body></html>\n"
@@ -166,7 +167,7 @@ def _form(
 
 
 def _field(label: str, name: str, value: object) -> str:
-    text = "" if value is None else _text(value)
+    text = "" if value is None else escape(str(value))
     return f'<label>{label} <input name="{name}" value="{text}" autocomplete="off"></label>'
 
 
@@ -238,4 +239,5 @@ def _pages(state: State, category_id: Id, number: int, n_pages: int) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(str(value))
+    """An id to be seen: what it holds changes the direction of nothing around it."""
+    return f"<bdi>{escape(str(value))}</bdi>"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike import __version__
-from lookalike.arguments import port, whole_number
+from lookalike.arguments import Parser, port, whole_number
 from lookalike.host_cli import DONE, FAILED, add_host_commands
 from lookalike.manifest import BehaviourEntry, Manifest, ReleaseError
+from lookalike.output import complain, say
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.server import ServerError, serve
@@ -38,17 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or DONE
     except (ReleaseError, RootError, ServerError, UnitError) as error:
-        print(f"lookalike: {error}", file=sys.stderr)
+        complain(f"lookalike: {error}")
         return FAILED
     except OSError as error:
-        print(f"lookalike: {error.filename or options.root}: {error.strerror}", file=sys.stderr)
+        where = error.filename or options.root
+        complain(f"lookalike: {f'{where}: ' if where else ''}{error.strerror or error}")
         return FAILED
     except KeyboardInterrupt:
         return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="lookalike", description="Serve related products, and manage the releases served."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -216,12 +218,12 @@ def _check(options: argparse.Namespace) -> None:
     if name is None:
         raise root.none_yet()
     for entry in root.check(name):
-        print(f"category {entry.category_id}: {entry.n_items} products, sound", flush=True)
+        say(f"category {entry.category_id}: {entry.n_items} products, sound")
     manifest = root.manifest(name)
     if manifest.behaviour:
-        print(f"behaviour: {_of_behaviour(manifest.behaviour)}, sound")
+        say(f"behaviour: {_of_behaviour(manifest.behaviour)}, sound")
     slim = " (a slim copy)" if is_slim(root.folder(name), manifest) else ""
-    print(f"release {name} is sound{slim}")
+    say(f"release {name} is sound{slim}")
 
 
 def _switch(options: argparse.Namespace) -> None:
@@ -229,7 +231,7 @@ def _switch(options: argparse.Namespace) -> None:
     root.folder(options.release)
     with root.lock(_LOCK_WAIT_S):
         root.switch(options.release)
-    print(f"current is now {options.release}")
+    say(f"current is now {options.release}")
 
 
 def _rollback(options: argparse.Namespace) -> None:
@@ -237,7 +239,7 @@ def _rollback(options: argparse.Namespace) -> None:
     with root.lock(_LOCK_WAIT_S):
         name = root.previous()
         root.switch(name)
-    print(f"current is now {name}")
+    say(f"current is now {name}")
 
 
 def _releases(options: argparse.Namespace) -> None:
@@ -250,9 +252,9 @@ def _releases(options: argparse.Namespace) -> None:
         try:
             manifest = root.manifest(name)
             slim = ", slim" if is_slim(root.folder(name), manifest) else ""
-            print(f"{mark} {name}  {_summary(manifest)}{slim}")
+            say(f"{mark} {name}  {_summary(manifest)}{slim}")
         except ReleaseError as error:
-            print(f"{mark} {name}  {error}")
+            say(f"{mark} {name}  {error}")
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -260,7 +262,7 @@ def _prune(options: argparse.Namespace) -> None:
     with root.lock(_LOCK_WAIT_S):
         removed = root.prune(options.keep)
     for name in removed:
-        print(f"removed {name}")
+        say(f"removed {name}")
 
 
 def _summary(manifest: Manifest) -> str:

@@ -1,12 +1,12 @@
 """The commands of ``lookalike`` about a host, which need no release root: ``doctor`` and ``plan``."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from lookalike import doctor, plan
 from lookalike.arguments import share, url, whole_number
+from lookalike.output import complain, say
 
 DONE, FAILED, WRONG = 0, 1, 2
 """Exit statuses; argparse itself exits with the last."""
@@ -77,8 +77,8 @@ def _doctor(options: argparse.Namespace) -> int:
     for finding in doctor.examine(doctor.Host(asked)):
         findings.append(finding)
         if not options.json:
-            print(*finding.lines(), sep="\n", flush=True)
-    print(doctor.as_json(findings) if options.json else doctor.summary(findings))
+            say(*finding.lines())
+    say(*(doctor.as_json(findings).split("\n") if options.json else [doctor.summary(findings)]))
     found = any(finding.level == doctor.Level.PROBLEM for finding in findings)
     return FAILED if found else DONE
 
@@ -103,7 +103,7 @@ def _plan(options: argparse.Namespace) -> int:
             options.requests_per_second,
         )
     except plan.PlanError as error:
-        print(f"lookalike plan: error: {error}", file=sys.stderr)
+        complain(f"lookalike plan: error: {error}")
         return WRONG
-    print(made.to_json() if options.json else "\n".join(made.lines()))
+    say(*(made.to_json().split("\n") if options.json else made.lines()))
     return DONE

@@ -1,10 +1,9 @@
 """The app's log: lines on standard error, which Unit puts into its own log."""
 
 import logging
-import re
 import sys
 
-_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+from lookalike.output import printable
 
 
 class Lines(logging.Formatter):
@@ -17,9 +16,8 @@ class Lines(logging.Formatter):
         super().__init__("lookalike[%(process)d] %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record and its traceback, control characters escaped."""
-        text = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
-        return text.replace("\n", "\n    ")
+        """The record and its traceback, with what is not printable escaped."""
+        return "\n    ".join(map(printable, super().format(record).split("\n")))
 
 
 def log_to_stderr() -> None:

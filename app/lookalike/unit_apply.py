@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lookalike.output import complain, say
 from lookalike.server import ServerError, check_address
 from lookalike.unit_config import APPLICATION, configuration, own_listeners
 from lookalike.unit_control import Control, RefusedError, UnitError
@@ -29,18 +30,17 @@ def apply(options: argparse.Namespace) -> int:
     config, left_out = merged(present, wanted)
     control.check_python(wanted["applications"][APPLICATION])
     if left_out:
-        print(
+        complain(
             f"{' and '.join(left_out)} of {options.file}: left out; Unit serves other "
-            "applications too, which they would change",
-            file=sys.stderr,
+            "applications too, which they would change"
         )
     shown = difference(present, config, f"with {options.file}")
-    print(shown or "Unit has this configuration already\n", end="", flush=True)
+    say(*(shown or ["Unit has this configuration already"]))
     if options.dry_run:
         return 0
     if shown:
         if not options.yes and not _is_wanted():
-            print("nothing is changed")
+            say("nothing is changed")
             return 1
         _put(control, present, config)
     _wait_until_ready(config)
@@ -67,7 +67,7 @@ def _put(control: Control, present: Mapping[str, Any], config: Mapping[str, Any]
             reasons = "; ".join(_reasons(config, present))
             why = f" Perhaps: {reasons}" if reasons else " Unit's log (/var/log/unit.log) has why"
         raise UnitError(f"{error}{why}; nothing is changed") from None
-    print("Unit has the configuration", flush=True)
+    say("Unit has the configuration")
 
 
 def _wait_until_ready(config: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ def _wait_until_ready(config: Mapping[str, Any]) -> None:
     if problem := problem_of(answer):
         raise UnitError(f"the configuration is in Unit, but the app is not ready: {problem}")
     release = answer[1].get("release") if answer else None
-    print(f"ready: serving release {release} on {', '.join(addresses)}")
+    say(f"ready: serving release {release} on {', '.join(addresses)}")
 
 
 def _reasons(config: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:

@@ -12,10 +12,10 @@ _SECRET = re.compile(r"token|secret|passw|key|auth|cookie|ticket|credential|dsn"
 _PATH = re.compile(r"_(file|path|dir)$", re.IGNORECASE)  # says where a secret is, not what
 
 
-def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:
-    """A unified diff of both as JSON, in whole lines, `name` for the new one; empty if equal."""
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> list[str]:
+    """The lines of a unified diff of both as JSON, `name` for the new one; none if equal."""
     if before == after:
-        return ""
+        return []
     lines = difflib.unified_diff(
         _pretty(before, before),
         _pretty(after, before),
@@ -23,12 +23,12 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -
         name,
         lineterm="",
     )
-    return "".join(f"{line}\n" for line in lines)
+    return list(lines)
 
 
 def _pretty(config: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     shown = _shown(config, before, ())
-    return json.dumps(shown, indent=4, ensure_ascii=False).splitlines()
+    return json.dumps(shown, indent=4, ensure_ascii=False).split("\n")
 
 
 def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lookalike.output import say
 from lookalike.unit_config import APPLICATION, own_listeners
 from lookalike.unit_control import Control, python_versions
 from lookalike.unit_listener import ask, problem_of
@@ -27,10 +28,10 @@ def status(options: argparse.Namespace) -> int:
             "release": release,
             "unit": unit,
         }
-        print(json.dumps(document, indent=2))
+        say(*json.dumps(document, indent=2).split("\n"))
     else:
         for name, text in _rows(unit, addresses, release, problem):
-            print(f"{name:12} {text}")
+            say(f"{name:12} {text}")
     return int(problem is not None)
 
 

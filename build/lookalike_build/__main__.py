@@ -1,6 +1,6 @@
 """The command ``lookalike-build``, also as ``python -m lookalike_build``."""
 
-import sys
+from lookalike.output import complain
 
 
 def main() -> int:
@@ -9,7 +9,7 @@ def main() -> int:
         from lookalike_build.cli import main as command
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; run: pip install 'lookalike[build]'"
-        print(f"lookalike-build: {message}", file=sys.stderr)
+        complain(f"lookalike-build: {message}")
         return 1
     return command()
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.manifest import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, id_problem
+from lookalike.output import printable
 
 CHUNK: Final = 65_536
 _MAX_PROBLEMS = 20
@@ -39,7 +40,7 @@ class CatalogueError(Exception):
         shown = problems[:_MAX_PROBLEMS]
         if len(problems) > len(shown):
             shown.append(f"and {len(problems) - len(shown)} more")
-        super().__init__("\n".join(f"{path}: {problem}" for problem in shown))
+        super().__init__("\n".join(printable(f"{path}: {problem}") for problem in shown))
         self.problems = problems
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import orjson
 
 from lookalike.journal import Journal, JournalError
 from lookalike.manifest import ReleaseError
+from lookalike.output import complain, say
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError
 from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.background import BackgroundThread
@@ -60,7 +60,6 @@ class TooManyRejected(Exception):  # noqa: N818
 
 
 _FAILURES = (
-    CatalogueError,
     ClusterError,
     EventError,
     FeatureError,
@@ -83,17 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         _COMMANDS[options.command](options)
+    except CatalogueError as error:
+        lines = str(error).split("\n")
+        complain(f"lookalike-build: {lines[0]}", *lines[1:])
+        return FAILED
     except _FAILURES as error:
-        print(f"lookalike-build: {error}", file=sys.stderr)
+        complain(f"lookalike-build: {error}")
         return FAILED
     except OSError as error:
         # NumPy and Annoy do not name the file that a full disk cut short.
         written = next(name for name in _WRITTEN if name in options)
         where = error.filename or getattr(options, written)
-        print(f"lookalike-build: {where}: {error.strerror or error}", file=sys.stderr)
+        complain(f"lookalike-build: {where}: {error.strerror or error}")
         return FAILED
     except KeyboardInterrupt:
-        print("lookalike-build: interrupted", file=sys.stderr)
+        complain("lookalike-build: interrupted")
         return FAILED
     return DONE
 
@@ -111,7 +114,7 @@ def _extract(options: argparse.Namespace) -> None:
         nonlocal shown
         shown += 1
         if shown <= _MAX_SHOWN:
-            print(f"rejected product {product.product_id}: {reason}", file=sys.stderr)
+            complain(f"rejected product {product.product_id}: {reason}")
 
     images = catalogue.rows["image"]
     urls = has_urls(images)
@@ -133,7 +136,7 @@ def _extract(options: argparse.Namespace) -> None:
     if cache and outcome.complete:
         cache.prune(images.to_pylist())
     seconds = time.monotonic() - started
-    print(
+    say(
         f"{outcome.n_products} products = {outcome.n_extracted} extracted + {outcome.n_known} known"
         f" + {outcome.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
     )
@@ -166,7 +169,7 @@ def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
             "the store that it was"
         )
     if outcome.n_rejected:
-        print(f"the rejected are named in {report}")
+        say(f"the rejected are named in {report}")
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -181,7 +184,7 @@ def _adopt(options: argparse.Namespace) -> None:
     adopted = AdoptedFeatures.open(options.folder.absolute(), options.dims, options.model_name)
     for category_id, n in adopted.without_vector.items():
         if n:
-            print(f"category {category_id}: {n} items left out, which have no vector")
+            say(f"category {category_id}: {n} items left out, which have no vector")
     _publish(adopted, options, started)
 
 
@@ -192,7 +195,7 @@ def _export(options: argparse.Namespace) -> None:
     with progress("export", n_products) as done:
         export(store, options.folder, done)
     seconds = time.monotonic() - started
-    print(f"{n_products} products in {len(store.categories)} files, in {seconds:.1f} s")
+    say(f"{n_products} products in {len(store.categories)} files, in {seconds:.1f} s")
 
 
 def _publish(source: FeatureSource, options: argparse.Namespace, started: float) -> None:
@@ -203,12 +206,12 @@ def _publish(source: FeatureSource, options: argparse.Namespace, started: float)
     categories = root.manifest(published.release).categories
     for entry in categories:
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
-        print(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
+        say(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
     _prune(root, options.keep)
     if published.left_out:
         _complain(f"behaviour is left out: {published.left_out}; run `lookalike-build behaviour`")
     unchanged = published.n_unchanged
-    print(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
+    say(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
     _tell_release(published, started)
 
 
@@ -216,12 +219,12 @@ def _prune(root: ReleaseRoot, keep: int) -> None:
     with root.lock(LOCK_WAIT_S):
         removed = root.prune(keep)
     if removed:
-        print(f"old releases removed: {', '.join(removed)}")
+        say(f"old releases removed: {', '.join(removed)}")
 
 
 def _tell_release(published: Published, started: float) -> None:
     what = "published and made current" if published.new else "unchanged: it holds this already"
-    print(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
+    say(f"release {published.release} {what}, in {time.monotonic() - started:.1f} s")
 
 
 def _indexed(
@@ -242,7 +245,7 @@ def _indexed(
 def _follow(options: argparse.Namespace) -> None:
     root = ReleaseRoot(options.root.absolute())
     if options.status:
-        print("\n".join(follow_report(root)))
+        say(*follow_report(root))
         return
     if root.current() is None:
         raise root.none_yet()
@@ -266,12 +269,12 @@ def _follow(options: argparse.Namespace) -> None:
             extractor.n_dims,
             BackgroundThread(),
             options.keep,
-            lambda line: print(line, flush=True),
+            say,
         )
         warm_up(extractor)
-        print(f"following {root.path}, model {extractor.model.name}", flush=True)
+        say(f"following {root.path}, model {extractor.model.name}")
         follow(follower, feed, stop, options.once)
-    print("stopped; what is pending stays in the journal", flush=True)
+    say("stopped; what is pending stays in the journal")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -289,8 +292,8 @@ def _report(options: argparse.Namespace) -> None:
         if path:
             with whole_file(path) as part:
                 part.write_bytes(render(report))
-    print(as_text(report))
-    print(f"files: {len(files)}, in {time.monotonic() - started:.1f} s")
+    say(*as_text(report).split("\n"))
+    say(f"files: {len(files)}, in {time.monotonic() - started:.1f} s")
 
 
 def _simulate(options: argparse.Namespace) -> None:
@@ -312,10 +315,8 @@ def _simulate(options: argparse.Namespace) -> None:
                     shelf, server.ask, taste, options.impressions, *making, done
                 )
     seconds = time.monotonic() - started
-    print(
-        f"{n_records} records of {options.visitors} visitors in {options.out}, in {seconds:.1f} s"
-    )
-    print(f"what is true of them is in {truth_path(options.out)}")
+    say(f"{n_records} records of {options.visitors} visitors in {options.out}, in {seconds:.1f} s")
+    say(f"what is true of them is in {truth_path(options.out)}")
 
 
 def _simulation(options: argparse.Namespace) -> Simulation:
@@ -361,15 +362,15 @@ def _behaviour(options: argparse.Namespace) -> None:
     )
     _prune(root, options.keep)
     newest = datetime.fromtimestamp(entry.newest_rating, UTC)
-    print(
+    say(
         f"{counts.n_ratings} ratings, {counts.n_counted} of them count, to {newest:%Y-%m-%d %H:%M} UTC"
     )
-    print(f"{entry.n_products} products, {entry.n_related / entry.n_products:.1f} related to each")
+    say(f"{entry.n_products} products, {entry.n_related / entry.n_products:.1f} related to each")
     _tell_release(published, started)
 
 
 def _complain(line: str) -> None:
-    print(f"lookalike-build: {line}", file=sys.stderr, flush=True)
+    complain(f"lookalike-build: {line}")
 
 
 _COMMANDS = {

@@ -15,6 +15,7 @@ from lookalike.arguments import port
 from lookalike.browse import BROWSE_PATH
 from lookalike.category import Category
 from lookalike.manifest import Id, ReleaseError
+from lookalike.output import complain, say
 from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 from lookalike.server import PHOTOS, ServerError, check_address, serve
@@ -47,7 +48,7 @@ def main() -> int:
     try:
         check_address(_HOST, options.port)
     except ServerError as error:
-        print(f"make demo PORT=…: {error}", file=sys.stderr)
+        complain(f"make demo PORT=…: {error}")
         return 1
     root = ReleaseRoot(options.folder / "root")
     release = _opened(root)
@@ -62,9 +63,7 @@ def main() -> int:
     category_id, product_id = _show(release, _families(catalogue))
     server = f"http://{_HOST}:{options.port}"
     url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
-    print(
-        f"\ntry:   curl '{url}&limit=12'\nlook:  {server}{BROWSE_PATH}\nstop:  Ctrl-C\n", flush=True
-    )
+    say("", f"try:   curl '{url}&limit=12'", f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
     _serve(options, root, photos)
     return 0
 
@@ -85,7 +84,7 @@ def _build(folder: Path, root: ReleaseRoot) -> int:
     from lookalike_build.extractor import IMAGENET, UNTRAINED, WeightsError
     from lookalike_build.network import Network
 
-    print(f"drawing a catalogue in {folder} …", flush=True)
+    say(f"drawing a catalogue in {folder} …")
     catalogue = draw_catalogue(folder)
     features = str(folder / "features")
     extract = ["extract", str(catalogue), "--features", features, "--weights"]
@@ -94,7 +93,7 @@ def _build(folder: Path, root: ReleaseRoot) -> int:
         weights = IMAGENET
     except WeightsError:
         weights = UNTRAINED
-        print("The ImageNet weights cannot be had here: the network is untrained.", flush=True)
+        say("The ImageNet weights cannot be had here: the network is untrained.")
     return command([*extract, weights]) or command(
         ["index", "--features", features, "--root", str(root.path)]
     )
@@ -122,17 +121,17 @@ def _link_photos(catalogue: Path) -> Path:
 
 def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
     """Print some answers and how many neighbours are of the family asked for; one to try."""
-    print(f"\nrelated products (✓ the same family), of model {release.manifest.model.name}:\n")
+    say("", f"related products (✓ the same family), of model {release.manifest.model.name}:", "")
     for category_id, category in release.categories.items():
         item = category.entry.n_items // 3
         product_id, *neighbours = _answer(category, item)
         own = families[product_id]
-        print(f"  {own.category} {product_id}, {own.family}:")
+        say(f"  {own.category} {product_id}, {own.family}:")
         marks = [
             f"{other} ✓" if families[other] == own else f"{other} ({families[other].family})"
             for other in neighbours[:_SHOWN]
         ]
-        print(f"      {'   '.join(marks)}")
+        say(f"      {'   '.join(marks)}")
         example = (category_id, product_id)
     alike = [
         families[other] == families[product_id]
@@ -142,7 +141,7 @@ def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
         for other in neighbours
     ]
     share = 100 * sum(alike) / len(alike)
-    print(f"\n{share:.1f} % of all neighbours (limit {_LIMIT}) are of the same family.")
+    say("", f"{share:.1f} % of all neighbours (limit {_LIMIT}) are of the same family.")
     return example
 
 
@@ -158,9 +157,9 @@ def _serve(options: argparse.Namespace, root: ReleaseRoot, photos: Path) -> None
             _serve_on_unit(unitd, options, root, photos)
             return
         except UnitError as error:
-            print(f"not on NGINX Unit: {error}", file=sys.stderr)
+            complain(f"not on NGINX Unit: {error}")
     else:
-        print("NGINX Unit is not installed; serving on the embedded server.", flush=True)
+        say("NGINX Unit is not installed; serving on the embedded server.")
     os.environ |= _SETTINGS
     serve(root.path.resolve(), _HOST, options.port, workers=2, photos=photos)
 
@@ -190,11 +189,11 @@ def _serve_on_unit(
     ):
         unit.control.check_python(config["applications"][APPLICATION])
         unit.control.configure(config)
-        print("Serving on NGINX Unit.", flush=True)
+        say("Serving on NGINX Unit.")
         try:
             unit.process.wait()
         except KeyboardInterrupt:
-            print()
+            say("")
 
 
 @contextmanager

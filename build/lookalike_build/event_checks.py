@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 
 from lookalike.experiment import METHODS, PATTERNS
+from lookalike.output import printable
 from lookalike_build.event_files import COLUMNS, EventFile
 
 if TYPE_CHECKING:
@@ -142,15 +143,14 @@ def _problem(file: EventFile, state: str, values: dict[str, str | None]) -> str:
         return f"is no JSON object with {own}"
     if what == "missing":
         return f"has no {own}"
-    value = printable(values[name] or "")
+    value = excerpt(values[name] or "")
     must = _TIMES if name == "time" else " or ".join(_KNOWN[name])
     return f'{own} must be {must}, not "{value}"'
 
 
-def printable(text: str) -> str:
+def excerpt(text: str) -> str:
     """The beginning of what anybody may have written, without what a terminal would act upon."""
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)
+    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _csv_rows(file: EventFile) -> Iterator[tuple[object, ...]]:

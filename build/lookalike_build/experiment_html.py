@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 from lookalike.experiment import PATTERNS
-from lookalike_build.event_checks import printable
+from lookalike_build.event_checks import excerpt
 from lookalike_build.experiment import MEASURES, Category, Report
 from lookalike_build.experiment_tables import (
     TRAFFIC_TITLE,
@@ -149,7 +149,7 @@ def _difference_plot(decided: Sequence[Category], measure: str) -> str:
         of_measure = category.measures[measure]
         comparison = of_measure.comparison
         style = (of_measure.won or "equal") + ("" if of_measure.certain else " uncertain")
-        label = printable(category.category_id)
+        label = excerpt(category.category_id)
         said = f"{label}: {difference(comparison)} points"
         marks.append(Mark(label, comparison.difference, comparison.interval, style, said))
     which = "" if len(shown) == len(decided) else f" The {len(shown)} with most impressions."

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from lookalike.experiment import PATTERNS
-from lookalike_build.event_checks import printable
+from lookalike_build.event_checks import excerpt
 from lookalike_build.experiment import MEASURES, N_BEST, Category, Estimate, Report
 from lookalike_build.rates import Comparison, Interval
 
@@ -113,7 +113,7 @@ def categories_table(categories: Sequence[Category], measures: Sequence[str], na
         head,
         [
             [
-                printable(category.category_id),
+                excerpt(category.category_id),
                 *(cell for m in measures for cell in _measured(category, m)),
             ]
             for category in categories
@@ -159,7 +159,7 @@ def won_notes(report: Report) -> Iterator[str]:
         "by whether an interval holds 0"
     )
     if report.undecided:
-        shown = [printable(each.category_id) for each in report.undecided[:_MAX_UNDECIDED]]
+        shown = [excerpt(each.category_id) for each in report.undecided[:_MAX_UNDECIDED]]
         more = len(report.undecided) - len(shown)
         names = ", ".join(shown) + (f" and {count(more)} more" if more else "")
         yield f"undecided, with fewer impressions: {count(len(report.undecided))} ({names})"

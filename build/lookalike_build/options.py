@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from lookalike import __version__
-from lookalike.arguments import whole_number
+from lookalike.arguments import Parser, whole_number
 from lookalike.manifest import MAX_DIMS
 from lookalike_build.browsing import Taste
 from lookalike_build.catalogue import COLUMNS
@@ -37,7 +37,7 @@ _OF_PATHS = {
 
 def parser() -> argparse.ArgumentParser:
     """The command's; what it parses has `command`, the name of one, and that one's own options."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="lookalike-build",
         description="Turn product photos into a release of related products.",
     )

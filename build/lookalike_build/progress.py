@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from lookalike.output import complain
+
 _LOG_EVERY_S = 10.0
 
 
@@ -29,6 +31,6 @@ def progress(what: str, total: int, things: str = "products") -> Iterator[Callab
             rate = done / max(now - started, 1e-9)
             left = (total - done) / rate if rate else 0
             line = f"{what}: {done} of {total} {things}, {rate:.1f}/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            complain(line)
 
     yield add

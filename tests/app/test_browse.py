@@ -106,7 +106,7 @@ def test_a_product_shows_its_neighbours_as_nns_has_them(client: Client) -> None:
     ]
     shown = [text for text in page.text if text.startswith(("0.", "1."))]
     assert shown == [f"{distance:.4f}" for distance in expected["distances"]]
-    assert "Product 100" in page.text
+    assert "Product 100" in "".join(page.text)
     assert [link for link in page.links if "product_id" in link] == [
         f"/browse?category_id=1&product_id={product_id}&limit=12"
         for product_id in expected["product_ids"]
@@ -137,7 +137,7 @@ def test_without_a_url_there_are_no_photos(integer_root: ReleaseRoot) -> None:
     page = browse(client_of(integer_root), category_id=2, product_id=900)
     assert page.photos == []
     assert "img-src 'self'" in page.answer.headers["Content-Security-Policy"]
-    assert "Product 900" in page.text
+    assert "Product 900" in "".join(page.text)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,20 @@ def test_markup_in_ids_and_in_questions_stays_text(tmp_path: Path) -> None:
         wrong = browse(client, category_id="<b>shoes", product_id=f"{text}<i>")
         assert f"no product {text}<i>" in "".join(wrong.text)
     assert '"<i>"' in "".join(browse(client, **{"<i>": "1"}).text)
+
+
+def test_an_id_changes_the_direction_of_nothing_around_it(tmp_path: Path) -> None:
+    turned = "\u202eexe.b"
+    root = publish(tmp_path / "r", {turned: ([turned], random_features(1, 1))}, tmp_path / "f")
+    client = client_of(root)
+    page = browse(client, category_id=turned, product_id=turned).answer.body.decode()
+    asked = page.count(f'value="{turned}"')
+    # In the form it is what was asked for; in the title it is escaped.
+    assert (asked, page.count(f"<bdi>{turned}</bdi>")) == (2, page.count(turned) - asked)
+    assert r"<title>\u202eexe.b in category \u202eexe.b" in page
+    said = browse(client, category_id=turned, product_id="\u202ex").answer.body.decode()
+    assert '<p role="alert">' in said
+    assert "\u202e" not in said.partition("<main>")[2]
 
 
 def test_the_page_may_load_its_own_files_and_the_photos_alone(client: Client) -> None:

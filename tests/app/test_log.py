@@ -6,7 +6,7 @@ from lookalike.log import Lines
 
 
 def test_nobody_writes_lines_or_terminal_escapes_of_their_own() -> None:
-    sent = "x\r\nlookalike[1] ERROR forged\x1b[2J\x9b2J\u2028\x00 é"
+    sent = "x\r\nlookalike[1] ERROR forged\x1b[2J\x9b2J\u2028\u202e\x00 é"
     logger = logging.getLogger("test")
     try:
         raise ValueError(sent)
@@ -17,7 +17,7 @@ def test_nobody_writes_lines_or_terminal_escapes_of_their_own() -> None:
     first, *others = text.split("\n")
     assert first.startswith("lookalike[")
     assert first.endswith(r" ERROR defect: x\r")
-    assert others[0] == r"    lookalike[1] ERROR forged\x1b[2J\x9b2J\u2028\x00 é"
+    assert others[0] == r"    lookalike[1] ERROR forged\u001b[2J\u009b2J\u2028\u202e\u0000 é"
     assert "    Traceback (most recent call last):" in others
     assert [line for line in others if not line.startswith("    ")] == []
     assert [

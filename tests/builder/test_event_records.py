@@ -231,7 +231,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"category_id": ""}, "has no category_id"),
     (
         {"time": "yesterday\x1b[31m"},
-        'time must be ISO 8601, Unix seconds or like 31/Dec/2026:23:59:59 +0900, not "yesterday\ufffd',
+        "time must be ISO 8601, Unix seconds or like 31/Dec/2026:23:59:59 +0900, not "
+        r'"yesterday\u001b[31m"',
     ),
     ({"time": "1767323045000"}, "time must be ISO 8601, Unix seconds or like"),
 ]
