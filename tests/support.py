@@ -24,6 +24,7 @@ from lookalike.changes import Changes
 from lookalike.experiment import Experiment
 from lookalike.manifest import INDEX, Applied, Id, IdType, Model
 from lookalike.root import ReleaseRoot
+from lookalike.searches import Searches
 from lookalike.source import ReleaseSource
 from lookalike_build.behaviour import Made, Progress, add_behaviour
 from lookalike_build.features import FeatureStore, FeatureWriter
@@ -204,6 +205,7 @@ def client_of(
     source: ReleaseSource | None = None,
     image_url: str | None = None,
     b_percent: int = 50,
+    searches: Searches | None = None,
 ) -> Client:
     """A client of the app serving `root`, with no thread behind it; of `source`'s look if given."""
     if source is None:
@@ -214,6 +216,12 @@ def client_of(
     experiment = Experiment(b_percent=b_percent)
     return Client(
         Application(
-            source, max_limit, max_age_s=10, changes=changes, browse=browse, experiment=experiment
+            source,
+            max_limit,
+            max_age_s=10,
+            changes=changes,
+            browse=browse,
+            experiment=experiment,
+            searches=searches,
         )
     )

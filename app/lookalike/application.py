@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.resources import files
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -34,12 +35,14 @@ from lookalike.errors import (
     Unavailable,
 )
 from lookalike.experiment import Experiment
+from lookalike.json_values import shown
 from lookalike.manifest import Id
 from lookalike.metrics import RELATED, route_of
 from lookalike.query import DEFAULT_LIMIT, Query, parse_query
 from lookalike.related import DEFAULT_LIMIT as RELATED_LIMIT
 from lookalike.related import Related
 from lookalike.release import Release
+from lookalike.searches import Searches
 from lookalike.source import ReleaseSource
 from lookalike.usual import usual_body
 from lookalike.vector_index import Distances
@@ -57,7 +60,7 @@ class Application:
 
     `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
     `changes` takes changes of products, `browse` is the page to look at, `experiment`
-    assigns visitors the patterns of ``/related``.
+    assigns visitors the patterns of ``/related``, `searches` bounds what the tables cannot answer.
     """
 
     def __init__(
@@ -69,13 +72,17 @@ class Application:
         changes: Changes | None = None,
         browse: Browse | None = None,
         experiment: Experiment | None = None,
+        searches: Searches | None = None,
     ) -> None:
         self._source = source
         self._changes = changes
         self._metrics = source.metrics
         self._max_limit = max_limit
         self._max_product_ids = max_product_ids
-        self._related = Related(experiment or Experiment(), max_limit, source.metrics)
+        self._searches = searches or Searches()
+        self._related = Related(
+            experiment or Experiment(), self._searches, max_limit, source.metrics
+        )
         # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
         # go on with what it has. nginx and RFC 5861 read both extensions.
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
@@ -189,7 +196,9 @@ class Application:
         condition = environ.get("HTTP_IF_NONE_MATCH")
         if condition and (etag in condition or condition.strip() == "*"):
             return (NOT_MODIFIED, headers[:-1], b"")
-        return (OK, headers, _neighbours(category, item, query))
+        search = category.is_beyond(_n_neighbours(query))
+        with self._searches.allowed(environ) if search else nullcontext():
+            return (OK, headers, _neighbours(category, item, query))
 
     def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release
@@ -203,7 +212,22 @@ class Application:
         if category is None:
             raise NotFound
         etag = self._json_headers(release)[0]
-        return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
+        search = body.vector is not None or self._searches_for(body, category)
+        with self._searches.allowed(environ) if search else nullcontext():
+            return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
+
+    def _searches_for(self, body: Body, category: Category) -> bool:
+        """Whether the products' neighbours are beyond the table; BadRequest for too many of them."""
+        n, most = len(body.product_ids or ()), self._searches.most
+        if not category.is_beyond(_n_neighbours(body)):
+            return False
+        if n > most:
+            raise BadRequest(
+                f"a limit of {body.limit} is beyond the table of category {shown(body.category_id)} "
+                f"and {n} product_ids are too many for that: ask for at most {most} product_ids, or "
+                f"for a limit of at most {category.entry.k + (not body.exclude_self)}"
+            )
+        return True
 
     def _json_headers(self, release: Release) -> Headers:
         """The headers of a 200: which release it is from and how long it may be kept."""
@@ -257,9 +281,14 @@ def _find(release: Release, query: Query) -> tuple[Category, int]:
     return category, item
 
 
+def _n_neighbours(query: Query | Body) -> int:
+    """How many neighbours are asked for: the product itself counts too, unless it is left out."""
+    return query.limit - (not query.exclude_self)
+
+
 def _neighbours(category: Category, item: int, query: Query) -> bytes:
     """The body of a 200: the product itself unless left out, then its neighbours, nearest first."""
-    items, distances = category.nearest(item, query.limit - (not query.exclude_self))
+    items, distances = category.nearest(item, _n_neighbours(query))
     product_ids = category.ids(items)
     if not query.exclude_self:
         product_ids.insert(0, query.product_id)

@@ -160,6 +160,11 @@ class Category:
             return item if known else None
         return item_of(self.product_ids, str(product_id))
 
+    def is_beyond(self, n: int) -> bool:
+        """Whether `n` neighbours are more than the table holds, so that a search finds the others."""
+        k = self.entry.k
+        return n > k and k != self.entry.n_items - 1 and self.vectors is not None
+
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
 
@@ -167,7 +172,7 @@ class Category:
         A slim copy ends with the table.
         """
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
-        if n <= self.entry.k or self.entry.k == self.entry.n_items - 1 or self.vectors is None:
+        if self.vectors is None or not self.is_beyond(n):
             return exact, distances
         found, found_distances = self.vectors.search(self.vectors.direction(item), n + 1)
         new = ~np.isin(found, exact) & (found != item)

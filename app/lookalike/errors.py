@@ -67,6 +67,17 @@ class TooLarge(HttpError):  # noqa: N818
     error = "too_large"
 
 
+class TooManyRequests(HttpError):  # noqa: N818
+    """There are more searches than are let take a process's time; look-ups go on.
+
+    No 503, after which a proxy asks again at once and takes the host for lost.
+    """
+
+    status = "429 Too Many Requests"
+    error = "too_many_requests"
+    headers = (("Retry-After", "1"),)
+
+
 class SlimCopy(HttpError):  # noqa: N818
     """A vector is asked for where the copy of the release has no vectors."""
 

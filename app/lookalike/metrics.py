@@ -55,6 +55,7 @@ STATUSES = (
     "404 Not Found",
     "405 Method Not Allowed",
     "413 Content Too Large",
+    "429 Too Many Requests",
     "501 Not Implemented",
     "503 Service Unavailable",
 )

@@ -9,6 +9,7 @@ pattern and method, so that an experiment can count each where it belongs.
 
 import re
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -20,6 +21,7 @@ from lookalike.manifest import Id
 from lookalike.metrics import Metrics
 from lookalike.query import required_id, split_query, typed_count, typed_id
 from lookalike.release import Release
+from lookalike.searches import Searches
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -40,10 +42,16 @@ _usual = re.compile(
 
 
 class Related:
-    """Answers from a release, by `experiment`, and counts; `max_limit` bounds `limit`."""
+    """Answers from a release, by `experiment`, and counts.
 
-    def __init__(self, experiment: Experiment, max_limit: int, metrics: Metrics) -> None:
+    `searches` bounds what the table cannot answer, `max_limit` bounds `limit`.
+    """
+
+    def __init__(
+        self, experiment: Experiment, searches: Searches, max_limit: int, metrics: Metrics
+    ) -> None:
         self._experiment = experiment
+        self._searches = searches
         self._metrics = metrics
         self._max_limit = max_limit
         self._headers: dict[tuple[Pattern, Method], Headers] = {
@@ -108,7 +116,7 @@ class Related:
         order: tuple[Method, ...] = METHODS[:2] if pattern == "A" else METHODS[1::-1]
         for method in order:
             if method == "image":
-                found = _similar(release, category_id, product_id, limit, exclude)
+                found = self._similar(environ, release, category_id, product_id, limit, exclude)
             else:
                 found = _rated(release, product_id, limit, exclude)
             if found:
@@ -118,6 +126,24 @@ class Related:
         self._metrics.related(pattern, method)
         body = orjson.dumps({"product_ids": found, "pattern": pattern, "method": method})
         return (OK, self._headers[pattern, method], body)
+
+    def _similar(
+        self,
+        environ: "WSGIEnvironment",
+        release: Release,
+        category_id: Id,
+        product_id: Id,
+        limit: int,
+        exclude: Collection[Id],
+    ) -> list[Id]:
+        category = release.categories.get(category_id)
+        item = category.item_of(product_id) if category else None
+        if category is None or item is None:
+            return []
+        n = limit + len(exclude)
+        with self._searches.allowed(environ) if category.is_beyond(n) else nullcontext():
+            items, _ = category.nearest(item, n)
+        return [found for found in category.ids(items) if found not in exclude][:limit]
 
     def _template(self, pattern: Pattern, method: Method, n: int) -> bytes:
         key = (pattern, method, n)
@@ -132,14 +158,3 @@ def _rated(release: Release, product_id: Id, limit: int, exclude: Collection[Id]
     if release.behaviour is None:
         return []
     return release.behaviour.related(product_id, limit, exclude)
-
-
-def _similar(
-    release: Release, category_id: Id, product_id: Id, limit: int, exclude: Collection[Id]
-) -> list[Id]:
-    category = release.categories.get(category_id)
-    item = category.item_of(product_id) if category else None
-    if category is None or item is None:
-        return []
-    items, _ = category.nearest(item, limit + len(exclude))
-    return [found for found in category.ids(items) if found not in exclude][:limit]

@@ -33,6 +33,22 @@ MAX_PRODUCT_IDS = Setting(
     1,
     10_000,
 )
+MAX_SEARCHES = Setting(
+    "LOOKALIKE_MAX_SEARCHES",
+    "4",
+    "The most `product_ids` of one `POST /nns` whose `limit` goes beyond the table; each is a search, "
+    "which takes milliseconds.",
+    1,
+    10_000,
+)
+SEARCH_PERCENT = Setting(
+    "LOOKALIKE_SEARCH_PERCENT",
+    "50",
+    "How much of a process's time searches (a vector, a `limit` beyond the table) may take in the long "
+    "run; more of them are answered with 429, and look-ups go on.",
+    1,
+    100,
+)
 MAX_AGE_S = Setting(
     "LOOKALIKE_MAX_AGE_S",
     "10",
@@ -92,6 +108,8 @@ SETTINGS = (
     ROOT,
     MAX_LIMIT,
     MAX_PRODUCT_IDS,
+    MAX_SEARCHES,
+    SEARCH_PERCENT,
     MAX_AGE_S,
     LOCK_MEMORY,
     TOKEN,
@@ -117,6 +135,8 @@ class Settings:
     root: Path
     max_limit: int
     max_product_ids: int
+    max_searches: int
+    search_percent: int
     max_age_s: int
     lock_memory: bool
     token: str | None = field(repr=False)
@@ -136,6 +156,8 @@ class Settings:
             Path(root),
             _whole(environ, MAX_LIMIT),
             _whole(environ, MAX_PRODUCT_IDS),
+            _whole(environ, MAX_SEARCHES),
+            _whole(environ, SEARCH_PERCENT),
             _whole(environ, MAX_AGE_S),
             _boolean(environ, LOCK_MEMORY),
             _token(environ),

@@ -20,6 +20,7 @@ from lookalike.limits import raise_open_files
 from lookalike.log import log_to_stderr
 from lookalike.metrics import Metrics, shared_path
 from lookalike.root import ReleaseRoot
+from lookalike.searches import Searches
 from lookalike.settings import SettingError, Settings
 from lookalike.source import NoSource, ReleaseSource
 
@@ -45,6 +46,7 @@ def make_application() -> Application:
         changes,
         browse,
         Experiment(settings.experiment_key, settings.b_percent),
+        Searches(settings.max_searches, settings.search_percent),
     )
 
 

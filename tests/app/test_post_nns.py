@@ -9,6 +9,7 @@ import pytest
 from lookalike.application import Application
 from lookalike.body import MAX_BYTES
 from lookalike.root import ReleaseRoot
+from lookalike.searches import Searches
 from lookalike.source import ReleaseSource
 from support import (
     Client,
@@ -41,8 +42,10 @@ def client(integer_root: ReleaseRoot) -> Client:
 def test_many_products_are_answered_as_each_alone(
     client: Client, options: dict[str, object]
 ) -> None:
+    limit = int(str(options.get("limit", 10)))
     for category_id, (product_ids, _) in integer_catalogue().items():
-        asked = [*product_ids[:50], product_ids[0]]
+        n = 3 if limit > 101 else 50
+        asked = [*product_ids[:n], product_ids[0]]
         answer = post(client, {"category_id": category_id, "product_ids": asked, **options})
         assert answer.status == "200 OK"
         query = "".join(f"&{name}={json.dumps(value)}" for name, value in options.items())
@@ -124,6 +127,38 @@ def test_the_settings_bound_what_is_asked(integer_root: ReleaseRoot) -> None:
         b"from 1 to 5, not 6"
         in post(client, {"category_id": 1, "product_ids": [1], "limit": 6}).body
     )
+
+
+@pytest.mark.parametrize(("exclude_self", "most"), [(False, 101), (True, 100)])
+def test_beyond_the_table_few_products_are_answered_at_once(
+    integer_root: ReleaseRoot, exclude_self: bool, most: int
+) -> None:
+    client = client_of(integer_root, searches=Searches(most=2))
+    ids = integer_catalogue()[40][0]
+    asked = {"category_id": 40, "exclude_self": exclude_self}
+    for product_ids, limit, status in (
+        (ids[:2], most + 1, "200 OK"),
+        (ids[:3], most, "200 OK"),
+        (ids[:3], most + 1, "400 Bad Request"),
+        (ids[:1] * 3, 1000, "400 Bad Request"),
+    ):
+        answer = post(client, {**asked, "product_ids": product_ids, "limit": limit})
+        assert answer.status == status
+    assert json.loads(answer.body)["detail"] == (
+        "a limit of 1000 is beyond the table of category 40 and 3 product_ids are too many for that: "
+        f"ask for at most 2 product_ids, or for a limit of at most {most}"
+    )
+
+
+def test_where_nothing_is_searched_for_any_limit_goes_with_many_products(root: ReleaseRoot) -> None:
+    """The table holds all of a small category, and in a slim copy there is nothing beyond it."""
+    few = Searches(most=1, percent=1, clock=iter(range(0, -100, -1)).__next__)
+    batch = {"category_id": 1, "product_ids": list(range(100, 160)), "limit": 1000}
+    assert post(client_of(root, searches=few), batch).status == "200 OK"
+    make_slim(root)
+    ids = integer_catalogue()[40][0]
+    batch = {"category_id": 40, "product_ids": ids[:50], "limit": 1000}
+    assert post(client_of(root, searches=few), batch).status == "200 OK"
 
 
 def test_a_body_that_is_too_large_is_not_read(client: Client) -> None:

@@ -66,7 +66,7 @@ UNSAID = re.compile(
     r"|vector must be an array of 16 numbers|page must be a whole number from 1 to \d, "
     # what no schema can say: of a number, of two parameters
     r"|limit must be a whole number from 1 to 1000, not \d+(\.0|e\d+)\W|vector is all zeros"
-    r"|category_id is missing|page goes with category_id"
+    r"|a limit of \d+ is beyond the table|category_id is missing|page goes with category_id"
     # what the embedded server cannot
     r"|in an id write %2F"
 )
