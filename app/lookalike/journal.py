@@ -4,9 +4,13 @@ A change is on disk before whoever sent it hears its number. The app writes chan
 follow` takes them in the order of their numbers and settles each: it is live, with the release that it
 came with, or rejected, with the reason. Any number of processes may have the journal open.
 
-A photo that came with a change is kept until that is settled; settled changes are kept for a week.
-The file shrinks again after many photos were pending. SQLite's memory shared between processes needs a
-disk of this machine, no network file system.
+A photo that came with a change is kept until that is settled; settled changes are kept for a week. Of
+each product the newest live change is kept for 90 days, for builds from older catalogues. The file
+shrinks again after many photos were pending. SQLite's memory shared between processes needs a disk of
+this machine, no network file system.
+
+Changes are ordered by number. When each was received is what the clock showed then, which may have been
+wrong: see `Journal.live_since`.
 
 App and follower may be two users: who may write to the journal's folder may write to its files.
 """
@@ -31,9 +35,12 @@ DELETE: Final = "delete"
 Op = Literal["put", "delete"]
 State = Literal["pending", "live", "rejected"]
 
-_FORMAT = 1
 _BUSY_S = 10.0
 _KEPT_S = 7 * 24 * 3600.0
+REMEMBERED_S: Final = 90 * 24 * 3600.0
+"""How long the newest live change of a product is kept, so how old a catalogue may always be."""
+_CLOCK_STEP_S = 1.0
+"""A clock that goes back by less is slewed or read on another core; time stands still meanwhile."""
 _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
 """How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
@@ -56,27 +63,66 @@ _SYSTEM_HINTS = {
     errno.EROFS: _NOT_ALLOWED,
 }
 
-_SCHEMA = """
-CREATE TABLE journal (
-    id TEXT NOT NULL, live INTEGER NOT NULL, rejected INTEGER NOT NULL,
-    batches INTEGER NOT NULL, batch_s REAL NOT NULL, last_batch_changes INTEGER NOT NULL,
-    last_batch_s REAL NOT NULL, last_batch_at REAL NOT NULL
-);
-CREATE TABLE changes (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, op TEXT NOT NULL, category_id NOT NULL,
-    product_id NOT NULL, image TEXT, received_at REAL NOT NULL, settled_at REAL,
-    release TEXT, reason TEXT
-);
-CREATE TABLE photos (number INTEGER PRIMARY KEY, photo BLOB NOT NULL);
-CREATE TABLE feeds (feed TEXT PRIMARY KEY, position INTEGER NOT NULL);
-CREATE INDEX pending ON changes (number) WHERE settled_at IS NULL;
-CREATE INDEX received ON changes (received_at);
+_FORMATS: Final = (
+    (
+        "CREATE TABLE journal ("
+        " id TEXT NOT NULL, live INTEGER NOT NULL, rejected INTEGER NOT NULL,"
+        " batches INTEGER NOT NULL, batch_s REAL NOT NULL, last_batch_changes INTEGER NOT NULL,"
+        " last_batch_s REAL NOT NULL, last_batch_at REAL NOT NULL)",
+        "CREATE TABLE changes ("
+        " number INTEGER PRIMARY KEY AUTOINCREMENT, op TEXT NOT NULL, category_id NOT NULL,"
+        " product_id NOT NULL, image TEXT, received_at REAL NOT NULL, settled_at REAL,"
+        " release TEXT, reason TEXT)",
+        "CREATE TABLE photos (number INTEGER PRIMARY KEY, photo BLOB NOT NULL)",
+        "CREATE TABLE feeds (feed TEXT PRIMARY KEY, position INTEGER NOT NULL)",
+        "CREATE INDEX pending ON changes (number) WHERE settled_at IS NULL",
+        "CREATE INDEX received ON changes (received_at)",
+        "INSERT INTO journal VALUES (:id, 0, 0, 0, 0, 0, 0, 0)",
+    ),
+    (
+        "CREATE TABLE live ("
+        " category_id NOT NULL, product_id NOT NULL, number INTEGER NOT NULL, op TEXT NOT NULL,"
+        " received_at REAL NOT NULL, PRIMARY KEY (category_id, product_id)) WITHOUT ROWID",
+        "CREATE INDEX live_received ON live (received_at)",
+        "INSERT INTO live SELECT category_id, product_id, max(number), op, received_at FROM changes"
+        " WHERE settled_at IS NOT NULL AND reason IS NULL GROUP BY category_id, product_id",
+        # A trigger, so that a follower of the version before fills it in as well until it ends.
+        "CREATE TRIGGER became_live AFTER UPDATE OF release ON changes WHEN new.release IS NOT NULL"
+        " BEGIN INSERT INTO live VALUES"
+        " (new.category_id, new.product_id, new.number, new.op, new.received_at)"
+        " ON CONFLICT (category_id, product_id) DO UPDATE"
+        " SET number = excluded.number, op = excluded.op,"
+        " received_at = excluded.received_at WHERE excluded.number > number; END",
+        "CREATE TABLE forgotten (received_at REAL)",
+        # Numbers are given without gaps, so those that are missing were forgotten after a week.
+        "INSERT INTO forgotten SELECT min(:now, coalesce(max(:now - :kept_s, oldest),"
+        " (SELECT nullif(last_batch_at, 0) FROM journal), :now))"
+        " FROM (SELECT count(*) AS n, min(received_at) AS oldest FROM changes)"
+        " WHERE n < (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)",
+        "CREATE TABLE clock_steps ("
+        " first INTEGER PRIMARY KEY, showed REAL NOT NULL, shows REAL NOT NULL)",
+    ),
+)
+"""What makes each format of the one before, the first of an empty file; old journals are taken over.
+
+`image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds. `live` has
+the newest live change of each product, `forgotten` when the newest of those forgotten was received.
+A row of `clock_steps` stands as long as the clock, which had shown `showed` by the change before
+`first`, shows less, `shows` when that was first seen. Processes of the version before may have the
+file open: they write to columns by name, and read all of `journal`, which so gets no more columns.
 """
-"""`image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds."""
 
 
 class JournalError(Exception):
     """The journal cannot be read or written; the text names it and says why."""
+
+
+class ForgottenError(JournalError):
+    """Live changes were asked for of which some are forgotten, received up to `until` (Unix time)."""
+
+    def __init__(self, path: Path, until: float) -> None:
+        super().__init__(f"{path}: has forgotten live changes of that time")
+        self.until = until
 
 
 class Change(NamedTuple):
@@ -173,8 +219,8 @@ class Journal:
         the same step.
         """
         numbers = []
-        now = time.time()
         with self._transaction() as database:
+            now = _look_at_clock(database)
             for change in changes:
                 number = database.execute(
                     "INSERT INTO changes (op, category_id, product_id, image, received_at)"
@@ -223,17 +269,18 @@ class Journal:
     def settle(self, up_to: int, release: str) -> int:
         """All changes up to that number that are still pending are live in `release`; how many."""
         with self._transaction() as database:
+            now = _look_at_clock(database)
             n = database.execute(
                 "UPDATE changes SET settled_at = ?, release = ?"
                 " WHERE number <= ? AND settled_at IS NULL",
-                [time.time(), release, up_to],
+                [now, release, up_to],
             ).rowcount
             database.execute("DELETE FROM photos WHERE number <= ?", [up_to])
             database.execute("UPDATE journal SET live = live + ?", [n])
             database.execute(
-                "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1",
-                [time.time() - _KEPT_S],
+                "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1", [now - _KEPT_S]
             )
+            _forget_live(database, now - REMEMBERED_S)
         self._give_back()
         return n
 
@@ -264,14 +311,35 @@ class Journal:
         )
         return [(number, Outcome(*outcome)) for number, *outcome in rows]
 
-    def live_since(self, received_at: float) -> set[tuple[Id, Id]]:
-        """Category and product id of live changes received since then."""
-        rows = self._all(
-            "SELECT DISTINCT category_id, product_id FROM changes WHERE received_at >= ?"
-            " AND settled_at IS NOT NULL AND reason IS NULL",
-            received_at,
-        )
-        return {(category_id, product_id) for category_id, product_id in rows}
+    def live_since(self, moment: float) -> list[Change]:
+        """The newest live change of each product that was received then or later, by number.
+
+        The clock that told when may have been wrong: a change received while it was ahead was received
+        by the time that the next look at it showed, one received while it was behind is taken to have
+        come when it had caught up, as late as can be. ForgottenError where some are not known any more.
+        """
+        with self._transaction() as database:
+            now = _look_at_clock(database)
+            steps = database.execute("SELECT first, shows FROM clock_steps").fetchall()
+
+            def at_the_latest(received_at: float, number: int) -> float:
+                if received_at <= now:
+                    return float(received_at)
+                return min((shows for first, shows in steps if first > number), default=now)
+
+            for (until,) in database.execute("SELECT received_at FROM forgotten"):
+                if at_the_latest(until, 0) >= moment:
+                    raise ForgottenError(self._path, at_the_latest(until, 0))
+            rows = database.execute(
+                "SELECT number, received_at, op, category_id, product_id FROM live"
+                " WHERE received_at >= ? ORDER BY number",
+                [moment],
+            )
+            return [
+                Change(*change)
+                for number, received_at, *change in rows
+                if at_the_latest(received_at, number) >= moment
+            ]
 
     def status(self) -> Status:
         """Where the journal stands."""
@@ -293,19 +361,17 @@ class Journal:
 
     def _begin(self) -> None:
         ((version,),) = self._database.execute("PRAGMA user_version").fetchall()
-        if version == _FORMAT:
-            return
-        if version:
+        if version > len(_FORMATS):
             raise JournalError(
-                f"{self._path}: format {version}, this version reads {_FORMAT}; let the version that "
-                "wrote it settle what is pending, then remove it"
+                f"{self._path}: format {version}, this version reads {len(_FORMATS)}; let the version"
+                " that wrote it settle what is pending, then remove it"
             )
-        for statement in filter(str.strip, _SCHEMA.split(";")):
-            self._database.execute(statement)
-        self._database.execute(
-            "INSERT INTO journal VALUES (?, 0, 0, 0, 0, 0, 0, 0)", [secrets.token_hex(8)]
-        )
-        self._database.execute(f"PRAGMA user_version = {_FORMAT}")
+        values = {"id": secrets.token_hex(8), "now": time.time(), "kept_s": _KEPT_S}
+        for statements in _FORMATS[version:]:
+            for statement in statements:
+                self._database.execute(statement, values)
+        if version < len(_FORMATS):
+            self._database.execute(f"PRAGMA user_version = {len(_FORMATS)}")
 
     def _give_back(self) -> None:
         with self._open() as database:
@@ -362,6 +428,49 @@ def _status(database: sqlite3.Connection) -> Status:
     ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
     waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
     return Status(n_pending, waiting, *totals)
+
+
+def _look_at_clock(database: sqlite3.Connection) -> float:
+    """The time; note where the clock has gone back since the newest change, or caught up again.
+
+    Either it was ahead then or it is behind now, and only the time to come tells which.
+    """
+    now = time.time()
+    ((caught_up,),) = database.execute(
+        "SELECT min(first) FROM clock_steps WHERE showed <= ?", [now]
+    ).fetchall()
+    if caught_up is not None:
+        for update in (
+            "UPDATE live SET received_at = ?1 WHERE number >= ?2 AND received_at < ?1",
+            "UPDATE changes SET received_at = ?1 WHERE number >= ?2 AND received_at < ?1"
+            " AND settled_at IS NULL",
+        ):
+            database.execute(update, [now, caught_up])
+        database.execute("DELETE FROM clock_steps WHERE showed <= ?", [now])
+    rows = database.execute(
+        "SELECT seq + 1, coalesce((SELECT received_at FROM changes WHERE number = seq),"
+        " (SELECT max(received_at) FROM live)) FROM sqlite_sequence"
+    )
+    for first, showed in rows.fetchall():
+        if showed is not None and 0 < showed - now <= _CLOCK_STEP_S:
+            return float(showed)
+        if showed is not None and showed > now:
+            database.execute(
+                "INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now]
+            )
+    return now
+
+
+def _forget_live(database: sqlite3.Connection, before: float) -> None:
+    """Forget the newest live changes of products that were received before then."""
+    ((until,),) = database.execute(
+        "SELECT max(received_at) FROM live WHERE received_at < ?", [before]
+    ).fetchall()
+    if until is not None:
+        database.execute("DELETE FROM live WHERE received_at < ?", [before])
+        ((known,),) = database.execute("SELECT max(received_at) FROM forgotten").fetchall()
+        database.execute("DELETE FROM forgotten")
+        database.execute("INSERT INTO forgotten VALUES (?)", [max(until, known or until)])
 
 
 def _create(path: Path) -> None:

@@ -34,7 +34,7 @@ def carry_over(
             applied = None
         if applied:  # a follower may have died before it could
             journal.settle(applied.number, manifest.release)
-        products = journal.live_since(store.as_of)
+        products = [change[1:3] for change in journal.live_since(store.as_of)]
     made = manifest.model, manifest.category_id_type, manifest.product_id_type
     if made != (store.model, *store.id_types):
         return list(written), applied

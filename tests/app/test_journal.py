@@ -18,14 +18,17 @@ from lookalike.journal import (
     DELETE,
     PUT,
     Change,
+    ForgottenError,
     Journal,
     JournalError,
     Outcome,
     Status,
     read_status,
 )
+from lookalike.manifest import Id
 
-WEEK_S = 7 * 24 * 3600
+DAY_S = 24 * 3600
+WEEK_S = 7 * DAY_S
 
 
 @pytest.fixture
@@ -127,8 +130,201 @@ def test_what_became_live_since_a_time_is_told(journal: Journal) -> None:
     numbers = journal.add([put(1), put(2), put(2), put(3), put(4)])
     journal.reject({numbers[0]: "no photo"})
     journal.settle(numbers[3], "r")
-    assert journal.live_since(began) == {(1, 2), (1, 3)}
-    assert journal.live_since(time.time() + 1) == set()
+    assert journal.live_since(began) == [Change(PUT, 1, 2), Change(PUT, 1, 3)]
+    assert journal.live_since(time.time() + 1) == []
+
+
+def test_the_newest_live_change_of_a_product_is_told(journal: Journal) -> None:
+    numbers = journal.add([put(1), Change(DELETE, 1, 1), put(2), Change(DELETE, 1, 2)])
+    journal.reject({numbers[3]: "odd"})
+    journal.settle(numbers[-1], "r")
+    assert journal.live_since(0) == [Change(DELETE, 1, 1), Change(PUT, 1, 2)]
+    (number,) = journal.add([put(1)])
+    assert journal.live_since(0) == [Change(DELETE, 1, 1), Change(PUT, 1, 2)]
+    journal.settle(number, "r")
+    assert journal.live_since(0) == [Change(PUT, 1, 2), Change(PUT, 1, 1)]
+
+
+def test_live_changes_outlive_a_catalogue_of_months(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    journal.settle(journal.add([put(1), Change(DELETE, 1, 2)])[-1], "r")
+    now += 80 * DAY_S
+    journal.settle(journal.add([put(1)])[-1], "r")
+    assert journal.live_since(began) == [Change(DELETE, 1, 2), Change(PUT, 1, 1)]
+    assert journal.live_since(began + 1) == [Change(PUT, 1, 1)]
+    now += 11 * DAY_S
+    journal.settle(journal.add([put(3)])[-1], "r")
+    with pytest.raises(ForgottenError) as caught:
+        journal.live_since(began)
+    assert caught.value.until == began
+    assert journal.live_since(began + 1) == [Change(PUT, 1, 1), Change(PUT, 1, 3)]
+
+
+def make_live(journal: Journal, *changes: Change) -> None:
+    journal.settle(journal.add(changes)[-1], "r")
+
+
+def products_since(journal: Journal, moment: float) -> set[Id]:
+    return {change.product_id for change in journal.live_since(moment)}
+
+
+@pytest.mark.parametrize("ahead", [DAY_S, 10 * DAY_S, 1000 * DAY_S])
+def test_changes_that_came_while_the_clock_was_ahead_are_as_old_as_they_are(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, put(1))
+    now = began + ahead
+    make_live(journal, put(2))
+    now = began + 60
+    assert 2 in products_since(journal, began + 30)
+    make_live(journal, put(3))
+    now = began + 7200
+    assert products_since(journal, began + 3600) == set()
+    make_live(journal, put(4))
+    now = began + ahead + 7200
+    if ahead < 90 * DAY_S:
+        assert products_since(journal, began) == {1, 2, 3, 4}
+    else:
+        with pytest.raises(ForgottenError):
+            products_since(journal, began)
+    assert products_since(journal, now) == {3, 4}  # as if it had been behind since
+    now += DAY_S
+    assert products_since(journal, now) == set()
+
+
+def test_changes_that_came_while_the_clock_was_behind_are_not_taken_for_old_ones(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, put(1))
+    now = 1000.0  # a host without a clock of its own, just after it started
+    make_live(journal, put(2))
+    (pending,) = journal.add([put(3)])
+    now = began + DAY_S
+    make_live(journal, put(4))
+    assert journal.outcome(pending) is not None
+    now += 60
+    assert products_since(journal, began + 1) == {2, 3, 4}
+    assert products_since(journal, now) == set()
+    assert products_since(journal, began) == {1, 2, 3, 4}
+
+
+def test_a_clock_that_is_behind_for_a_moment_makes_nothing_old(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, put(1))
+    now = began - 5 * DAY_S
+    assert products_since(journal, began - 6 * DAY_S) == {1}
+    journal.settle(0, "r")
+    now = began + DAY_S
+    assert products_since(journal, began - 60) == {1}
+    assert products_since(journal, began + 60) == set()
+
+
+def test_a_clock_that_is_read_out_of_order_is_not_taken_for_wrong(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    first = journal.add([put(1)])
+    now = began - 0.5
+    second = journal.add([put(2)])
+    journal.settle(second[-1], "r")
+    assert [outcome(journal, n).received_at for n in first + second] == [began, began]
+    now = began + DAY_S
+    assert products_since(journal, began + 1) == set()
+
+
+def test_a_journal_of_the_version_before_is_taken_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.time()
+    monkeypatch.setattr(time, "time", lambda: began)
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FORMAT_1)
+    with closing(Journal(path)) as journal:
+        assert journal.id == "0123456789abcdef"
+        assert journal.pending(9) == [(9, Change(PUT, 1, 5))]
+        assert journal.photo(9) == b"\xff"
+        assert journal.position("feed") == 7
+        assert journal.live_since(began - WEEK_S + 1) == [
+            Change(PUT, "shoes", 4),
+            Change(DELETE, 1, 3),
+        ]
+        assert journal.status()[:4] == (1, began - 1009, 5, 1)
+        # The first four were forgotten, all received over a week ago.
+        with pytest.raises(ForgottenError) as caught:
+            journal.live_since(began - WEEK_S)
+        assert caught.value.until == began - WEEK_S
+        assert journal.add([put(6)]) == [10]
+    with closing(Journal(path)) as journal:
+        assert len(journal.live_since(began - WEEK_S + 1)) == 2
+
+
+def test_of_a_journal_of_the_version_before_that_forgot_nothing_all_is_known(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FORMAT_1 + "UPDATE sqlite_sequence SET seq = 5;")
+    with closing(Journal(path)) as journal:
+        assert journal.live_since(0) == [Change(PUT, "shoes", 4), Change(DELETE, 1, 3)]
+
+
+def test_of_a_journal_of_the_version_before_that_forgot_all_the_last_batch_counts(
+    path: Path,
+) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FORMAT_1 + "DELETE FROM changes;")
+    with closing(Journal(path)) as journal:
+        assert journal.live_since(5001) == []
+        with pytest.raises(ForgottenError):
+            journal.live_since(5000)
+
+
+def test_what_a_follower_of_the_version_before_settles_is_known(journal: Journal) -> None:
+    (number,) = journal.add([put(1)])
+    journal._database.execute(
+        "UPDATE changes SET settled_at = 1, release = 'r' WHERE number = ?", [number]
+    )
+    assert journal.live_since(0) == [Change(PUT, 1, 1)]
+
+
+FORMAT_1 = """
+CREATE TABLE journal (
+    id TEXT NOT NULL, live INTEGER NOT NULL, rejected INTEGER NOT NULL,
+    batches INTEGER NOT NULL, batch_s REAL NOT NULL, last_batch_changes INTEGER NOT NULL,
+    last_batch_s REAL NOT NULL, last_batch_at REAL NOT NULL
+);
+CREATE TABLE changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, op TEXT NOT NULL, category_id NOT NULL,
+    product_id NOT NULL, image TEXT, received_at REAL NOT NULL, settled_at REAL,
+    release TEXT, reason TEXT
+);
+CREATE TABLE photos (number INTEGER PRIMARY KEY, photo BLOB NOT NULL);
+CREATE TABLE feeds (feed TEXT PRIMARY KEY, position INTEGER NOT NULL);
+CREATE INDEX pending ON changes (number) WHERE settled_at IS NULL;
+CREATE INDEX received ON changes (received_at);
+PRAGMA user_version = 1;
+INSERT INTO journal VALUES ('0123456789abcdef', 5, 1, 2, 0.5, 3, 0.25, 5000);
+INSERT INTO changes VALUES
+    (5, 'put', 1, 3, NULL, strftime('%s', 'now') - 4000.0, 5000.0, 'r1', NULL),
+    (6, 'put', 'shoes', 4, '/4.jpg', strftime('%s', 'now') - 4000.0, 5000.0, 'r1', NULL),
+    (7, 'put', 1, 8, NULL, strftime('%s', 'now') - 4000.0, 5000.0, NULL, 'no photo'),
+    (8, 'delete', 1, 3, NULL, strftime('%s', 'now') - 4000.0, 5000.0, 'r1', NULL),
+    (9, 'put', 1, 5, NULL, 1009.0, NULL, NULL, NULL);
+INSERT INTO photos VALUES (9, x'ff');
+INSERT INTO feeds VALUES ('feed', 7);
+"""
+"""What the version before left: numbers 1 to 4 are forgotten, 9 is pending."""
 
 
 def test_batches_are_noted(journal: Journal) -> None:
@@ -348,8 +544,8 @@ def test_who_may_write_to_the_folder_may_write_to_the_files(path: Path, umask: i
 
 def test_another_format_is_refused(path: Path) -> None:
     with closing(Journal(path)) as journal:
-        journal._database.execute("PRAGMA user_version = 2")
-    with pytest.raises(JournalError, match="format 2, this version reads 1; let the version that"):
+        journal._database.execute("PRAGMA user_version = 3")
+    with pytest.raises(JournalError, match="format 3, this version reads 2; let the version that"):
         Journal(path)
 
 
