@@ -69,18 +69,19 @@ class Follower:
         self._photos = _Photos(journal, reader)
         self._model = model
         self._n_dims = n_dims
-        self._updater = Updater(root, background)
+        self._updater = Updater(root, background, tell)
         self._keep = keep
         self._tell = tell
+        self._problems: dict[str, str] = {}
 
     def begin(self) -> None:
         """Settle what a follower that died had published; remove what it left half-made."""
         with self._root.lock(LOCK_WAIT_S):
-            self._updater.discard()
             manifest = self._current()
+            self._updater.begin(manifest)
             if manifest.applied and manifest.applied.journal == self._journal.id:
                 self._journal.settle(manifest.applied.number, manifest.release)
-            self._root.prune(self._keep)
+            self._prune()
 
     def step(self) -> bool:
         """Do a batch, or publish an index that was made anew; False where there was nothing to do.
@@ -91,7 +92,7 @@ class Follower:
         pending = self._journal.pending(BATCH)
         if pending:
             self._batch(pending)
-        elif self._updater.has_rebased():
+        elif self._updater.has_work():
             self._publish({}, None, None)
         else:
             return False
@@ -107,7 +108,10 @@ class Follower:
         release = self._publish(changes, last, types)
         self._journal.settle(last, release)
         seconds = time.monotonic() - started
-        self._journal.batch_done(len(pending), seconds)
+        self._optionally(
+            "the batch could not be counted",
+            lambda: self._journal.batch_done(len(pending), seconds),
+        )
         for number, reason in reasons.items():
             self._tell(f"change {number} rejected: {reason}")
         live = len(pending) - len(reasons)
@@ -174,8 +178,22 @@ class Follower:
                 )
             applied = manifest.applied if last is None else Applied(self._journal.id, last)
             release = self._updater.publish(manifest, changes, applied)
-            self._root.prune(self._keep)
+            self._prune()
         return release
+
+    def _prune(self) -> None:
+        self._optionally("old releases could not be removed", lambda: self._root.prune(self._keep))
+
+    def _optionally(self, problem: str, work: Callable[[], object]) -> None:
+        """Do what comes again with the next batch; tell once why it fails."""
+        try:
+            work()
+        except Exception as error:
+            if self._problems.get(problem) != str(error):
+                self._tell(f"{problem}: {error}; tried again with the next changes")
+            self._problems[problem] = str(error)
+        else:
+            self._problems.pop(problem, None)
 
 
 def follow(

@@ -2,20 +2,22 @@
 
 What an update changes is exact at once: the table is as if all were indexed anew. The index for vectors
 stays, and what it does not know is compared one by one; where that has become much, an index is made
-anew in the background and comes with a later release.
+anew in the background and comes with a later release. That is optional: where it fails, vectors are
+answered as before, and it is tried again later.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.manifest import Applied, Id, Manifest, category_folder
+from lookalike.manifest import Applied, Id, Manifest, category_folder, reason_of
 from lookalike.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.background import Background
 from lookalike_build.feature_rows import Measured
@@ -31,39 +33,88 @@ class _Rebased(NamedTuple):
     rows: npt.NDArray[np.uint32]
 
 
+_PATIENCE_S = 60.0
+"""How long after its first failure an index is tried again; twice as long after each further one."""
+_MOST_PATIENCE_S = 3600.0
+_AFTER_DEATH_S = 600.0
+"""The same where the process ended meanwhile, killed perhaps for the memory that this takes."""
+
+
+class _Failure(NamedTuple):
+    """Why an index could not be made: how often so far, and when (monotonic) it is tried again."""
+
+    times: int
+    again_at: float
+
+
 # What a category is to become: changed, one of new products only, or none.
 _Plan = dict[Id, LiveCategory | Changes | None]
 
 
 class Updater:
-    """Publishes updates under `root`; keeps between them what saves reading all features again."""
+    """Publishes updates under `root`; keeps between them what saves reading all features again.
 
-    def __init__(self, root: ReleaseRoot, background: Background) -> None:
+    `tell` hears, in a line each, of indexes that could not be made anew.
+    """
+
+    def __init__(
+        self,
+        root: ReleaseRoot,
+        background: Background,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self._root = root
         self._background = background
+        self._tell = tell
         self._measured: dict[Id, tuple[str, Measured]] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
+        self._failures: dict[Id, _Failure] = {}
         self._release = ""
 
-    def discard(self) -> None:
-        """Remove what a killed updater left half-made."""
-        for folder in (self._root.updating, self._root.rebasing):
-            if folder.exists():
-                rmtree(folder)
+    def begin(self, manifest: Manifest) -> None:
+        """Remove what an updater that ended left half-made; `manifest` is the current release's."""
+        if self._root.updating.exists():
+            rmtree(self._root.updating)
+        for entry in manifest.categories:
+            if self._rebase_folder(entry.category_id).exists():
+                reason = "the follower ended meanwhile"
+                self._failed(entry.category_id, reason, _AFTER_DEATH_S)
+        rmtree(self._root.rebasing, ignore_errors=True)  # each is removed again before it is made
 
-    def has_rebased(self) -> bool:
-        """Whether an index that was made anew waits for the next update."""
-        return any(future.done() for future in self._rebasing.values())
+    def has_work(self) -> bool:
+        """Whether an index waits for the next update, or is to be tried again."""
+        return any(future.done() for future in self._rebasing.values()) or bool(self._due())
 
     def publish(self, manifest: Manifest, changes: AllChanges, applied: Applied | None) -> str:
         """Publish the current release, of `manifest`, with `changes`; the root's lock is held.
 
         The name of what is current then: as before where nothing is different. `applied` goes into
-        the manifest. Raises ReleaseError, RootError, OSError, also what kept an index from being made.
+        the manifest. Raises ReleaseError, RootError, OSError.
         """
         if manifest.release != self._release:
             self._forget(list(self._rebasing))  # of rows that may no longer be those
         rebased = self._rebased()
+        try:
+            release = self._published(manifest, changes, applied, rebased)
+        except Exception as error:
+            if not rebased or self._root.current() != manifest.release:
+                raise
+            # Perhaps the indexes' fault; if not, the same is raised again.
+            self._forget(rebased)
+            for category_id in rebased:
+                self._failed(category_id, error)
+            release = self._published(manifest, changes, applied, {})
+        self._release = release
+        self._begin_due(release)
+        return release
+
+    def _published(
+        self,
+        manifest: Manifest,
+        changes: AllChanges,
+        applied: Applied | None,
+        rebased: Mapping[Id, _Rebased],
+    ) -> str:
         plan = self._plan(manifest, changes, rebased)
         if not plan:
             return manifest.release
@@ -80,16 +131,67 @@ class Updater:
             )
         finally:
             staging.discard()
-        self._release = published.release
         self._forget(rebased)
+        for category_id in rebased:
+            self._failures.pop(category_id, None)
         self._remember(plan)
         return published.release
 
     def _rebased(self) -> dict[Id, _Rebased]:
-        """The indexes made anew. One that failed is begun again when its category next changes."""
-        done = {one: future for one, future in self._rebasing.items() if future.done()}
-        self._forget([one for one, future in done.items() if future.exception()])
-        return {category_id: future.result() for category_id, future in done.items()}
+        """The indexes made anew. Those that failed are told of and tried again later."""
+        rebased = {}
+        for category_id, future in list(self._rebasing.items()):
+            if not future.done():
+                continue
+            error = future.exception()
+            if error is None:
+                rebased[category_id] = future.result()
+            else:
+                self._forget([category_id])
+                self._failed(category_id, error)
+        return rebased
+
+    def _failed(
+        self, category_id: Id, reason: BaseException | str, patience_s: float = _PATIENCE_S
+    ) -> None:
+        times = self._failures[category_id].times + 1 if category_id in self._failures else 1
+        wait_s = min(_MOST_PATIENCE_S, patience_s * 2.0 ** (times - 1))
+        self._failures[category_id] = _Failure(times, monotonic() + wait_s)
+        text = reason if isinstance(reason, str) else _reason(reason)
+        self._tell(
+            f"category {category_id}: its index for vectors could not be made anew: {text}; tried "
+            f"again in {wait_s:.0f} s"
+        )
+
+    def _due(self) -> list[Id]:
+        """The categories whose index is to be tried again now."""
+        now = monotonic()
+        failures = self._failures.items()
+        return [
+            one
+            for one, failure in failures
+            if failure.again_at <= now and one not in self._rebasing
+        ]
+
+    def _begin_due(self, release: str) -> None:
+        for category_id in self._due():
+            try:
+                live = self._live(release, category_id)
+            except Exception as error:
+                self._failed(category_id, error)
+                continue
+            if live and live.is_worn:
+                self._rebase(category_id, live)
+            else:
+                del self._failures[category_id]
+
+    def _live(self, release: str, category_id: Id) -> LiveCategory | None:
+        """A category of the release; None where it has none of that id."""
+        folder = self._root.folder(release) / category_folder(category_id)
+        for entry in self._root.manifest(release).categories:
+            if entry.category_id == category_id:
+                return LiveCategory.read(folder, entry)
+        return None
 
     def _plan(
         self, manifest: Manifest, changes: AllChanges, rebased: Mapping[Id, _Rebased]
@@ -146,7 +248,8 @@ class Updater:
                 self._rebase(category_id, planned)
 
     def _rebase(self, category_id: Id, live: LiveCategory) -> None:
-        if category_id in self._rebasing:
+        failure = self._failures.get(category_id)
+        if category_id in self._rebasing or (failure and failure.again_at > monotonic()):
             return
         folder = self._rebase_folder(category_id)
 
@@ -165,6 +268,14 @@ class Updater:
 
     def _rebase_folder(self, category_id: Id) -> Path:
         return self._root.rebasing / category_folder(category_id)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _remove(folder: Path, _: object) -> None:

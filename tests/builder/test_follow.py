@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lookalike_build.follow
+import lookalike_build.update
 from following import BAD, IN_NO_FORMAT, AtOnce, Later, Numbers, Shelf, follower_of
 from lookalike.journal import DELETE, PUT, Change, Journal, JournalError
 from lookalike.manifest import FILES, INDEX, Applied, CategoryEntry, Id, Model, ReleaseError
@@ -21,6 +22,7 @@ from lookalike.root import UPDATE_SUFFIX, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
 from lookalike_build.background import Background
 from lookalike_build.follow import Follower, FollowError
+from lookalike_build.live_category import LiveCategory
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.staging import Staging
 from support import (
@@ -560,23 +562,184 @@ def test_an_index_made_of_a_release_that_was_left_is_not_used(
     assert not list(root.rebasing.iterdir())
 
 
-def test_what_kept_an_index_from_being_made_is_told_once(
-    root: ReleaseRoot, journal: Journal, followed: Made
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets so many seconds pass for what waits before it tries again."""
+    now = 0.0
+
+    def wait(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(lookalike_build.update, "monotonic", lambda: now)
+    return wait
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ReleaseError("1/features.npy", "is missing"), "1/features.npy: is missing"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
+def test_an_index_that_cannot_be_made_stops_nothing_and_is_tried_again_with_patience(
+    root: ReleaseRoot,
+    journal: Journal,
+    followed: Made,
+    wait: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    lines: list[str] = []
+    background = Later()
+    follower = followed(background, tell=lines.append)
+    journal.add(put(500 + one, one) for one in range(6))
+    follower.step()
+    told = f"category 1: its index for vectors could not be made anew: {reason}; tried again in"
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveCategory, "rebased", fail)
+        background.work()
+        journal.add([put(600, 6)])
+        assert follower.step()
+        assert ask(client_of(root), 600)[0] == 600
+        assert lines[-2] == f"{told} 60 s"
+        wait(59)
+        assert not follower.step()
+        journal.add([put(601, 7)])
+        assert follower.step()
+        background.work()  # nothing, though the category is worn
+        assert not follower.step()
+        for seconds in (120, 240, 480):
+            wait(240)
+            assert follower.step()  # begins it again
+            assert not follower.step()
+            background.work()
+            assert follower.step()
+            assert lines[-1] == f"{told} {seconds} s"
+    wait(480)
+    assert follower.step()
+    background.work()
+    assert follower.step()
+    assert not follower.step()
+    assert (entry_of(root).n_base, entry_of(root).n_added) == (68, 0)
+    assert len(lines) == 7
+
+
+def test_an_index_that_no_longer_has_to_be_made_is_not_tried_again(
+    root: ReleaseRoot,
+    journal: Journal,
+    followed: Made,
+    wait: Callable[[float], None],
+    tmp_path: Path,
 ) -> None:
     background = Later()
     follower = followed(background)
-    journal.add(put(500 + one, one) for one in range(6))
+    journal.add([*(put(500 + one, one) for one in range(6)), put(8, 9, category_id=2)])
     follower.step()
     with files_of_at_most(1000):
         background.work()
-    with pytest.raises(OSError, match=r"too large|written|write"):
-        follower.step()
+        background.work()
+    assert follower.step()
+    journal.add(delete(one, category_id=2) for one in (7, 8))
+    assert follower.step()
+    fresh: Catalogue = {1: (list(range(300)), NEW[:300])}
+    publish(root.path, fresh, tmp_path / "again", n_trees=2, neighbours=5)
+    wait(60)
+    assert follower.step()
     assert not follower.step()
-    journal.add([put(600, 9)])
+    assert not root.rebasing.exists() or not list(root.rebasing.iterdir())
+
+
+def test_an_index_that_cannot_be_taken_up_is_left_out_and_tried_again(
+    root: ReleaseRoot, journal: Journal, followed: Made, wait: Callable[[float], None]
+) -> None:
+    lines: list[str] = []
+    background = Later()
+    follower = followed(background, tell=lines.append)
+    journal.add(put(500 + one, one) for one in range(6))
+    follower.step()
+    background.work()
+    (root.rebasing / "1" / INDEX).unlink()
+    journal.add([put(600, 6)])
+    assert follower.step()
+    assert journal.status().n_pending == 0
+    assert (entry_of(root).n_base, entry_of(root).n_added) == (60, 7)
+    assert lines[-2].startswith("category 1: its index for vectors could not be made anew: ")
+    wait(60)
     assert follower.step()
     background.work()
     assert follower.step()
     assert (entry_of(root).n_base, entry_of(root).n_added) == (67, 0)
+
+
+def test_an_index_at_work_when_the_follower_ended_is_tried_again_later(
+    root: ReleaseRoot, journal: Journal, followed: Made, wait: Callable[[float], None]
+) -> None:
+    """It may have been what the follower was killed for."""
+    (root.rebasing / "1").mkdir(parents=True)
+    lines: list[str] = []
+    follower = followed(tell=lines.append)
+    assert lines == [
+        "category 1: its index for vectors could not be made anew: the follower ended meanwhile; "
+        "tried again in 600 s"
+    ]
+    assert not root.rebasing.exists()
+    journal.add(put(500 + one, one) for one in range(6))
+    assert follower.step()
+    assert not follower.step()
+    assert entry_of(root).n_added == 6
+    wait(600)
+    assert follower.step()
+    assert follower.step()
+    assert not follower.step()
+    assert entry_of(root).n_added == 0
+
+
+def test_old_releases_that_cannot_be_removed_are_told_of_and_stop_nothing(
+    root: ReleaseRoot, journal: Journal, followed: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    lines: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ReleaseRoot, "prune", refuse)
+        follower = followed(Later(), tell=lines.append, keep=1)
+        for one in range(3):
+            journal.add([put(500, one)])
+            assert follower.step()
+    assert journal.status().n_pending == 0
+    told = [line for line in lines if "old releases" in line]
+    assert told == [
+        "old releases could not be removed: [Errno 5] Input/output error; "
+        "tried again with the next changes"
+    ]
+    journal.add([put(500, 3)])
+    follower.step()
+    assert len(root.names()) == 2
+
+
+def test_a_batch_that_cannot_be_counted_is_live(
+    root: ReleaseRoot, journal: Journal, followed: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise JournalError("full")
+
+    lines: list[str] = []
+    monkeypatch.setattr(Journal, "batch_done", full)
+    follower = followed(tell=lines.append)
+    (number,) = journal.add([put(500, 0)])
+    assert follower.step()
+    assert lines == [
+        "the batch could not be counted: full; tried again with the next changes",
+        f"changes up to {number}: 1 live in {root.current()}, in {lines[-1].split()[-2]} s",
+    ]
 
 
 def test_without_hard_links_indexes_are_made_anew_too(

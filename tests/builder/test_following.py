@@ -181,7 +181,7 @@ class Following(RuleBasedStateMachine):
         """Have the follower do one thing, and hold all that is served against what it ought to be."""
         before, state = str(self.root.current()), self.state
         batch = dict(list(self.sent.items())[:BATCH])
-        waits = self.follower._updater.has_rebased()
+        waits = self.follower._updater.has_work()
         if not self.follower.step():
             assert not batch
             return False
