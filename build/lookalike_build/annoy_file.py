@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.manifest import MAX_DIMS
+from lookalike.root import named
 from lookalike_build.features import FeatureError, Features
 
 _ANGULAR = (("<f8", 12), ("<f8", 16), ("<f4", 12))
@@ -84,7 +85,7 @@ def _blocks(
 ) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
     """Nodes from `first` to before `n_nodes`, in blocks, with the number of each block's first."""
     most = 2 + _BLOCK_BYTES // dtype.itemsize
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         file.seek(first * dtype.itemsize)
         while first < n_nodes:
             nodes = np.fromfile(file, dtype, min(most, n_nodes - first))

@@ -21,7 +21,7 @@ from lookalike.manifest import (
     Manifest,
 )
 from lookalike.release import is_slim
-from lookalike.root import LOCK_WAIT_S, ReleaseRoot, sync
+from lookalike.root import LOCK_WAIT_S, ReleaseRoot, named, sync
 from lookalike_build.behaviour_files import gone_of, products_of, read_ids, with_gone
 from lookalike_build.rating_files import Take
 from lookalike_build.ratings import Counts, Ratings, RatingsError, RatingSettings
@@ -96,7 +96,8 @@ def _write_table(
     starts, listed = np.zeros(ids.size + 1, "<u8"), np.zeros(ids.size, np.bool_)
     dtype = related_dtype(ids)
     first = 0
-    with progress(ids.size) as done, (folder / RELATED).open("xb") as file:
+    path = folder / RELATED
+    with progress(ids.size) as done, named(path), path.open("xb") as file:
         header = {"descr": dtype, "fortran_order": False, "shape": (0,)}
         np.lib.format.write_array_header_1_0(file, header)
         for lengths, related in ratings.lists(settings, ids.size):
@@ -116,7 +117,7 @@ def _write_table(
             f"of the {ids.size} products rated none is related to one of the release; are their ids "
             "those of the catalogue?"
         )
-    sync(folder / RELATED)
+    sync(path)
     write_array(folder / STARTS, starts)
     write_array(folder / LISTED, np.packbits(listed))
     files = {file: FileEntry.of(folder / file) for file in BEHAVIOUR_TABLE}

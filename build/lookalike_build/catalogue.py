@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.root import named
 from lookalike_build.catalogue_csv import read_csv
 from lookalike_build.catalogue_form import form_of
 from lookalike_build.catalogue_jsonl import read_jsonl
@@ -46,7 +47,8 @@ def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
     """
     sql = path.suffix.lower() == ".sql"
     as_of = time.time() if sql else path.stat().st_mtime
-    table = read_sql(path, names) if sql else _read_file(path, names)
+    with named(path):
+        table = read_sql(path, names) if sql else _read_file(path, names)
     if table.num_rows == 0:
         raise CatalogueError(path, ["holds no products"])
     if problems := _repeated(table, names, "rows" if sql else "lines"):

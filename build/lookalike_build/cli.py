@@ -1,6 +1,7 @@
 """The command ``lookalike-build``: photos to features, features to a release, records to a report."""
 
 import argparse
+import os
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import orjson
 from lookalike.journal import Journal, JournalError
 from lookalike.manifest import ReleaseError
 from lookalike.output import complain, say
-from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError
+from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError, named
 from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.background import BackgroundThread
 from lookalike_build.behaviour import add_behaviour
@@ -52,7 +53,8 @@ from lookalike_build.whole_file import whole_file
 
 DONE, FAILED = 0, 1  # argparse exits with 2 where the call is wrong
 _MAX_SHOWN = 10
-_WRITTEN = ("out", "html", "root", "folder", "features")
+_WRITTEN = ("out", "root", "folder", "features")
+"""Options that say where a command writes."""
 
 
 class TooManyRejected(Exception):  # noqa: N818
@@ -90,15 +92,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"lookalike-build: {error}")
         return FAILED
     except OSError as error:
-        # NumPy and Annoy do not name the file that a full disk cut short.
-        written = next(name for name in _WRITTEN if name in options)
-        where = error.filename or getattr(options, written)
-        complain(f"lookalike-build: {where}: {error.strerror or error}")
+        complain(f"lookalike-build: {_told(error, options)}")
         return FAILED
     except KeyboardInterrupt:
         complain("lookalike-build: interrupted")
         return FAILED
     return DONE
+
+
+def _told(error: OSError, options: argparse.Namespace) -> str:
+    """An error of the system in one line: the file, else where the command writes, and the reason."""
+    written = (getattr(options, name) for name in _WRITTEN if name in options)
+    where = error.filename or next(written, None)
+    # Arrow puts more into the reason than the system says.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{where}: {reason}" if where else reason
 
 
 def _extract(options: argparse.Namespace) -> None:
@@ -323,7 +331,8 @@ def _simulation(options: argparse.Namespace) -> Simulation:
     rng = np.random.default_rng(options.seed)
     if options.preferences is not None:
         try:
-            document = orjson.loads(options.preferences.read_bytes())
+            with named(options.preferences):
+                document = orjson.loads(options.preferences.read_bytes())
             preferences = Preferences.read(document, options.spread)
         except (PreferenceError, orjson.JSONDecodeError) as error:
             raise PreferenceError(f"{options.preferences}: {error}") from None

@@ -10,20 +10,22 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.root import named
+
 Matrix = npt.NDArray[np.float32]
 
 
 def create_array(path: Path, shape: tuple[int, int]) -> Matrix:
     """A new ``.npy`` file of float32, to be filled; OSError if the disk has no room for it."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with path.open("w+b") as file:
+    with named(path), path.open("w+b") as file:
         np.lib.format.write_array_header_1_0(file, header)
         return _map(file, shape)
 
 
 def scratch_array(folder: Path, shape: tuple[int, int]) -> Matrix:
     """An array in a file of `folder` that has no name and is gone with the array; else the same."""
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with named(folder), tempfile.TemporaryFile(dir=folder) as file:
         return _map(file, shape)
 
 

@@ -20,6 +20,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.root import named
+
 Kind = Literal["CSV", "Parquet", "JSON", "log"]
 
 _PARQUET_MAGIC = b"PAR1"
@@ -209,6 +211,11 @@ def _matching(name: str) -> list[Path]:
 
 
 def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile | None:
+    with named(path):
+        return _looked_into(path, columns, paths)
+
+
+def _looked_into(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile | None:
     with path.open("rb") as file:
         magic = file.read(len(_PARQUET_MAGIC))
     if magic == _PARQUET_MAGIC:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from lookalike.experiment import METHODS, PATTERNS
+from lookalike.root import named
 from lookalike_build.event_checks import (
     OTHER,
     OUTSIDE,
@@ -138,10 +139,11 @@ def read_records(
     with _database(memory) as database:
         for number, file in enumerate(files):
             try:
-                found, named = _add(database, number, file, period, MAX_NAMED - len(faults))
+                with named(file.path):
+                    found, few = _add(database, number, file, period, MAX_NAMED - len(faults))
             except duckdb.Error as error:
                 raise EventError(f"{file.path}: {str(error).splitlines()[0]}") from None
-            faults += named
+            faults += few
             for state, n in found.items():
                 states[state] += n
             done(1)

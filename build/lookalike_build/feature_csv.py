@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from lookalike.manifest import id_problem
+from lookalike.root import named
 from lookalike_build.catalogue_csv import typed_ids
 from lookalike_build.features import CategoryFeatures, FeatureError, Features
 from lookalike_build.whole_file import whole_file
@@ -62,21 +63,24 @@ class FeatureCsv:
         """The features of the products in the file's order, float32 (some, n_dims)."""
         numbers = [str(place) for place in range(self.n_dims)]
         try:
-            with pa_csv.open_csv(
-                self.path,
-                pa_csv.ReadOptions(
-                    use_threads=False,  # which is no faster
-                    block_size=_BLOCK_BYTES,
-                    column_names=[_HEADER, *numbers],
-                    skip_rows=int(self.has_header),
-                ),
-                pa_csv.ParseOptions(delimiter=self.delimiter),
-                pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(numbers, pa.float32()),
-                    include_columns=numbers,
-                    null_values=[],
-                ),
-            ) as batches:
+            with (
+                named(self.path),
+                pa_csv.open_csv(
+                    self.path,
+                    pa_csv.ReadOptions(
+                        use_threads=False,  # which is no faster
+                        block_size=_BLOCK_BYTES,
+                        column_names=[_HEADER, *numbers],
+                        skip_rows=int(self.has_header),
+                    ),
+                    pa_csv.ParseOptions(delimiter=self.delimiter),
+                    pa_csv.ConvertOptions(
+                        column_types=dict.fromkeys(numbers, pa.float32()),
+                        include_columns=numbers,
+                        null_values=[],
+                    ),
+                ) as batches,
+            ):
                 for batch in batches:
                     yield batch.to_tensor().to_numpy()
         except pa.ArrowInvalid as error:
@@ -119,7 +123,7 @@ def write_feature_csv(path: Path, category: CategoryFeatures) -> None:
 
 def _lines(path: Path, has_header: bool) -> Iterator[tuple[int, bytes]]:
     """The lines with products and their numbers, counted from 1."""
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
             if text in (b"\n", b"\r\n"):

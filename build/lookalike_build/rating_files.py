@@ -8,6 +8,7 @@ timestamp (without a zone: UTC) or Unix seconds.
 import re
 import reprlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike.manifest import MAX_UNIX_TIME, IdType
+from lookalike.root import named
 from lookalike_build import catalogue_parquet, catalogue_sql
 from lookalike_build.catalogue_csv import INTEGER, csv_rows
 from lookalike_build.catalogue_form import form_of
@@ -70,16 +72,14 @@ def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) 
     Raises CatalogueError with the malformed rows by line number, the first thousand, or OSError if the
     file cannot be read; by then `take` has had what came before.
     """
-    rows = _RatingRows(path, names, id_type, take)
-    if path.suffix.lower() == ".sql":
-        catalogue_sql.run_sql(path, lambda connection: _from_sql(connection, path, names, rows))
-        return
-    form = form_of(path)
-    if form == "parquet":
-        _from_parquet(path, names, rows)
-    else:
-        (csv_rows if form == "csv" else jsonl_rows)(path, names, rows)
-        rows.finish()
+    with named(path), closing(_RatingRows(path, names, id_type, take)) as rows:
+        if path.suffix.lower() == ".sql":
+            catalogue_sql.run_sql(path, lambda connection: _from_sql(connection, path, names, rows))
+        elif (form := form_of(path)) == "parquet":
+            _from_parquet(path, names, rows)
+        else:
+            (csv_rows if form == "csv" else jsonl_rows)(path, names, rows)
+            rows.finish()
 
 
 def _from_parquet(path: Path, names: RatingColumns, rows: "_RatingRows") -> None:
@@ -99,10 +99,10 @@ def _from_parquet(path: Path, names: RatingColumns, rows: "_RatingRows") -> None
 def _from_sql(
     connection: duckdb.DuckDBPyConnection, path: Path, names: RatingColumns, rows: "_RatingRows"
 ) -> None:
-    reader = connection.to_arrow_reader(CHUNK)
-    catalogue_sql.check_columns(path, reader.schema.names, names)
-    for batch in reader:
-        rows.take_typed(pa.Table.from_batches([batch]))
+    with connection.to_arrow_reader(CHUNK) as reader:
+        catalogue_sql.check_columns(path, reader.schema.names, names)
+        for batch in reader:
+            rows.take_typed(pa.Table.from_batches([batch]))
     rows.finish()
 
 
@@ -119,6 +119,10 @@ class _RatingRows:
         self._n_typed = self._n_given = 0
         self._duckdb = duckdb.connect()
         self._duckdb.execute("SET TimeZone = 'UTC'")
+
+    def close(self) -> None:
+        """Close the database that reads times."""
+        self._duckdb.close()
 
     def add(self, line: int, *row: object) -> None:
         """Take a row of text: user_id, product_id and rated_at, in line `line`."""

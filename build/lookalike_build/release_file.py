@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.manifest import FileEntry, ReleaseError
-from lookalike.root import sync
+from lookalike.root import named, sync
 from lookalike_build.table import Ids
 
 
@@ -27,7 +27,7 @@ def id_array(product_ids: Ids | list[str]) -> Ids:
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     """A new ``.npy`` file, on disk."""
     array = np.ascontiguousarray(array)
-    with path.open("xb") as file:  # never into what may be a link to a published file
+    with named(path), path.open("xb") as file:  # never into what may be a link to a published file
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         file.write(array.data)  # numpy's `tofile` does not tell that a disk is full

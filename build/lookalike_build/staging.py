@@ -43,7 +43,7 @@ from lookalike.manifest import (
     category_folder,
 )
 from lookalike.release import is_slim
-from lookalike.root import ReleaseRoot, RootError, sync
+from lookalike.root import ReleaseRoot, RootError, named, sync
 from lookalike.vector_index import Distances, Items
 from lookalike_build.behaviour_files import carry
 from lookalike_build.disk_array import create_array
@@ -148,7 +148,8 @@ class CategoryWriter:
         self._write_rows(np.arange(n_items, dtype="<u4"), np.empty((0, n_dims), "<f4"))
         projection = projected.projection.astype("<f4", copy=False)
         write_array(self.folder / PROJECTION, projection)
-        annoy.save(str(self.folder / INDEX))
+        with named(self.folder / INDEX):
+            annoy.save(str(self.folder / INDEX))
         sync(self.folder / INDEX)
         entry = CategoryEntry(
             category_id=self.category_id,
@@ -306,7 +307,8 @@ class Staging:
                 return Published(newest.release, not was_current, n_unchanged, left_out)
         name = f"{self._root.new_name(digest)}{suffix}"
         path = self.path / MANIFEST
-        path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
+        with named(path):
+            path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
         sync(path)
         self._root.publish(name, self.path)
         return Published(name, True, n_unchanged, left_out)

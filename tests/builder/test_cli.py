@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -257,17 +258,69 @@ def test_an_index_says_that_it_leaves_damaged_behaviour_out(
     ) in capsys.readouterr().err
 
 
-def test_a_full_disk_is_said_of_the_folder_written_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_store(tmp_path / "f", integer_catalogue())
+@contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """Where no file can grow beyond so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
     try:
-        assert main(["export", str(tmp_path / "csv"), "--features", str(tmp_path / "f")]) == 1
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert f"lookalike-build: {tmp_path / 'csv'}: File too large" in capsys.readouterr().err
+
+
+RECORDS = "event,pattern,method,category_id\n" + "impression,A,image,1\nimpression,B,image,1\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("command", "n_bytes", "written"),
+    [
+        ("index --features f --root OUT", 1000, "OUT/releases/.staging/1/features.npy"),
+        ("index --features f --root OUT", 24_000, "OUT/releases/.staging/40/neighbours.npy"),
+        ("export OUT --features f", 5000, "OUT/features_1.csv"),
+        ("report records.csv --json OUT", 100, "OUT"),
+        ("report records.csv --html OUT", 100, "OUT"),
+        ("simulate --visitors 900 --out OUT.csv", 100, "OUT.csv"),
+        ("simulate --visitors 900 --out OUT.parquet", 100, "OUT.parquet"),
+        ("simulate --visitors 900 --out OUT.jsonl", 100, "OUT.jsonl"),
+    ],
+)
+def test_a_full_disk_is_said_of_the_file_written_to(
+    command: str,
+    n_bytes: int,
+    written: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_store(tmp_path / "f", integer_catalogue())
+    Path("records.csv").write_text(RECORDS)
+    with full_disk(n_bytes):
+        assert main(command.split()) == 1
+    said = capsys.readouterr().err.splitlines()[-1].replace(f"{tmp_path}/", "")
+    assert said == f"lookalike-build: {written}: File too large"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "sql"])
+@pytest.mark.parametrize(
+    "command", ["extract FILE --features f", "behaviour FILE --root r", "report FILE"]
+)
+def test_a_file_that_cannot_be_read_is_named(
+    command: str,
+    suffix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    publish(tmp_path / "r", {1: ([1], random_features(1, 1))}, tmp_path / "store")
+    path = tmp_path / f"damaged.{suffix}"
+    path.symlink_to("/proc/self/mem")  # to read its beginning is an input error
+    assert main(command.replace("FILE", str(path)).split()) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"lookalike-build: {path}: Input/output error"
 
 
 def test_without_the_builders_packages_it_says_what_to_install(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -366,3 +367,25 @@ def test_sums_and_literals_of_a_query_are_taken(tmp_path: Path) -> None:
 )
 def test_a_query_that_gives_no_events_is_refused(tmp_path: Path, query: str, said: str) -> None:
     assert problems(sql(tmp_path, query))[0].startswith(said)
+
+
+def test_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[duckdb.DuckDBPyConnection] = []
+    connect = duckdb.connect
+
+    def connected() -> duckdb.DuckDBPyConnection:
+        opened.append(connect())
+        return opened[-1]
+
+    monkeypatch.setattr(duckdb, "connect", connected)
+    path = csv(tmp_path, f"u,1,{T}")
+    sql = tmp_path / "events.sql"
+    sql.write_text("SELECT * FROM 'events.csv'")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("user_id\n")
+    assert len(read(path)) == len(read(sql)) == 1
+    assert problems(wrong)
+    assert len(opened) == 4
+    for database in opened:
+        with pytest.raises(duckdb.ConnectionException, match="closed"):
+            database.execute("SELECT 1")
