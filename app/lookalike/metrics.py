@@ -1,26 +1,16 @@
-"""Metrics over all processes of the app: a file of counters that each of them maps.
+"""Metrics over all processes of the app, in Prometheus's text format."""
 
-The file is a table of unsigned 64-bit numbers, a row a process. A process adds to its own row only,
-without a lock; whoever answers ``/metrics`` sums the rows. A row's first two columns are its owner's
-process id and start time (clock ticks since boot); 0 is nobody. Row 0 holds what ended processes left:
-a new process that takes over a dead one's row adds it there first, so no count is lost or goes back,
-however a process ended. Rows change hands under a lock on the file.
-
-The file is named for the parent process, which all processes of an app under Unit or the embedded
-server have in common, and lies in memory (/dev/shm). When that parent is gone the next app removes it.
-"""
-
-import fcntl
+import hashlib
 import logging
-import mmap
 import os
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
+from lookalike.counters import Counters, file_bytes, remove_stale
 from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
 from lookalike.journal import Status
 from lookalike.manifest import MANIFEST
@@ -80,11 +70,9 @@ BUCKETS_S = (
 )
 """Upper bounds of the latency histogram, seconds."""
 
-MAX_PROCESSES = 256
-
-_OWNER, _STARTED, _SWAPS, _REFUSALS = range(4)
-_RELATED = {pair: 4 + i for i, pair in enumerate(product(PATTERNS, METHODS))}
-_FIRST_ROUTE = 4 + len(_RELATED)
+_SWAPS, _REFUSALS = 1, 2  # column 0 is not for counting
+_RELATED = {pair: 3 + i for i, pair in enumerate(product(PATTERNS, METHODS))}
+_FIRST_ROUTE = 3 + len(_RELATED)
 # Then, for each route: requests by status, requests by latency, the sum of the latencies.
 _LATENCY = len(STATUSES)
 _LATENCY_SUM = _LATENCY + len(BUCKETS_S) + 1
@@ -95,111 +83,52 @@ _NNS_OK = _NNS + _STATUS["200 OK"]
 _NNS_LATENCY = _NNS + _LATENCY
 _NNS_SUM = _NNS + _LATENCY_SUM
 _COLUMNS = _FIRST_ROUTE + (_LATENCY_SUM + 1) * len(ROUTES)
-_ROW_BYTES = 8 * _COLUMNS
-FILE_BYTES = _ROW_BYTES * (MAX_PROCESSES + 1)
 _BUCKETS_NS = [round(bound * 1e9) for bound in BUCKETS_S]
 
+FILE_BYTES = file_bytes(_COLUMNS)
+FILE_PREFIX = "lookalike-counters-"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # what is opened there must be ours
 
-class Metrics:
-    """The counters of one process, and the sums over all that share the file at `path`.
 
-    Without a path the process counts for itself alone. So it does, and says so in the log, where the
-    file cannot be had or `MAX_PROCESSES` living processes share it already: serving goes on.
-    """
+class Metrics(Counters):
+    """The metrics of one process, and their sums over all that share the counters at `path`."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        if path is not None:
-            try:
-                self._map_shared(path)
-                return
-            except OSError as error:
-                logger.warning("metrics are of this process alone: %s: %s", path, error)
-                self._path = None
-        self._table = memoryview(mmap.mmap(-1, FILE_BYTES)).cast("Q")
-        self._row = self._take_row()
+        super().__init__(_COLUMNS, path)
 
     def answered_nns(self, nanoseconds: int) -> None:
         """`answered` for a 200 of ``/nns``, the most frequent answer, without its look-ups."""
-        row = self._row
+        row = self.row
         row[_NNS_OK] += 1
         row[_NNS_LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
         row[_NNS_SUM] += nanoseconds
 
     def answered(self, route: str, status: str, nanoseconds: int) -> None:
         """Count one answer and how long it took; what is not one of `ROUTES` counts as "other"."""
-        row, first = self._row, _ROUTE.get(route, _ROUTE["other"])
+        row, first = self.row, _ROUTE.get(route, _ROUTE["other"])
         row[first + _STATUS[status]] += 1
         row[first + _LATENCY + bisect_left(_BUCKETS_NS, nanoseconds)] += 1
         row[first + _LATENCY_SUM] += nanoseconds
 
     def related(self, pattern: Pattern, method: Method) -> None:
         """Count an answer of ``/related`` by the pattern assigned and the method that answered."""
-        self._row[_RELATED[pattern, method]] += 1
+        self.row[_RELATED[pattern, method]] += 1
 
     def swapped(self) -> None:
         """Count a release taken up."""
-        self._row[_SWAPS] += 1
+        self.row[_SWAPS] += 1
 
     def refused(self) -> None:
         """Count a release refused."""
-        self._row[_REFUSALS] += 1
+        self.row[_REFUSALS] += 1
 
     def text(self, release: Release | None, journal: Status | None = None) -> str:
         """All metrics in Prometheus's text format; those of the release are this process's."""
-        with self._locked():
-            rows = [
-                self._table[i * _COLUMNS :][:_COLUMNS].tolist() for i in range(MAX_PROCESSES + 1)
-            ]
-        sums = [sum(column) for column in zip(*rows, strict=True)]
-        processes = sum(_is_alive(row[_OWNER], row[_STARTED]) for row in rows[1:])
+        sums, processes = self.sums()
         lines = [*_counters(sums, processes), *_gauges(release)]
         if journal:
             lines += _of_journal(journal)
         return "\n".join([*lines, ""])
-
-    def _map_shared(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            with _flock(descriptor):
-                status = os.fstat(descriptor)
-                if status.st_uid != os.getuid():
-                    raise OSError("it belongs to another user")
-                if status.st_size != FILE_BYTES:
-                    os.ftruncate(descriptor, 0)
-                    os.ftruncate(descriptor, FILE_BYTES)
-                self._table = memoryview(mmap.mmap(descriptor, FILE_BYTES)).cast("Q")
-                self._row = self._take_row()
-        finally:
-            os.close(descriptor)
-
-    def _take_row(self) -> "memoryview[int]":
-        left = self._table[:_COLUMNS]
-        for i in range(1, MAX_PROCESSES + 1):
-            row = self._table[i * _COLUMNS : (i + 1) * _COLUMNS]
-            if _is_alive(row[_OWNER], row[_STARTED]):
-                continue
-            for column in range(_STARTED + 1, _COLUMNS):
-                left[column] += row[column]
-                row[column] = 0
-            row[_STARTED] = _start_time(os.getpid()) or 0
-            row[_OWNER] = os.getpid()
-            return row
-        raise OSError(f"{MAX_PROCESSES} processes share it already")
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep rows from changing hands, which would count one twice or not at all."""
-        if self._path is None:
-            yield
-            return
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with _flock(descriptor):
-                yield
-        finally:
-            os.close(descriptor)
 
 
 def route_of(method: str, path: str) -> str:
@@ -213,18 +142,34 @@ def route_of(method: str, path: str) -> str:
     return "/changes" if path.startswith("/changes/") else path
 
 
-def shared_path() -> Path:
-    """Where the processes of this app share their metrics; removes what ended apps left there."""
-    memory = Path("/dev/shm")  # noqa: S108  # opened below only if it is ours
-    folder = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    prefix = f"lookalike-metrics-{os.getuid()}-"
-    for path in folder.glob(f"{prefix}*"):
-        parent, _, started = path.name.removeprefix(prefix).partition("-")
-        if not (parent.isdigit() and started.isdigit() and _is_alive(int(parent), int(started))):
-            with suppress(OSError):
-                path.unlink()
-    parent_id = os.getppid()
-    return folder / f"{prefix}{parent_id}-{_start_time(parent_id) or 0}"
+def shared_metrics(root: str) -> Metrics:
+    """The metrics that all processes share which this user has serve the release root `root`.
+
+    Removes what ended processes that served other roots left. Never raises.
+    """
+    try:
+        folder = SHARED_MEMORY
+        if not os.access(folder, os.W_OK):
+            folder = Path(tempfile.gettempdir())
+        path = folder / file_name(root)
+        remove_stale(folder, f"{FILE_PREFIX}{os.getuid()}-", path)
+    except (OSError, RuntimeError) as error:  # no temporary folder, a root that is a loop of links
+        logger.warning("metrics are of this process alone: %s", error)
+        return Metrics()
+    return Metrics(path)
+
+
+def file_name(root: str) -> str:
+    """The name of the counters' file: of this user, of a release root and of the columns.
+
+    So whoever counts otherwise, such as another version during an upgrade, has a file of its own.
+    """
+    layout = repr((ROUTES, STATUSES, BUCKETS_S, list(_RELATED), _SWAPS, _REFUSALS))
+    return f"{FILE_PREFIX}{os.getuid()}-{_digest(str(Path(root).resolve()))}-{_digest(layout)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 def _counters(sums: list[int], processes: int) -> Iterator[str]:
@@ -346,27 +291,3 @@ def _of_journal(status: Status) -> Iterator[str]:
 def _escaped(text: str) -> str:
     """A label's value as Prometheus wants it."""
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-@contextmanager
-def _flock(descriptor: int) -> Iterator[None]:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def _start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none of that id."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = status.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _is_alive(pid: int, started: int) -> bool:
-    """Whether the process with this id is still the one that started then."""
-    return pid != 0 and _start_time(pid) == started

@@ -61,6 +61,7 @@ class ReleaseSource:
         while True:
             time.sleep(POLL_S)
             self.look()
+            self.metrics.join()
 
     def _identity(self) -> tuple[object, ...]:
         """What changes when `current` does, at the price of three system calls."""

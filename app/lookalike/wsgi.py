@@ -18,16 +18,16 @@ from lookalike.changes import Changes
 from lookalike.experiment import Experiment
 from lookalike.limits import raise_open_files
 from lookalike.log import log_to_stderr
-from lookalike.metrics import Metrics, shared_path
+from lookalike.metrics import shared_metrics
 from lookalike.root import ReleaseRoot
 from lookalike.searches import Searches
-from lookalike.settings import SettingError, Settings
+from lookalike.settings import ROOT, SettingError, Settings
 from lookalike.source import NoSource, ReleaseSource
 
 
 def make_application() -> Application:
     """The application for the settings in the environment; never ready if they are unfit."""
-    metrics = Metrics(shared_path())
+    metrics = shared_metrics(os.environ.get(ROOT.name, ""))
     try:
         settings = Settings.read(os.environ)
     except SettingError as error:

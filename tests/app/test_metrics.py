@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lookalike.application import Application
-from lookalike.metrics import BUCKETS_S, MAX_PROCESSES, Metrics, shared_path
+from lookalike.metrics import BUCKETS_S, ROUTES, Metrics, file_name, shared_metrics
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from support import Client, publish, string_catalogue
@@ -111,14 +111,16 @@ def test_the_release_says_when_it_was_made_until_it_is_removed(root: ReleaseRoot
 
 
 WRITER = """
-import os, sys
+import sys
 from pathlib import Path
 from lookalike.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     metrics.answered("/nns", "200 OK", 1000)
 print("done", flush=True)
-sys.stdin.read()
+for _ in sys.stdin:
+    metrics.join()
+    print("joined", flush=True)
 """
 
 
@@ -151,32 +153,46 @@ def test_counts_are_summed_over_processes_and_survive_their_deaths(tmp_path: Pat
         writer.communicate()
 
 
-def test_without_a_place_for_the_file_a_process_counts_for_itself(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_processes_that_serve_one_root_share_a_file_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = Metrics(tmp_path / "missing" / "metrics")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("root")
+    names = {file_name(root) for root in ("root", "./root/", f"{tmp_path}/root", "link")}
+    assert len(names) == 1
+    assert file_name("other") not in names
+
+
+def test_whoever_counts_something_else_has_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file_name("root")
+    monkeypatch.setattr("lookalike.metrics.ROUTES", (*ROUTES, "/new"))
+    assert file_name("root") != before
+
+
+def test_a_process_takes_what_was_counted_before_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lookalike.metrics.SHARED_MEMORY", tmp_path)
+    with start_writer(tmp_path / file_name("root"), 5) as writer:
+        writer.communicate()
+    with start_writer(tmp_path / file_name("ended"), 1) as writer:
+        writer.communicate()
+    with start_writer(tmp_path / file_name("lives"), 1) as writer:
+        assert requests(shared_metrics("root")) == {("/nns", "200"): 5}
+        # It removes what nobody uses, and only that.
+        assert {path.name for path in tmp_path.iterdir()} == {file_name("root"), file_name("lives")}
+        writer.communicate()
+
+
+def test_without_any_folder_for_the_file_a_process_counts_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("lookalike.metrics.SHARED_MEMORY", tmp_path / "missing")
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    metrics = shared_metrics("root")
     metrics.answered("/nns", "200 OK", 1)
     assert requests(metrics) == {("/nns", "200"): 1}
-    assert "metrics are of this process alone" in caplog.text
-
-
-def test_a_file_of_another_size_is_made_anew(tmp_path: Path) -> None:
-    path = tmp_path / "metrics"
-    path.write_bytes(b"\xff" * 100)
-    metrics = Metrics(path)
-    assert requests(metrics) == {}
-    assert path.stat().st_size > MAX_PROCESSES * 8
-
-
-def test_the_shared_file_is_named_for_the_parent_and_stale_ones_go() -> None:
-    path = shared_path()
-    assert f"-{os.getuid()}-{os.getppid()}-" in path.name
-    stale = path.with_name(f"lookalike-metrics-{os.getuid()}-{2**22 + 1}-5")
-    stale.write_bytes(b"")
-    own = path.exists()
-    path.touch()
-    assert shared_path() == path
-    assert not stale.exists()
-    assert path.exists()
-    if not own:
-        path.unlink()
+    assert "No usable temporary directory" in caplog.text

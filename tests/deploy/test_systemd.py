@@ -97,6 +97,12 @@ def test_a_service_is_little_exposed(service: str) -> None:
     run(*command, f"--threshold={SAFE}", SHIPPED / f"{service}.service")
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_removes_what_the_app_counts(service: str) -> None:
+    """With RemoveIPC=yes one that stops removes from /dev/shm all that its user or group owns."""
+    assert options_of(f"{service}.service").get("RemoveIPC", ["no"]) == ["no"]
+
+
 def test_systemd_makes_the_users_and_folders(tmp_path: Path) -> None:
     need("systemd-sysusers", "systemd-tmpfiles")
     if os.getuid() != 0:

@@ -1,6 +1,7 @@
 """What a user of the HTTP interface sees, on a real server: right answers, through all that happens."""
 
 import json
+import re
 import shutil
 import socket
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from lookalike.metrics import SHARED_MEMORY, file_name
 from lookalike.root import ReleaseRoot
-from servers import Serve, Server
+from servers import Serve, Server, wait_until
 from support import brute_force, integer_catalogue, publish, random_features
 
 TARGET = "/nns?category_id=1&product_id=100"
+ASKED = re.compile(r'lookalike_requests_total{route="/nns",status="200"} (\d+)')
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +176,39 @@ def _publish_damaged(root: ReleaseRoot) -> None:
     table = folder / "1" / "neighbours.npy"
     table.write_bytes(table.read_bytes()[:-4])
     root.make_current(name)
+
+
+def test_metrics_go_on_without_their_file_and_after_a_restart(
+    serve: Serve, root: ReleaseRoot
+) -> None:
+    file = SHARED_MEMORY / file_name(str(root.path))
+    if not file.parent.is_dir():
+        pytest.skip(f"there is no {SHARED_MEMORY}")
+
+    def asked(server: Server, processes: int = 2) -> int:
+        """How many look-ups are counted; the same by whichever process answers."""
+        answers = [server.get("/metrics") for _ in range(6)]
+        assert {status for status, _, _ in answers} == {200}
+        texts = [body.decode() for _, _, body in answers]
+        assert all(f"\nlookalike_processes {processes}\n" in text for text in texts)
+        (found,) = {int(found) for text in texts for found in ASKED.findall(text)}
+        return found
+
+    with serve(root) as server:
+        server.get(TARGET)
+        wait_until(lambda: len(server.workers()) == 2)
+        file.unlink()
+        server.get(TARGET)
+        assert server.get("/metrics")[0] == 200
+        wait_until(file.exists)
+        time.sleep(1)  # as long as the README says
+        server.get(TARGET)
+        assert asked(server) == 3
+        with serve(root) as another:
+            wait_until(lambda: len(another.workers()) == 2)
+            another.get(TARGET)
+            assert asked(server, 4) == asked(another, 4) == 4
+    with serve(root) as server:
+        wait_until(lambda: len(server.workers()) == 2)
+        server.get(TARGET)
+        assert asked(server) == 5

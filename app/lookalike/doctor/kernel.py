@@ -17,7 +17,7 @@ from lookalike.doctor.finding import Finding, absent, ok, problem, warning
 from lookalike.doctor.host import Host
 from lookalike.manifest import BEHAVIOUR_HOT_FILES, Manifest
 from lookalike.memory import locked_bytes, resident_share
-from lookalike.metrics import FILE_BYTES
+from lookalike.metrics import FILE_BYTES, FILE_PREFIX, SHARED_MEMORY
 from lookalike.release import hot_files_of, is_slim
 from lookalike.root import stamp_of
 from lookalike.settings import LOCK_MEMORY
@@ -26,7 +26,6 @@ OPEN_FILES, OPEN_SLIM = 8, 3
 """How many files a category holds open in a process, at most."""
 _OTHER_FILES = 64
 """What a process has open besides: libraries' files, sockets, the log."""
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # only looked at
 _TRIAL_S = 60.0
 _AHEAD_S = 60.0
 """By how much clocks of two hosts may differ and be called right."""
@@ -149,15 +148,13 @@ def limit_of(processes: list[int], name: str, kind: int) -> tuple[int | None, st
 
 def shared_memory(host: Host) -> Iterator[Finding]:
     """The processes of the app can share their metrics in memory."""
-    if not _SHARED_MEMORY.is_dir():
-        yield warning(
-            f"no {_SHARED_MEMORY}: metrics are counted on the disk", "mount a tmpfs there"
-        )
+    if not SHARED_MEMORY.is_dir():
+        yield warning(f"no {SHARED_MEMORY}: metrics are counted on the disk", "mount a tmpfs there")
         return
-    status = os.statvfs(_SHARED_MEMORY)
-    counting = any(_SHARED_MEMORY.glob("lookalike-metrics-*"))
+    status = os.statvfs(SHARED_MEMORY)
+    counting = any(SHARED_MEMORY.glob(f"{FILE_PREFIX}*"))
     free = status.f_bavail * status.f_frsize
-    yield metrics(_SHARED_MEMORY, host.user, None if counting else free)
+    yield metrics(SHARED_MEMORY, host.user, None if counting else free)
 
 
 def metrics(folder: Path, user: User | None, free: int | None) -> Finding:
@@ -174,9 +171,9 @@ def metrics(folder: Path, user: User | None, free: int | None) -> Finding:
             f"chmod 1777 {folder}",
         )
     if free is not None and free < FILE_BYTES:
-        return problem(
+        return warning(
             f"{folder} has {bytes_text(free)} free, the metrics take {bytes_text(FILE_BYTES)}: "
-            "the app would die of SIGBUS",
+            "each process would count for itself alone",
             f"remove what fills {folder}",
         )
     return ok(f"{folder} takes the metrics of all processes")
