@@ -40,6 +40,7 @@ from lookalike_build.follow_status import report as follow_report
 from lookalike_build.index import index
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.options import LOCAL, check_engine, check_shop, parser
+from lookalike_build.photo import HostError
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
 from lookalike_build.progress import progress
@@ -67,6 +68,7 @@ _FAILURES = (
     FeatureError,
     FeedError,
     FollowError,
+    HostError,
     JournalError,
     NoExperiment,
     PreferenceError,
@@ -93,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         complain(f"lookalike-build: {_told(error, options)}")
+        return FAILED
+    except MemoryError:
+        complain("lookalike-build: out of memory")
         return FAILED
     except KeyboardInterrupt:
         complain("lookalike-build: interrupted")

@@ -48,7 +48,10 @@ class Reader(Protocol):
     """Reads photos; `lookalike_build.photo_reader.PhotoReader` is the one."""
 
     def read(self, image: str) -> bytes:
-        """The bytes of the photo at `image`, a path or a URL; PhotoError. For many threads."""
+        """The bytes of the photo at `image`, a path or a URL. For many threads.
+
+        PhotoError where the photo is to be rejected, HostError where this machine fails.
+        """
         ...
 
 
@@ -104,8 +107,9 @@ def extract(
     Features (n_dims) of `model` that the store has already are kept. A photo that cannot be used is
     named in ``rejected.csv`` and to `reject`; the rest goes on. Where more than the share
     `most_rejected` are, the store before stands: a server may be down for an hour, and its products'
-    features are not to go. `done` hears how many more products are finished. Raises FeatureError. What
-    was extracted is there for the next run, however this one ends.
+    features are not to go. `done` hears how many more products are finished. Raises FeatureError, and
+    HostError where this machine fails to read or decode. What was extracted is there for the next run,
+    however this one ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:

@@ -36,7 +36,10 @@ class Extractor(Protocol):
     batch: int
 
     def prepare(self, data: bytes) -> Any:
-        """What the extractor takes of one photo's bytes; PhotoError. Called from many threads."""
+        """What the extractor takes of one photo's bytes. Called from many threads.
+
+        PhotoError where the photo is to be rejected, HostError where this machine fails.
+        """
         ...
 
     def stage(self, prepared: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from lookalike_build.extract import Reader, Result, Rows
 from lookalike_build.extractor import Extractor
 from lookalike_build.features import Features
 from lookalike_build.known_photos import KnownPhotos
-from lookalike_build.photo import PhotoError
+from lookalike_build.photo import PhotoError, host_error
 
 _NONE = "the network gives no features for it"
 _AHEAD = 4
@@ -73,7 +73,10 @@ class LocalEngine:
         under_way = 0
         while True:
             for row, image in islice(remaining, most - under_way):
-                future = pool.submit(self._load, image, reader, known)
+                try:
+                    future = pool.submit(self._load, image, reader, known)
+                except RuntimeError as error:
+                    raise host_error(error) or error from error
                 future.add_done_callback(lambda done, row=row: finished.put((row, done)))  # type: ignore[misc]
                 under_way += 1
             if not under_way:

@@ -4,7 +4,9 @@ All functions keep no state but a cache of colour transforms and may be called f
 Importing this module sets Pillow's limits, and silences its warnings, for the whole process.
 """
 
+import errno
 import io
+import os
 import re
 import stat
 import warnings
@@ -50,6 +52,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 # PhotoError. Once for the process, as `warnings.catch_warnings` is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+# Loaded now: without a free descriptor they could not be, and a photo would seem to be no photo.
+Image.init()
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _JPEG = b"\xff\xd8\xff"
 _MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
@@ -70,6 +74,44 @@ _TURNS = {
 }
 
 
+# What is wrong with the name, or with this one file, where opening it fails. Any other errno is the
+# machine's: no descriptors, a failing disk, a share that is not connected.
+_PHOTO_FAULTS = {
+    errno.EACCES,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+}
+
+# What is the machine's also where a photo comes from a server or is in memory.
+_HOST_FAULTS = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
+
+_MORE_FILES = "; allow more open files (ulimit -n, LimitNOFILE=) or fewer --connections"
+_MORE_MEMORY = "; give it more memory or fewer CPUs"
+_NO_MEMORY = f"out of memory{_MORE_MEMORY}"
+_NO_THREADS = "too many threads; allow more tasks (ulimit -u, TasksMax=) or fewer --connections"
+_WAYS_OUT = {
+    errno.EIO: "; check the disk (dmesg)",
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
+    errno.ENOMEM: _MORE_MEMORY,
+}
+
+
 class PhotoError(Exception):
     """A photo is rejected; `reason` says why in one short line and names no path."""
 
@@ -78,11 +120,41 @@ class PhotoError(Exception):
         self.reason = reason
 
 
+class HostError(Exception):
+    """This machine fails to read or decode a photo, which may be sound.
+
+    Out of memory or descriptors, for example, or the disk fails. One line says what to do about it.
+    """
+
+
+def host_error(error: BaseException) -> HostError | None:
+    """What `error`, or an error that led to it, says of this machine; None where it says nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # Pillow's decoders and threads that cannot be started are known by their text alone.
+        if isinstance(cause, MemoryError) or str(cause).startswith("out of memory error"):
+            return HostError(_NO_MEMORY)
+        if isinstance(cause, OSError) and cause.errno in _HOST_FAULTS:
+            return _host_error(cause)
+        if isinstance(cause, RuntimeError) and str(cause) == "can't start new thread":
+            return HostError(_NO_THREADS)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _host_error(error: OSError) -> HostError:
+    return HostError(f"{_strerror(error)}{_WAYS_OUT.get(error.errno or 0, '')}")
+
+
+def _strerror(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else type(error).__name__).lower()
+
+
 def read_photo(path: Path) -> bytes:
     """Return the bytes of the photo file at `path`, at most `MAX_PHOTO_BYTES`.
 
     Raises PhotoError where there is no such file, it may not be read, is too large, or is no
-    regular file: a pipe or a device is never opened.
+    regular file: a pipe or a device is never opened. HostError for any other failure.
     """
     try:
         status = path.stat()
@@ -94,7 +166,11 @@ def read_photo(path: Path) -> bytes:
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name, for example
         raise PhotoError("no such file") from error
     except OSError as error:
-        raise PhotoError((error.strerror or type(error).__name__).lower()) from error
+        if error.errno in _PHOTO_FAULTS:
+            raise PhotoError(_strerror(error)) from error
+        raise HostError(f"{path}: {_host_error(error)}") from error
+    except MemoryError as error:
+        raise HostError(_NO_MEMORY) from error
 
 
 def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
@@ -106,7 +182,8 @@ def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
     that spans all the pixels it stands for.
 
     Raises PhotoError where it is another format, has more than `MAX_PIXELS` or `MAX_SIDE`, would
-    take very long, is truncated or cannot be decoded, and nothing else.
+    take very long, is truncated or cannot be decoded; HostError where this machine is at fault; and
+    nothing else.
     """
     with _reasons(data):
         return _decode(data)
@@ -119,7 +196,7 @@ def to_jpeg_or_png(data: bytes) -> bytes:
     most of which ignore both. Any other photo becomes an RGB PNG of its own size, as a browser would
     show it.
 
-    Raises PhotoError where `decode_photo` does.
+    Raises what `decode_photo` does.
     """
     with _reasons(data):
         picture = _open(data)
@@ -135,7 +212,7 @@ def to_jpeg_or_png(data: bytes) -> bytes:
 
 @contextmanager
 def _reasons(data: bytes) -> Iterator[None]:
-    """Make a PhotoError of whatever decoding `data` raises."""
+    """Make a PhotoError or a HostError of whatever decoding `data` raises."""
     if not data:
         raise PhotoError("file is empty")
     try:
@@ -149,6 +226,8 @@ def _reasons(data: bytes) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise PhotoError(f"more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # on garbage, Pillow raises nearly any class
+        if host := host_error(error):
+            raise host from error
         raise PhotoError(f"broken: {_in_short(error)}") from error
 
 

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from fsspec.asyn import sync
 from yarl import URL
 
-from lookalike_build.photo import MAX_PHOTO_BYTES, PhotoError, read_photo
+from lookalike_build.photo import MAX_PHOTO_BYTES, HostError, PhotoError, host_error, read_photo
 from lookalike_build.photo_cache import CachedPhoto, PhotoCache
 
 # Seconds in which a connection must stand.
@@ -76,7 +76,10 @@ class PhotoReader:
     cache: PhotoCache | None = None
 
     def read(self, image: str) -> bytes:
-        """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit."""
+        """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit.
+
+        HostError where it is this machine that fails.
+        """
         given = re.match(_SCHEME, image)
         if given is None:
             return read_photo(self.folder / image)
@@ -101,10 +104,11 @@ class PhotoReader:
         for attempt in range(self.retries):
             try:
                 return self._attempt(url, cached)
-            except PassingError as error:
+            except (PassingError, HostError) as error:
+                asked = error.wait_s if isinstance(error, PassingError) else 0
                 # Unevenly, so that threads refused together do not come back together.
                 backoff = BACKOFF_S * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
-                time.sleep(min(MAX_WAIT_S, max(error.wait_s, backoff)))
+                time.sleep(min(MAX_WAIT_S, max(asked, backoff)))
         return self._attempt(url, cached)
 
     def _attempt(self, url: str, cached: CachedPhoto | None) -> CachedPhoto:
@@ -120,7 +124,7 @@ class PhotoReader:
         except PhotoError:
             raise
         except Exception as error:  # libraries for object stores raise nearly any class
-            raise _photo_error(error) from error
+            raise host_error(error) or _photo_error(error) from error
 
     def _copy(self, store: Any, path: str, cached: CachedPhoto | None) -> CachedPhoto:
         status = self._call(store, "info", path)
@@ -203,7 +207,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:  # says what to install
-        raise PhotoError(f"cannot read {scheme}:// URLs: {error}") from error
+        rejected = PhotoError(f"cannot read {scheme}:// URLs: {error}")
+        raise host_error(error) or rejected from error
     store, path = fsspec.core.url_to_fs(url)
     return store, path
 

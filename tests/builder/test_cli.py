@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from annoy import AnnoyIndex
@@ -24,6 +25,8 @@ from lookalike_build.cli import main
 from lookalike_build.drawing import draw_catalogue
 from lookalike_build.extractor import ExtractorSettings
 from lookalike_build.features import FeatureStore
+from lookalike_build.photo import HostError
+from lookalike_build.photo_reader import PhotoReader
 from support import integer_catalogue, publish, random_features, write_store
 
 
@@ -353,6 +356,28 @@ def test_a_catalogue_may_have_its_own_column_names(
     assert FeatureStore.open(tmp_path / "f").read(7).product_ids == ["a-1"]
     assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
     assert "shop.jsonl: line 1: has no field product_id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (HostError("a.png: input/output error"), "a.png: input/output error"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_where_this_machine_fails_extract_is_status_1_and_one_line(
+    error: Exception,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    monkeypatch.setattr(PhotoReader, "read", Mock(side_effect=error))
+    catalogue = write_catalogue(tmp_path, [(1, 1, "a.png")])
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"lookalike-build: {said}"
+    assert not (tmp_path / "f" / "rejected.csv").exists()
 
 
 @pytest.fixture

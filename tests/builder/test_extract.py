@@ -19,7 +19,7 @@ from lookalike_build.catalogue import read_catalogue
 from lookalike_build.extract import Outcome, Product, extract
 from lookalike_build.features import REJECTED, FeatureError, FeatureStore
 from lookalike_build.local_engine import LocalEngine
-from lookalike_build.photo import decode_photo
+from lookalike_build.photo import HostError, decode_photo
 from lookalike_build.photo_reader import PhotoReader
 from lookalike_build.unfinished import Unfinished
 
@@ -240,6 +240,31 @@ def test_where_too_many_are_rejected_the_store_before_stands(tmp_path: Path) -> 
     assert outcome == Outcome(4 * BATCH + 1, n_known=4 * BATCH + 1, complete=True)
     assert network.batches == []
     assert features_in(tmp_path) == {**before, (1, 999): [9, 9, 9, 1]}
+
+
+def test_where_this_machine_fails_nothing_is_rejected_and_all_before_is_kept(
+    tmp_path: Path,
+) -> None:
+    rows = [(i, i % 3, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(6 * BATCH)]
+    run(tmp_path, list(rows[:3]))
+    before = features_in(tmp_path)
+
+    class NoDescriptors(PhotoReader):
+        n_read = 0
+
+        def read(self, image: str) -> bytes:
+            if image == rows[-1][2]:
+                raise HostError("too many open files")
+            return super().read(image)
+
+    catalogue = write_catalogue(tmp_path, list(rows))
+    network, store, reader = MeanColour(), tmp_path / "features", NoDescriptors(tmp_path)
+    with pytest.raises(HostError, match="too many open files"):
+        extract(read_catalogue(catalogue), LocalEngine(network), reader, network.model, 4, store)
+    assert features_in(tmp_path) == before
+    outcome, _ = run(tmp_path, list(rows))
+    assert outcome.n_known >= len(before) + sum(network.batches) > 3
+    assert outcome.n_rejected == 0
 
 
 def test_two_extractions_into_one_store_at_a_time_are_refused(tmp_path: Path) -> None:

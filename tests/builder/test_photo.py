@@ -1,5 +1,6 @@
 """The photo: read from a file, decoded as a browser would show it, or rejected with a reason."""
 
+import errno
 import io
 import os
 import resource
@@ -24,6 +25,7 @@ from lookalike_build.photo import (
     MAX_SCANS,
     MAX_SIDE,
     SIDE,
+    HostError,
     PhotoError,
     decode_photo,
     read_photo,
@@ -361,6 +363,8 @@ def test_photo_for_another_decoder_is_turned_unless_it_is_a_jpeg() -> None:
 
 # What is rejected
 
+GOOD_PNG = plain("RGB", RED)
+
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 OTHERS = [b"x", SVG, b"RIFF\x24\0\0\0WAVEfmt ", plain("L", 0, "BMP"), plain("L", 0, "TIFF")]
 
@@ -399,11 +403,45 @@ def test_any_corrupted_byte_gives_a_picture_or_a_reason(name: str) -> None:
         assert len(outcome) == SIDE if isinstance(outcome, np.ndarray) else outcome.isprintable()
 
 
-@pytest.mark.parametrize("error", [OSError("many\nwords " * 99), MemoryError()])
+@pytest.mark.parametrize("error", [OSError("many\nwords " * 99), RecursionError()])
 def test_any_error_is_a_short_reason(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo, "_decode", Mock(side_effect=error))
-    assert reason(b"x").startswith(("broken: many words", "broken: MemoryError"))
+    assert reason(b"x").startswith(("broken: many words", "broken: RecursionError"))
     assert len(reason(b"x")) < 120
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory; give it more memory"),
+        (OSError("out of memory error when reading image file"), "out of memory; give it more"),
+        (OSError(errno.EMFILE, ""), "too many open files; allow more open files"),
+        (OSError(errno.EIO, ""), "input/output error; check the disk"),
+        (RuntimeError("can't start new thread"), "too many threads; allow more tasks"),
+    ],
+)
+@pytest.mark.parametrize("decode", [decode_photo, to_jpeg_or_png])
+def test_what_this_machine_lacks_is_no_fault_of_the_photo(
+    decode: Callable[[bytes], object],
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(photo, "_open", Mock(side_effect=error))
+    with pytest.raises(HostError, match=said):
+        decode(GOOD_PNG)
+
+
+def test_a_photo_is_decoded_without_a_free_descriptor() -> None:
+    """The first of a process, for which Pillow would load the format's module."""
+    program = """
+import sys, lookalike_build.photo as photo, resource
+data = sys.stdin.buffer.read()
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+photo.decode_photo(data)
+"""
+    webp = plain("RGB", RED, "WEBP")
+    subprocess.run([sys.executable, "-c", program], input=webp, check=True)
 
 
 GIF = b"GIF89a%s\0\0\0!\xf9\4\x08\0\0\0\0,\0\0\0\0%s\0\2\2L\1\0;"  # to be cleared after display
@@ -533,6 +571,26 @@ def test_what_is_no_file_is_rejected_without_waiting(tmp_path: Path) -> None:
 def test_unreadable_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "photo.png").touch(mode=0)
     assert reason(tmp_path / "photo.png") == "permission denied"
+
+
+def test_a_file_that_this_machine_fails_to_read_is_not_rejected(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(GOOD_PNG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(HostError, match=r"photo\.png: too many open files; allow more open"):
+            read_photo(tmp_path / "photo.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with pytest.raises(HostError, match=r"^/proc/self/mem: input/output error; check the disk"):
+        read_photo(Path("/proc/self/mem"))  # at its first byte nothing is mapped
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "loop", "file/photo.png", "a\0b"])
+def test_a_name_of_no_file_is_the_photos_own_fault(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    assert reason(tmp_path / name)
 
 
 def test_oversized_file_is_rejected_unread(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The photo reader: paths and URLs, servers that misbehave, and the cache."""
 
 import asyncio
+import errno
 import gzip
 import pickle
+import resource
 import socket
 import socketserver
 import subprocess
@@ -23,7 +25,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.registry import known_implementations
 
 from lookalike_build import photo_reader
-from lookalike_build.photo import PhotoError
+from lookalike_build.photo import HostError, PhotoError
 from lookalike_build.photo_cache import CachedPhoto, PhotoCache
 from lookalike_build.photo_reader import MAX_REDIRECTS, MAX_WAIT_S, PhotoReader
 
@@ -361,6 +363,23 @@ def test_unreachable_server_is_tried_again(reader: PhotoReader, waits: list[floa
     assert len(waits) == 2
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_without_a_free_descriptor_no_photo_is_rejected(
+    host: str, reader: PhotoReader, waits: list[float]
+) -> None:
+    url = f"http://{host}:{free_port()}/"
+    reason(reader, url)  # has what all downloads share
+    waits.clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(HostError, match="too many open files; allow more open files"):
+            reader.read(url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(waits) == reader.retries
+
+
 def test_proxy_of_the_environment_is_asked(
     shop: Shop, reader: PhotoReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,6 +522,22 @@ def test_failing_store_is_tried_again(
     assert PhotoReader(tmp_path, TIMEOUT_S, retries=4).read(URL) == PHOTO
     depot.told = [told]
     assert reason(PhotoReader(tmp_path, TIMEOUT_S, retries=0), URL) == expected
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.EMFILE, "s3cret"), OSError(errno.ENOSPC, "s3cret")]
+)
+def test_a_store_that_this_machine_fails_is_not_to_blame(
+    error: Exception, depot: type[Depot], tmp_path: Path
+) -> None:
+    wrapped = RuntimeError("s3cret")
+    wrapped.__cause__ = error
+    depot.told = [wrapped]
+    assert PhotoReader(tmp_path, retries=1).read(URL) == PHOTO
+    depot.told = [wrapped]
+    with pytest.raises(HostError) as caught:
+        PhotoReader(tmp_path, retries=0).read(URL)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
