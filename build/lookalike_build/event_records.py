@@ -136,11 +136,13 @@ def read_records(
 
     states: dict[str, int] = defaultdict(int)
     faults: list[str] = []
-    with _database(memory) as database:
+    with _room(memory), _database(memory) as database:
         for number, file in enumerate(files):
             try:
                 with named(file.path):
                     found, few = _add(database, number, file, period, MAX_NAMED - len(faults))
+            except duckdb.OutOfMemoryException:
+                raise
             except duckdb.Error as error:
                 raise EventError(f"{file.path}: {str(error).splitlines()[0]}") from None
             faults += few
@@ -149,8 +151,25 @@ def read_records(
             done(1)
         try:
             return _added_up(database, states, faults)
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error as error:
             raise EventError(str(error).splitlines()[0]) from None
+
+
+@contextmanager
+def _room(memory: Memory) -> Iterator[None]:
+    """Say what to give more of where DuckDB has no room, whichever file it was reading."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        folder = memory.folder or tempfile.gettempdir()
+        raise EventError(
+            f"{reason}; give more --memory-limit, or room in {folder} (--temporary)"
+        ) from None
 
 
 @contextmanager

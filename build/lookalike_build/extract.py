@@ -15,11 +15,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from lookalike.manifest import Id, Model
+from lookalike.output import printable
 from lookalike_build.catalogue import COLUMNS, Catalogue
 from lookalike_build.features import REJECTED, Features, FeatureWriter, model_text
 from lookalike_build.known_photos import KnownPhotos
 from lookalike_build.photo_features import PhotoFeatures
 from lookalike_build.whole_file import whole_file
+
+_FORMULA = tuple("=+-@＝＋－＠")
+"""With these a cell begins that a spreadsheet calculates, or sends elsewhere."""
 
 
 class Product(NamedTuple):
@@ -131,6 +135,15 @@ def extract(
     return extraction.outcome
 
 
+def _cell(value: object) -> str:
+    """A value as ``rejected.csv`` has it, which people open in a spreadsheet: never a formula.
+
+    See OWASP's page on CSV injection for the characters.
+    """
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 class _Extraction:
     """Where an extraction stands: what has become of each row, and which categories are done."""
 
@@ -179,7 +192,7 @@ class _Extraction:
             report = csv.writer(file)
             report.writerow([*COLUMNS, "reason"])
             for row, reason in sorted(self._reasons.items()):
-                report.writerow([*self.product(row), reason])
+                report.writerow(map(_cell, [*self.product(row), reason]))
 
     def _write(self, rows: range) -> None:
         """Write the category in `rows`, unless all of it is rejected."""

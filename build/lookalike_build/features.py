@@ -4,7 +4,7 @@
                                        and, for each category, its id, n_products and file; written last
     DIR/categories/<file>              a row a product, in the catalogue's order
     DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
-                                       extracted
+                                       extracted, for people: no cell is a formula
     DIR/unfinished.sqlite              what an extraction that has not ended has so far
     DIR/photos/                        photos from URLs, see `lookalike_build.photo_cache`
 

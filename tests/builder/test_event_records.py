@@ -449,3 +449,12 @@ def test_what_does_not_fit_in_memory_goes_to_disk(tmp_path: Path) -> None:
         write(records_of(rng, drawn, made.preferences.category_ids, 3, True))
     found = read(path, memory="200MB")
     assert found.patterns == records_in(drawn, ()).patterns
+
+
+def test_too_little_memory_is_said_with_the_folder_for_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("event,pattern,method,category_id\nimpression,A,image,1\n")
+    (file,) = event_files([str(path)])
+    room = rf"; give more --memory-limit, or room in {tmp_path} \(--temporary\)$"
+    with pytest.raises(EventError, match=f"^Out of Memory Error: .*{room}"):
+        read_records([file], Period(), Memory("1MB", tmp_path), lambda _: None)

@@ -68,6 +68,27 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     assert FeatureStore.open(tmp_path / "features").read(1).product_ids.tolist() == [0, 5]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ('=HYPERLINK("//evil")', '\'=HYPERLINK("//evil")'),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("＝1", "'＝1"),
+        ("a=1,-2", "a=1,-2"),
+        ("\u202ea\u200b", r"\u202ea\u200b"),
+    ],
+)
+def test_the_rejected_are_named_without_formulas(value: str, cell: str, tmp_path: Path) -> None:
+    rows: list[Row] = [(value, value, f"{value}.jpg"), ("b", value, f"{value}\t\x1b\n.jpg")]
+    run(tmp_path, rows)
+    with (tmp_path / "features" / REJECTED).open(newline="") as file:
+        _, first, second = csv.reader(file)
+    expected = [[cell, cell, f"{cell}.jpg"], ["b", cell, rf"{cell}\t\u001b\n.jpg"]]
+    assert sorted([first[:3], second[:3]]) == sorted(expected)
+
+
 def test_a_category_of_which_all_is_rejected_is_not_in_the_store(tmp_path: Path) -> None:
     outcome, _ = run(tmp_path, [(1, 1, "no.jpg"), (2, 2, paint(tmp_path, "a.png", (1, 1, 1)))])
     assert (outcome.n_extracted, outcome.n_rejected) == (1, 1)
