@@ -341,6 +341,13 @@ class Journal:
                 if at_the_latest(received_at, number) >= moment
             ]
 
+    def pending_products(self) -> set[tuple[Id, Id]]:
+        """Category and product id of pending changes."""
+        rows = self._all(
+            "SELECT DISTINCT category_id, product_id FROM changes WHERE settled_at IS NULL"
+        )
+        return {(category_id, product_id) for category_id, product_id in rows}
+
     def status(self) -> Status:
         """Where the journal stands."""
         with self._open() as database:

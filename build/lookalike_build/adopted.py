@@ -34,6 +34,7 @@ from lookalike_build.features import (
     id_type,
     refuse_unfit,
 )
+from lookalike_build.moment import moment_of
 
 UNKNOWN_DIGEST = "unknown"
 """What the model's digest is: nothing in the files says which weights made them."""
@@ -57,16 +58,16 @@ class CategoryFile(Protocol):
 class AdoptedFeatures:
     """The features in a folder of such files; a `FeatureSource`.
 
-    `as_of` is when the newest file was written (Unix time, seconds). `files` and `product_ids` (int64
-    or string, in the file's order) are those of each category, `without_vector` is how many items of
-    an Annoy index are no products for having no vector.
+    `as_of` is the moment of the oldest file, see `lookalike_build.moment`. `files` and `product_ids`
+    (int64 or string, in the file's order) are those of each category, `without_vector` is how many
+    items of an Annoy index are no products for having no vector.
     """
 
     folder: Path
     model: Model
     n_dims: int
     id_types: tuple[IdType, IdType]
-    as_of: float
+    as_of: float | None
     files: Mapping[Id, CategoryFile]
     product_ids: Mapping[Id, pa.Array]
     without_vector: Mapping[Id, int]
@@ -83,7 +84,7 @@ class AdoptedFeatures:
                 f"{folder} holds {'both' if indexes else 'neither'} category_<id>.ann "
                 f"{'and' if indexes else 'nor'} features_<id>.csv files; give a folder with one kind"
             )
-        as_of = max(path.stat().st_mtime for path in (indexes or tables).values())
+        as_of = moment_of((indexes or tables).values())
         files: dict[str, CategoryFile] = {}
         product_ids, without_vector = {}, {}
         id_lists = _id_lists(folder, indexes)

@@ -1,20 +1,65 @@
-"""Carrying over: a release built from a catalogue keeps what has changed since.
+"""Carrying over: a release built from a catalogue keeps the changes made live since.
 
-A build takes its time, and changes become live meanwhile. A product that one of them concerns comes
-into the new release as it is in the current one, which has the last word on it.
+For each product changed since the catalogue's moment, the new release takes the version in the current
+release. Where that has no features to take (it cannot be read, is a slim copy, or is of another model),
+a removal is carried over from the journal alone. A photo cannot be: it is gone from there, so the build
+is refused, unless a newer change of the product is pending and will have the last word.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
-from lookalike.journal import Journal
-from lookalike.manifest import Applied, Id, Manifest, category_folder
-from lookalike.root import ReleaseRoot
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.journal import DELETE, Change, ForgottenError, Journal
+from lookalike.manifest import (
+    Applied,
+    Id,
+    IdType,
+    Manifest,
+    ReleaseError,
+    category_folder,
+)
+from lookalike.root import ReleaseRoot, RootError
+from lookalike_build.catalogue_csv import whole_number
 from lookalike_build.feature_rows import Measured
 from lookalike_build.features import FeatureSource, sort_key
-from lookalike_build.live_category import AllChanges, LiveCategory, index_new, settings_of
+from lookalike_build.live_category import (
+    AllChanges,
+    LiveCategory,
+    index_new,
+    settings_of,
+)
+from lookalike_build.moment import as_text, is_ahead
 from lookalike_build.staging import Staging, Written, current_manifest
+
+_SHOWN = 3
+_EXPORT_AGAIN = "export the catalogue again and extract it"
+
+
+class CarryOverError(Exception):
+    """A build would undo live changes, or may; the text says which, and what to do."""
+
+
+class _Lost(NamedTuple):
+    """A change that cannot be carried over, and why."""
+
+    change: Change
+    reason: str
+
+
+def check_order(store: FeatureSource, root: ReleaseRoot) -> None:
+    """Raise at once most of what `carry_over` would raise after hours of work."""
+    if not root.journal.exists():
+        return
+    with closing(Journal(root.journal)) as journal:
+        changes = _live_since(store, journal)
+        if reason := _unlike(store, root, current_manifest(root)):
+            lost = [_Lost(change, reason) for change in changes if change.op != DELETE]
+            _refuse(store, journal, lost)
 
 
 def carry_over(
@@ -22,42 +67,127 @@ def carry_over(
 ) -> tuple[list[Written], Applied | None]:
     """The categories `written` of `store` with the changes since, and the last change they hold.
 
-    The root's lock is held. Features of another model cannot be carried over: then the products are
-    as the catalogue says. Raises JournalError, ReleaseError, OSError.
+    The root's lock is held. Raises CarryOverError, JournalError, ReleaseError, OSError.
     """
-    manifest = current_manifest(root)
-    if not root.journal.exists() or manifest is None:
+    if not root.journal.exists():
         return list(written), None
+    manifest = current_manifest(root)
     with closing(Journal(root.journal)) as journal:
-        applied = manifest.applied
+        applied = manifest.applied if manifest else None
         if applied and journal.id != applied.journal:
             applied = None
-        if applied:  # a follower may have died before it could
+        if manifest and applied:  # a follower may have died before it could
             journal.settle(applied.number, manifest.release)
-        products = [change[1:3] for change in journal.live_since(store.as_of)]
-    made = manifest.model, manifest.category_id_type, manifest.product_id_type
-    if made != (store.model, *store.id_types):
-        return list(written), applied
-    changes = _as_they_are(root, manifest, products)
+        changes, lost = _as_they_are(store, root, manifest, _live_since(store, journal))
+        _refuse(store, journal, lost)
     return sorted(_changed(staging, written, changes), key=_category_key), applied
 
 
+def _live_since(store: FeatureSource, journal: Journal) -> list[Change]:
+    """The live changes that the catalogue of `store` cannot show; CarryOverError if not known."""
+    if store.as_of is None:
+        raise CarryOverError(
+            f"{store.folder}: does not say of when its catalogue is, so which live changes are newer; "
+            "give the time that it was exported at with --as-of TIME, or extract it again"
+        )
+    if is_ahead(store.as_of):
+        raise CarryOverError(
+            f"{store.folder}: its catalogue is of {as_text(store.as_of)}, ahead of this host's clock, "
+            "so which live changes are newer is not known; give the time that it was exported at with "
+            "--as-of TIME"
+        )
+    try:
+        return journal.live_since(store.as_of)
+    except ForgottenError as error:
+        raise CarryOverError(
+            f"{store.folder}: its catalogue is of {as_text(store.as_of)}, and of live changes up to "
+            f"{as_text(error.until)} the journal knows no more what they were: this would undo them; "
+            f"{_EXPORT_AGAIN}, or give a later time with --as-of TIME if it was exported then"
+        ) from None
+
+
+def _unlike(store: FeatureSource, root: ReleaseRoot, manifest: Manifest | None) -> str | None:
+    """Why features of the current release cannot be among those of `store`; None if they can."""
+    if manifest is None:
+        return _unreadable(root)
+    made = (manifest.model, manifest.n_dims), (store.model, store.n_dims)
+    if made[0] != made[1]:
+        of = [f"{model.name} {model.digest} ({n_dims} numbers)" for model, n_dims in made]
+        return f"release {manifest.release} has features of {of[0]}, this store of {of[1]}"
+    return None
+
+
+def _unreadable(root: ReleaseRoot) -> str:
+    try:
+        name = root.current()
+        if name is None:
+            return "there is no current release"
+        root.manifest(name)
+    except (ReleaseError, RootError) as error:
+        return f"the current release cannot be read: {error}"
+    return f"release {name} is a slim copy, without features"
+
+
+def _refuse(store: FeatureSource, journal: Journal, lost: Sequence[_Lost]) -> None:
+    """CarryOverError where changes are lost that no pending one will replace."""
+    pending = journal.pending_products() if lost else set()
+    lost = [one for one in lost if one.change[1:3] not in pending]
+    if not lost:
+        return
+    named = [f"{change.product_id} of category {change.category_id}" for change, _ in lost[:_SHOWN]]
+    more = ["…"] if len(lost) > _SHOWN else []
+    raise CarryOverError(
+        f"{store.folder}: its catalogue is of {as_text(store.as_of or 0)}; products put since, which "
+        f"cannot be carried over: {len(lost)} ({', '.join(named + more)}); {lost[0].reason}; "
+        f"{_EXPORT_AGAIN} so that it has them, or send them again, or give the time that it was "
+        "exported at with --as-of TIME if it has them"
+    )
+
+
 def _as_they_are(
-    root: ReleaseRoot, manifest: Manifest, products: Iterable[tuple[Id, Id]]
-) -> AllChanges:
-    """The products, category and product id, as they are in the release."""
-    entries = {entry.category_id: entry for entry in manifest.categories}
-    by_category = defaultdict(list)
-    for category_id, product_id in products:
-        by_category[category_id].append(product_id)
-    changes = {}
-    for category_id, product_ids in by_category.items():
-        live = None
-        if category_id in entries:
-            folder = root.folder(manifest.release) / category_folder(category_id)
-            live = LiveCategory.read(folder, entries[category_id])
-        changes[category_id] = {one: live.feature_of(one) if live else None for one in product_ids}
-    return changes
+    store: FeatureSource, root: ReleaseRoot, manifest: Manifest | None, changes: Iterable[Change]
+) -> tuple[AllChanges, list[_Lost]]:
+    """The changes' products as they are in the release of `manifest`, and which cannot be had."""
+    unlike = _unlike(store, root, manifest)
+    entries = {entry.category_id: entry for entry in manifest.categories} if manifest else {}
+    types = (manifest.category_id_type, manifest.product_id_type) if manifest else store.id_types
+    by_category: dict[Id | None, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_category[_typed(change.category_id, types[0])].append(change)
+    taken: dict[Id, dict[Id, npt.NDArray[np.float32] | None]] = defaultdict(dict)
+    lost = []
+    for category_id, group in by_category.items():
+        live, reason = None, unlike
+        if manifest and not unlike and category_id in entries:
+            folder = root.folder(manifest.release) / category_folder(
+                entries[category_id].category_id
+            )
+            try:
+                live = LiveCategory.read(folder, entries[category_id])
+            except ReleaseError as error:
+                reason = f"release {manifest.release} is damaged: {error}"
+        for change in group:
+            if reason and change.op != DELETE:
+                lost.append(_Lost(change, reason))
+                continue
+            product_id = _typed(change.product_id, types[1])
+            feature = live.feature_of(product_id) if live and product_id is not None else None
+            to = (
+                _typed(change.category_id, store.id_types[0]),
+                _typed(change.product_id, store.id_types[1]),
+            )
+            if to[0] is not None and to[1] is not None:
+                taken[to[0]][to[1]] = feature
+            elif feature is not None:
+                lost.append(_Lost(change, "ids of this store are whole numbers"))
+    return taken, lost
+
+
+def _typed(value: Id, id_type: IdType) -> Id | None:
+    """An id as one of that type, None where there is none; a catalogue's ids may change their type."""
+    if id_type == "string":
+        return str(value)
+    return value if isinstance(value, int) else whole_number(value)
 
 
 def _changed(

@@ -20,6 +20,7 @@ from lookalike_build.catalogue_jsonl import read_jsonl
 from lookalike_build.catalogue_parquet import read_parquet
 from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames
 from lookalike_build.catalogue_sql import read_sql
+from lookalike_build.moment import moment_of
 
 __all__ = ["COLUMNS", "Catalogue", "CatalogueError", "ColumnNames", "read_catalogue"]
 
@@ -30,23 +31,27 @@ class Catalogue:
 
     `rows` has the columns product_id and category_id (int64 or string) and image (string), sorted
     by category and otherwise in the file's order, of an SQL query by product; `folder` is what
-    relative images are relative to; `as_of` is when the query began or the
-    file was last written (Unix time, seconds).
+    relative images are relative to; `as_of` is its moment, see `lookalike_build.moment`: when the
+    query began, or an hour before the file was last written.
     """
 
     rows: pa.Table
     folder: Path
-    as_of: float
+    as_of: float | None
 
 
-def read_catalogue(path: Path, names: ColumnNames = COLUMNS) -> Catalogue:
+def read_catalogue(
+    path: Path, names: ColumnNames = COLUMNS, as_of: float | None = None
+) -> Catalogue:
     """Read and check the catalogue at `path`, which calls its columns `names`.
 
+    `as_of` is its moment where that is known better than by the file.
     Raises CatalogueError with every malformed row and repeated id by line number, OSError if the
     file cannot be read.
     """
     sql = path.suffix.lower() == ".sql"
-    as_of = time.time() if sql else path.stat().st_mtime
+    if as_of is None:
+        as_of = time.time() if sql else moment_of([path])
     with named(path):
         table = read_sql(path, names) if sql else _read_file(path, names)
     if table.num_rows == 0:

@@ -4,12 +4,14 @@ Ids are integers if all of their column are whole numbers without leading zeros,
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.manifest import MAX_INTEGER_ID
 from lookalike_build.catalogue_rows import COLUMNS, CatalogueError, ColumnNames, Rows, TextRows
 
 _OTHER_MARKS = {";": "semicolons", "\t": "tabs"}
@@ -56,6 +58,12 @@ def _places(path: Path, header: list[str], names: Sequence[str]) -> list[int]:
     if problems:
         raise CatalogueError(path, problems)
     return [header.index(name) for name in names]
+
+
+def whole_number(text: str) -> int | None:
+    """The id that a text is in a column of whole numbers; None if it is none."""
+    number = int(text) if re.fullmatch(INTEGER, text) else None
+    return None if number is None or number > MAX_INTEGER_ID else number
 
 
 def typed_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:

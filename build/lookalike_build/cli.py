@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lookalike_build.adopted import AdoptedFeatures, export
 from lookalike_build.background import BackgroundThread
 from lookalike_build.behaviour import add_behaviour
 from lookalike_build.browsing import Server, Shelf, ShopError, Taste
+from lookalike_build.carry_over import CarryOverError
 from lookalike_build.catalogue import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.category_index import IndexSettings
 from lookalike_build.change_feed import FeedError, open_feed
@@ -63,6 +65,7 @@ class TooManyRejected(Exception):  # noqa: N818
 
 
 _FAILURES = (
+    CarryOverError,
     ClusterError,
     EventError,
     FeatureError,
@@ -118,7 +121,12 @@ def _extract(options: argparse.Namespace) -> None:
     started = time.monotonic()
     check_engine(options)
     names = ColumnNames(*(getattr(options, f"{name}_column") for name in COLUMNS))
-    catalogue = read_catalogue(options.catalogue, names)
+    catalogue = read_catalogue(options.catalogue, names, options.as_of)
+    if catalogue.as_of is None:
+        _complain(
+            f"{options.catalogue}: its time lies ahead of this host's clock, so of when it is is not "
+            "known; where products change between builds, give `index` or this --as-of TIME"
+        )
     settings = ExtractorSettings(options.model, options.weights, options.precision)
     extractor = settings.make() if options.engine == LOCAL else settings.make_off_gpu()
     shown = 0
@@ -188,7 +196,10 @@ def _judge(outcome: Outcome, options: argparse.Namespace) -> None:
 def _index(options: argparse.Namespace) -> None:
     started = time.monotonic()
     check_engine(options)
-    _publish(FeatureStore.open(options.features.absolute()), options, started)
+    store = FeatureStore.open(options.features.absolute())
+    if options.as_of is not None:
+        store = replace(store, as_of=options.as_of)
+    _publish(store, options, started)
 
 
 def _adopt(options: argparse.Namespace) -> None:
@@ -198,6 +209,8 @@ def _adopt(options: argparse.Namespace) -> None:
     for category_id, n in adopted.without_vector.items():
         if n:
             say(f"category {category_id}: {n} items left out, which have no vector")
+    if options.as_of is not None:
+        adopted = replace(adopted, as_of=options.as_of)
     _publish(adopted, options, started)
 
 

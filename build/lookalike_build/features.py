@@ -1,6 +1,6 @@
 """The feature store: a folder with one Parquet file a category and ``store.json``.
 
-    DIR/store.json                     model, n_dims, of when the catalogue is, the types of the ids
+    DIR/store.json                     model, n_dims, the catalogue's moment, the types of the ids
                                        and, for each category, its id, n_products and file; written last
     DIR/categories/<file>              a row a product, in the catalogue's order
     DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
@@ -61,8 +61,8 @@ class CategoryFeatures:
 class FeatureSource(Protocol):
     """What a release is made of; `FeatureStore` is the usual one.
 
-    `id_types` are those of the category and the product ids; `as_of` is of when the catalogue is
-    (Unix time, seconds); `categories` is category id → number of products.
+    `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
+    `lookalike_build.moment`; `categories` is category id → number of products.
     """
 
     @property
@@ -77,7 +77,7 @@ class FeatureSource(Protocol):
     @property
     def id_types(self) -> tuple[IdType, IdType]: ...  # noqa: D102
     @property
-    def as_of(self) -> float: ...  # noqa: D102
+    def as_of(self) -> float | None: ...  # noqa: D102
     @property
     def categories(self) -> Mapping[Id, int]: ...  # noqa: D102
 
@@ -92,8 +92,8 @@ class FeatureSource(Protocol):
 class FeatureWriter:
     """Writes a store, category by category, then `finish`; until then the store before it stands.
 
-    `id_types` are those of the product and the category ids; `as_of` is of when the catalogue
-    is (Unix time, seconds).
+    `id_types` are those of the product and the category ids; `as_of` is the catalogue's moment, see
+    `lookalike_build.moment`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FeatureWriter:
         model: Model,
         n_dims: int,
         id_types: tuple[pa.DataType, pa.DataType],
-        as_of: float,
+        as_of: float | None,
     ) -> None:
         product_id_type, category_id_type = id_types
         self._folder = folder
@@ -205,16 +205,16 @@ class FeatureWriter:
 class FeatureStore:
     """A complete store.
 
-    `id_types` are those of the category and the product ids; `as_of` is of when the catalogue is
-    (Unix time, seconds; of a store that does not say, when that was written); `categories` is
-    category id → number of products, `files` category id → file name.
+    `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
+    `lookalike_build.moment`; `categories` is category id → number of products, `files` category id →
+    file name.
     """
 
     folder: Path
     model: Model
     n_dims: int
     id_types: tuple[IdType, IdType]
-    as_of: float
+    as_of: float | None
     categories: Mapping[Id, int]
     files: Mapping[Id, str]
 
@@ -234,7 +234,7 @@ class FeatureStore:
                 Model(str(document["model"]["name"]), str(document["model"]["digest"])),
                 int(document["n_dims"]),
                 (document["category_id_type"], document["product_id_type"]),
-                float(document.get("as_of", path.stat().st_mtime)),
+                None if (as_of := document.get("as_of")) is None else float(as_of),
                 {entry["category_id"]: entry["n_products"] for entry in entries},
                 {entry["category_id"]: _file_of(entry) for entry in entries},
             )

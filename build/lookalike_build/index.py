@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot
-from lookalike_build.carry_over import carry_over
+from lookalike_build.carry_over import carry_over, check_order
 from lookalike_build.category_index import Done, IndexSettings, index_features
 from lookalike_build.features import FeatureError, FeatureSource
 from lookalike_build.staging import CategoryWriter, Published, Staging, Written
@@ -31,15 +31,16 @@ def index(
     """Make a release of all of `store` and publish it under `root`.
 
     A category whose features and settings are those of the current release is taken over from there;
-    where that holds for all of them, it stays current. Products that have
-    changed since the catalogue are as in the current release. The same features and settings give the
-    same bytes. `done` hears how many more products are finished. Raises FeatureError, ReleaseError,
+    where that holds for all of them, it stays current. Products that have changed since the catalogue
+    are as in the current release. The same features and settings give the same bytes. `done` hears how
+    many more products are finished. Raises CarryOverError, FeatureError, JournalError, ReleaseError,
     RootError, or what the engine raises; the current release then stays.
     """
     if not store.categories:
         raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
     root.create()
     with root.build_lock():
+        check_order(store, root)
         root.remove_staging()
         staging = Staging(root, root.staging)
         try:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -75,6 +76,7 @@ def _add_extract(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to write"
     )
+    _add_as_of(added, "an hour before its file was last written, or when its query began")
     _add_network(added)
     _add_reading(added)
     _add_engine(added, "extract")
@@ -114,6 +116,7 @@ def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     added.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the feature store to read"
     )
+    _add_as_of(added, "as `extract` found it")
     _add_release_options(added)
 
 
@@ -146,6 +149,7 @@ def _add_adopt(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="NAME",
         help="what to call the network that made the features (%(default)s)",
     )
+    _add_as_of(added, "an hour before the oldest file was last written")
     _add_release_options(added)
 
 
@@ -476,6 +480,16 @@ def _add_columns(added: argparse.ArgumentParser, names: Sequence[str], who: str)
         )
 
 
+def _add_as_of(added: argparse.ArgumentParser, default: str) -> None:
+    added.add_argument(
+        "--as-of",
+        type=_past,
+        metavar="TIME",
+        help="when the export of the catalogue began, such as 2026-01-31T02:00+09:00: products changed "
+        f"live since then stay as they are ({default})",
+    )
+
+
 def _add_network(added: argparse.ArgumentParser) -> None:
     network = added.add_mutually_exclusive_group()
     network.add_argument(
@@ -617,6 +631,19 @@ def _moment(text: str) -> float:
             f'must be a date or a time such as 2026-01-31T12:00+09:00, not "{text}"'
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _past(text: str) -> float:
+    moment = None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+    if moment is None or moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(
+            f'must be a time with its zone such as 2026-01-31T02:00+09:00, not "{text}"'
+        )
+    if moment.timestamp() > time.time():
+        raise argparse.ArgumentTypeError(f'must be a time that has passed, not "{text}"')
+    return moment.timestamp()
 
 
 def _size(text: str) -> str:

@@ -1,6 +1,7 @@
 """Adopting another installation's files: what they become, and what is refused by name."""
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,14 @@ def test_an_unfit_list_of_product_ids_is_refused(tmp_path: Path, text: str, said
     (tmp_path / "product_ids_1.csv").write_text(text)
     with pytest.raises(FeatureError, match=said):
         adopted(tmp_path)
+
+
+def test_it_is_of_an_hour_before_the_oldest_file(tmp_path: Path) -> None:
+    for place, name in enumerate(["category_1.ann", "category_2.ann"]):
+        os.utime(save_annoy(tmp_path / name, random_features(3, 1)), (2e9, 1.5e9 - place))
+    assert adopted(tmp_path).as_of == 1.5e9 - 1 - 3600
+    os.utime(tmp_path / "category_1.ann", (2e9, time.time() + 60))
+    assert adopted(tmp_path).as_of is None
 
 
 def test_a_repeated_product_id_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from decimal import Decimal
@@ -402,6 +404,37 @@ def test_the_last_statements_rows_are_the_catalogue(tmp_path: Path) -> None:
         (1, "b", "y"),
         (3, "b", "x"),
     ]
+
+
+def test_a_file_shows_what_was_so_an_hour_before_it_was_written(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "product_id,category_id,image\n1,1,x\n")
+    os.utime(path, (2e9, 1.5e9))
+    assert read_catalogue(path).as_of == 1.5e9 - 3600
+
+
+def test_a_query_shows_what_is_so_when_it_begins(tmp_path: Path) -> None:
+    path = sql_file(tmp_path, VALUES.format("(1, 1, 'x')"))
+    os.utime(path, (1.5e9, 1.5e9))
+    before = time.time()
+    as_of = read_catalogue(path).as_of
+    assert as_of is not None
+    assert before <= as_of <= time.time()
+
+
+@pytest.mark.parametrize("ahead", [60, 1800, 86400, 1e11])
+def test_the_moment_of_a_file_from_the_future_is_not_known(tmp_path: Path, ahead: float) -> None:
+    path = csv_file(tmp_path, "product_id,category_id,image\n1,1,x\n")
+    os.utime(path, (1.5e9, time.time() + ahead))
+    assert read_catalogue(path).as_of is None
+
+
+@pytest.mark.parametrize("name", ["catalogue.csv", "catalogue.sql"])
+def test_the_moment_may_be_given(tmp_path: Path, name: str) -> None:
+    path = csv_file(tmp_path, "product_id,category_id,image\n1,1,x\n")
+    if name.endswith("sql"):
+        path = sql_file(tmp_path, VALUES.format("(1, 1, 'x')"))
+    os.utime(path, (1.5e9, time.time() + 60))
+    assert read_catalogue(path, as_of=1.2e9).as_of == 1.2e9
 
 
 def test_sql_types_are_integers_or_strings(tmp_path: Path) -> None:

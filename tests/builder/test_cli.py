@@ -1,12 +1,14 @@
 """The command lookalike-build: exit status, and one line that says what to do."""
 
 import csv
+import os
 import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +21,7 @@ import lookalike
 import lookalike.cli
 import lookalike_build
 from extraction import MeanColour, Row, paint, write_catalogue
+from lookalike.journal import DELETE, Change, Journal
 from lookalike.manifest import BEHAVIOUR, METRIC, RELATED, Model
 from lookalike.root import ReleaseRoot
 from lookalike_build.cli import main
@@ -27,7 +30,7 @@ from lookalike_build.extractor import ExtractorSettings
 from lookalike_build.features import FeatureStore
 from lookalike_build.photo import HostError
 from lookalike_build.photo_reader import PhotoReader
-from support import integer_catalogue, publish, random_features, write_store
+from support import change, integer_catalogue, publish, random_features, write_store
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,22 @@ from support import integer_catalogue, publish, random_features, write_store
             "whole number from 1 to 21474",
         ),
         (["index", "--features", "f", "--root", "r", "--recall", "2"], "a number from 0 to 1"),
+        (
+            ["index", "--features", "f", "--root", "r", "--as-of", "2026-01-31T02:00"],
+            'must be a time with its zone such as 2026-01-31T02:00+09:00, not "2026-01-31T02:00"',
+        ),
+        (
+            ["adopt", ".", "--root", "r", "--as-of", "2026-01-31"],
+            'must be a time with its zone such as 2026-01-31T02:00+09:00, not "2026-01-31"',
+        ),
+        (
+            ["extract", __file__, "--features", "f", "--as-of", "now"],
+            'must be a time with its zone such as 2026-01-31T02:00+09:00, not "now"',
+        ),
+        (
+            ["index", "--features", "f", "--root", "r", "--as-of", "9999-12-31T23:59Z"],
+            'must be a time that has passed, not "9999-12-31T23:59Z"',
+        ),
         (["adopt", "missing", "--root", "r"], "no such folder: missing"),
         (["adopt", ".", "--root", "r", "--dims", "65537"], "whole number from 1 to 65536"),
         (["adopt", ".", "--root", "r", "--model-name", "a\tb"], "must be printable text"),
@@ -378,6 +397,35 @@ def test_where_this_machine_fails_extract_is_status_1_and_one_line(
     assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"lookalike-build: {said}"
     assert not (tmp_path / "f" / "rejected.csv").exists()
+
+
+def test_a_catalogue_from_the_future_is_indexed_once_its_time_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    catalogue, store, root = (tmp_path / name for name in ("catalogue.csv", "f", "r"))
+    photo = paint(tmp_path, "a.png", (1, 2, 3))
+    catalogue.write_text(f"product_id,category_id,image\n1,1,{photo}\n2,1,{photo}\n")
+    os.utime(catalogue, (0, time.time() + 3600))
+    extract = ["extract", str(catalogue), "--features", str(store)]
+    index = ["index", "--features", str(store), "--root", str(root)]
+    assert main(extract) == 0
+    assert "catalogue.csv: its time lies ahead of this host's clock" in capsys.readouterr().err
+    assert main(index) == 0
+    with closing(Journal(ReleaseRoot(root).journal)) as journal:
+        (number,) = journal.add([Change(DELETE, 1, 2)])
+        journal.settle(number, change(ReleaseRoot(root), {1: {2: None}}))
+    assert main(index) == 1
+    said = capsys.readouterr().err
+    assert "does not say of when its catalogue is" in said
+    assert said.count("\n") == 2  # the other is the progress
+    moment = ["--as-of", "2026-01-31T02:00+09:00"]
+    assert main([*index, *moment]) == 0
+    assert main([*extract, *moment]) == 0
+    assert FeatureStore.open(store).as_of == 1769792400
+    assert main(index) == 0
+    current = str(ReleaseRoot(root).current())
+    assert ReleaseRoot(root).manifest(current).n_items == 1
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike_build.features import ROW_GROUP, STORE, FeatureError, FeatureStore, FeatureWriter
-from support import MODEL, integer_catalogue, random_features, string_catalogue, write_store
+from support import MODEL, N_DIMS, integer_catalogue, random_features, string_catalogue, write_store
 
 
 @pytest.mark.parametrize("catalogue", [integer_catalogue(), string_catalogue()])
@@ -41,6 +41,22 @@ def test_the_file_records_digest_and_model(tmp_path: Path) -> None:
 
 def begin(folder: Path, n_dims: int = 16) -> FeatureWriter:
     return FeatureWriter(folder, MODEL, n_dims, (pa.int64(), pa.int64()), 0)
+
+
+@pytest.mark.parametrize("as_of", [1.5e9, 0, None])
+def test_the_store_says_of_when_its_catalogue_is(tmp_path: Path, as_of: float | None) -> None:
+    writer = FeatureWriter(tmp_path, MODEL, N_DIMS, (pa.int64(), pa.int64()), as_of)
+    writer.finish()
+    assert FeatureStore.open(tmp_path).as_of == as_of
+
+
+def test_of_a_store_that_does_not_say_it_is_not_known(tmp_path: Path) -> None:
+    """When that was written says how long the extraction took, and no more."""
+    write_store(tmp_path, integer_catalogue())
+    document = json.loads((tmp_path / STORE).read_text())
+    del document["as_of"]
+    (tmp_path / STORE).write_text(json.dumps(document))
+    assert FeatureStore.open(tmp_path).as_of is None
 
 
 def test_a_store_that_was_not_finished_is_refused(tmp_path: Path) -> None:
