@@ -4,9 +4,12 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
 from lookalike.application import Application
 from lookalike.browse import Browse
@@ -127,6 +131,59 @@ def brute_force(
     order = np.argsort(distances, kind="stable")
     order = order[order != item]
     return order, distances[order]
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """Stands in for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """No further file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def readable_by_all(folder: Path) -> None:
+    """Let everybody read what is in a folder of the test's, and nobody write there."""
+    for above in folder.parents:  # pytest's own are closed to others
+        if above.stat().st_uid == os.getuid() and above.stat().st_mode & 0o005 != 0o005:
+            above.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
+
+
+def as_nobody(imports: str, program: str, *arguments: object) -> str:
+    """What a Python program prints that runs, once it has imported, as a user without rights."""
+    drop = (
+        "import os, sys\n"
+        "if os.getuid() == 0:\n"
+        "    try: os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+        "    except OSError as error: sys.exit(f'cannot drop privileges: {error}')\n"
+    )
+    command = [sys.executable, "-c", f"{imports}\n{drop}{program}", *map(str, arguments)]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | path
+    )
+    if done.stderr.startswith("cannot drop privileges"):
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _arrow_type(value: Id) -> pa.DataType:

@@ -31,6 +31,7 @@ from lookalike.journal import (
     Outcome,
     State,
     Status,
+    read_outcome,
     read_status,
 )
 from lookalike.manifest import Id
@@ -72,7 +73,7 @@ class Changes:
         self._max_photo_bytes = max_photo_bytes
         self._mutex = threading.Lock()
         self._journal: Journal | None = None
-        self._problem: str | None = None
+        self._problems: dict[str, str] = {}
         self._products: dict[str, Handler] = {"PUT": self._put, "DELETE": self._delete}
         self._changes = reading(self._outcome)
 
@@ -95,7 +96,7 @@ class Changes:
         try:
             status = read_status(self._root.journal)
         except JournalError as error:
-            self._log(f"the journal's metrics are missing: {error}")
+            self._log("the journal's metrics are missing", error)
             return None
         return status or (None if self._token is None else Status())
 
@@ -125,7 +126,7 @@ class Changes:
         number = environ["PATH_INFO"].removeprefix(_CHANGES)
         if not _NUMBER.fullmatch(number):
             raise NotFound
-        outcome = self._with_journal(lambda journal: journal.outcome(int(number)))
+        outcome = self._read_outcome(int(number))
         if outcome is None:
             raise NotFound
         state = self._state(outcome)
@@ -142,6 +143,16 @@ class Changes:
         elif state == "rejected":
             answer["reason"] = outcome.reason
         return (OK, [NO_STORE, JSON], orjson.dumps(answer, option=orjson.OPT_UTC_Z))
+
+    def _read_outcome(self, number: int) -> Outcome | None:
+        """What became of a change, read without what writing needs: room on the disk, say."""
+        try:
+            return read_outcome(self._root.journal, number)
+        except JournalError as error:
+            self._log("what became of changes cannot be read", error)
+            raise Unavailable(
+                "the journal of changes; the log has the reason", _RETRY_AFTER_S
+            ) from error
 
     def _state(self, outcome: Outcome) -> State:
         """What became of a change, live only once whoever is told so finds it with any process."""
@@ -193,11 +204,11 @@ class Changes:
             result = use(journal)
         except JournalError as error:
             self._close()
-            self._log(f"changes of products are not taken: {error}")
+            self._log("changes of products are not taken", error)
             raise Unavailable(
                 "the journal of changes; the log has the reason", _RETRY_AFTER_S
             ) from error
-        self._problem = None
+        self._problems.clear()
         return result
 
     def _close(self) -> None:
@@ -207,11 +218,11 @@ class Changes:
                 self._journal.close()
             self._journal = None
 
-    def _log(self, problem: str) -> None:
+    def _log(self, problem: str, error: JournalError) -> None:
         """Log a problem once, not at each of a thousand requests."""
-        if problem != self._problem:
-            logger.error("%s", problem)
-        self._problem = problem
+        if self._problems.get(problem) != str(error):
+            logger.error("%s: %s", problem, error)
+        self._problems[problem] = str(error)
 
 
 def _refuse_query(environ: "WSGIEnvironment") -> None:

@@ -21,10 +21,10 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from lookalike.manifest import Id
@@ -34,6 +34,7 @@ PUT: Final = "put"
 DELETE: Final = "delete"
 Op = Literal["put", "delete"]
 State = Literal["pending", "live", "rejected"]
+_T = TypeVar("_T")
 
 _BUSY_S = 10.0
 _KEPT_S = 7 * 24 * 3600.0
@@ -44,6 +45,9 @@ _CLOCK_STEP_S = 1.0
 _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
 """How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
+
+_READINGS = 5
+"""How often it is read again what was written meanwhile."""
 
 _FULL = "make room, nothing that was acknowledged is lost"
 _DAMAGED = "move its folder away; what was pending in it must be sent again"
@@ -56,8 +60,11 @@ _HINTS = {
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_READONLY: _NOT_ALLOWED,
 }
+_MORE_FILES = "raise the limit on open files (LimitNOFILE in systemd, ulimit -n)"
 _SYSTEM_HINTS = {
     errno.EACCES: _NOT_ALLOWED,
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
     errno.ENOSPC: _FULL,
     errno.EPERM: _NOT_ALLOWED,
     errno.EROFS: _NOT_ALLOWED,
@@ -295,21 +302,13 @@ class Journal:
 
     def outcome(self, number: int) -> Outcome | None:
         """What became of a change; None for a number that none has, or none any more."""
-        rows = self._all(
-            "SELECT op, category_id, product_id, received_at, settled_at, release, reason"
-            " FROM changes WHERE number = ?",
-            number,
-        )
-        return Outcome(*rows[0]) if rows else None
+        with self._open() as database:
+            return _outcome(database, number)
 
     def rejected(self, most: int) -> list[tuple[int, Outcome]]:
         """The last changes that were rejected, at most so many, newest first, and their numbers."""
-        rows = self._all(
-            "SELECT number, op, category_id, product_id, received_at, settled_at, release, reason"
-            " FROM changes WHERE reason IS NOT NULL ORDER BY number DESC LIMIT ?",
-            most,
-        )
-        return [(number, Outcome(*outcome)) for number, *outcome in rows]
+        with self._open() as database:
+            return _rejected(database, most)
 
     def live_since(self, moment: float) -> list[Change]:
         """The newest live change of each product that was received then or later, by number.
@@ -367,12 +366,7 @@ class Journal:
         self._database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
 
     def _begin(self) -> None:
-        ((version,),) = self._database.execute("PRAGMA user_version").fetchall()
-        if version > len(_FORMATS):
-            raise JournalError(
-                f"{self._path}: format {version}, this version reads {len(_FORMATS)}; let the version"
-                " that wrote it settle what is pending, then remove it"
-            )
+        version = _check_format(self._database, self._path)
         values = {"id": secrets.token_hex(8), "now": time.time(), "kept_s": _KEPT_S}
         for statements in _FORMATS[version:]:
             for statement in statements:
@@ -413,18 +407,77 @@ class Journal:
 
 
 def read_status(path: Path) -> Status | None:
-    """Where the journal at `path` stands, None where there is none. Needs no right to write there.
+    """Where the journal at `path` stands, None where there is none.
 
-    Raises JournalError.
+    This, and the other functions that read, need no right to write there and no room on the disk.
+    They raise JournalError.
+    """
+    return _read(path, _status)
+
+
+def read_outcome(path: Path, number: int) -> Outcome | None:
+    """What became of a change; None for a number that none has, or none any more."""
+    return _read(path, lambda database: _outcome(database, number))
+
+
+def read_rejected(path: Path, most: int) -> list[tuple[int, Outcome]]:
+    """The last changes that were rejected, at most so many, newest first, and their numbers."""
+    return _read(path, lambda database: _rejected(database, most)) or []
+
+
+def _read(path: Path, use: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    """What `use` finds in the journal at `path`; None where there is none, or nothing in it yet.
+
+    SQLite reads a file in WAL mode with the help of two others. Once the last writer has closed it
+    these are gone, and a reader who may not write, or has no room, cannot make them. Then the file
+    alone holds everything, and is read as one that nobody changes; if somebody did, it is read again.
     """
     with _errors(path):
-        try:
-            path.stat()
-        except FileNotFoundError:
+        for _ in range(_READINGS):
+            before = _closed(path)
+            if before and before[0] == 0:
+                return None
+            try:
+                found = _read_once(path, use, "immutable=1" if before else "mode=ro")
+            except sqlite3.Error:
+                if before == _closed(path):
+                    raise
+                continue
+            if before in (None, _closed(path)):
+                return found
+        return _read_once(path, use, "mode=ro")
+
+
+def _read_once(path: Path, use: Callable[[sqlite3.Connection], _T], how: str) -> _T | None:
+    if not path.exists():
+        return None
+    address = f"file:{quote(str(path.absolute()))}?{how}"
+    with closing(sqlite3.connect(address, 1.0, isolation_level=None, uri=True)) as database:
+        database.execute("BEGIN")  # all of it at one moment
+        _check_format(database, path)
+        return use(database)
+
+
+def _closed(path: Path) -> tuple[int, int, int] | None:
+    """The file's size, inode and time of change, where nothing is in the write-ahead log; else None."""
+    with suppress(FileNotFoundError):
+        if path.with_name(f"{path.name}-wal").stat().st_size:
             return None
-        address = f"file:{quote(str(path.absolute()))}?mode=ro"
-        with closing(sqlite3.connect(address, 1.0, uri=True)) as database:
-            return _status(database)
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        return status.st_size, status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _check_format(database: sqlite3.Connection, path: Path) -> int:
+    """The journal's format, 0 in an empty file; JournalError if it is of a later version."""
+    ((version,),) = database.execute("PRAGMA user_version").fetchall()
+    if version > len(_FORMATS):
+        raise JournalError(
+            f"{path}: format {version}, this version reads {len(_FORMATS)}; let the version"
+            " that wrote it settle what is pending, then remove it"
+        )
+    return int(version)
 
 
 def _status(database: sqlite3.Connection) -> Status:
@@ -435,6 +488,24 @@ def _status(database: sqlite3.Connection) -> Status:
     ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
     waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
     return Status(n_pending, waiting, *totals)
+
+
+def _outcome(database: sqlite3.Connection, number: int) -> Outcome | None:
+    rows = database.execute(
+        "SELECT op, category_id, product_id, received_at, settled_at, release, reason"
+        " FROM changes WHERE number = ?",
+        [number],
+    ).fetchall()
+    return Outcome(*rows[0]) if rows else None
+
+
+def _rejected(database: sqlite3.Connection, most: int) -> list[tuple[int, Outcome]]:
+    rows = database.execute(
+        "SELECT number, op, category_id, product_id, received_at, settled_at, release, reason"
+        " FROM changes WHERE reason IS NOT NULL ORDER BY number DESC LIMIT ?",
+        [most],
+    ).fetchall()
+    return [(number, Outcome(*outcome)) for number, *outcome in rows]
 
 
 def _look_at_clock(database: sqlite3.Connection) -> float:
@@ -509,7 +580,18 @@ def _errors(path: Path) -> Iterator[None]:
         raise _error(path, error.strerror, _SYSTEM_HINTS.get(error.errno or 0)) from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above are details
+        if code == sqlite3.SQLITE_CANTOPEN and (limit := _no_more_files()):
+            raise _error(path, limit.strerror, _MORE_FILES) from error
         raise _error(path, str(error), _HINTS.get(code)) from error
+
+
+def _no_more_files() -> OSError | None:
+    """What keeps this process from opening any file; SQLite does not say that."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error
+    return None
 
 
 def _error(path: Path, reason: str | None, hint: str | None) -> JournalError:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from lookalike.journal import Journal, Outcome
+from lookalike.journal import Outcome, Status, read_rejected, read_status
 from lookalike.manifest import ReleaseError
 from lookalike.root import FOLLOW_LOCK, ReleaseRoot, RootError
 
@@ -63,18 +63,13 @@ def _release(root: ReleaseRoot) -> str:
 
 
 def _journal(root: ReleaseRoot) -> list[str]:
-    # Opening one makes it.
-    if not root.journal.exists():
+    status = read_status(root.journal)
+    if status is None:
         return [f"changes: none ever came, there is no journal {root.journal} yet"]
-    journal = Journal(root.journal)
-    try:
-        return list(_changes(journal, time.time()))
-    finally:
-        journal.close()
+    return list(_changes(status, read_rejected(root.journal, _N_REJECTED), time.time()))
 
 
-def _changes(journal: Journal, now: float) -> Iterator[str]:
-    status = journal.status()
+def _changes(status: Status, rejected: list[tuple[int, Outcome]], now: float) -> Iterator[str]:
     oldest = f", the oldest for {in_words(status.oldest_pending_s)}" if status.n_pending else ""
     yield f"changes pending: {status.n_pending}{oldest}"
     yield f"changes settled: {status.n_live} live, {status.n_rejected} rejected"
@@ -86,7 +81,6 @@ def _changes(journal: Journal, now: float) -> Iterator[str]:
         yield f"last batch: {n} {'change' if n == 1 else 'changes'} in {seconds:.1f} s, {ago} ago"
     else:
         yield "batches: none yet"
-    rejected = journal.rejected(_N_REJECTED)
     if rejected:
         yield "last rejected, newest first:"
     for number, outcome in rejected:

@@ -17,7 +17,15 @@ import pytest
 from lookalike.journal import Change, Journal
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
-from support import TOKEN, Client, Response, client_of, integer_catalogue, publish
+from support import (
+    TOKEN,
+    Client,
+    Response,
+    client_of,
+    files_of_at_most,
+    integer_catalogue,
+    publish,
+)
 
 MAX_BYTES = 2048
 PHOTO = b"\xff\xd8 a photo \x00\r\n"
@@ -480,8 +488,9 @@ def test_a_journal_that_cannot_be_written_costs_changes_and_nothing_else(
             assert said(answer)[0] == "unavailable"
         assert client.get("/nns?category_id=1&product_id=100").status == "200 OK"
     logged = [record.getMessage() for record in caplog.records]
-    assert len(logged) == 1
-    assert logged[0].startswith(f"changes of products are not taken: {numbers.journal}: ")
+    taken, read = logged
+    assert taken.startswith(f"changes of products are not taken: {numbers.journal}: ")
+    assert read.startswith(f"what became of changes cannot be read: {numbers.journal}: ")
     assert "lookalike_changes_pending" not in client.get("/metrics").body.decode()
     numbers.journal.parent.unlink()
     assert put(client, "/products/1/2").status == "202 Accepted"
@@ -506,6 +515,29 @@ def test_a_full_disk_is_survived(
     monkeypatch.undo()
     assert put(client, "/products/1/3", b"x" * 2**20).status == "202 Accepted"
     assert [ask(client, number)["product_id"] for number in (1, 2)] == [2, 3]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_became_of_a_change_is_told_on_a_full_disk(
+    client: Client, numbers: ReleaseRoot, is_open: bool
+) -> None:
+    with closing(Journal(numbers.journal)) as journal:
+        journal.add([Change("delete", 1, 2)] * 2)
+        journal.reject({1: "no photo"})
+        if not is_open:
+            journal.close()
+        with files_of_at_most(0):
+            assert delete(client, "/products/1/2").status == "503 Service Unavailable"
+            assert [ask(client, number)["state"] for number in (1, 2)] == ["rejected", "pending"]
+            assert metrics(client)["changes_pending"] == 1
+    assert delete(client, "/products/1/2").status == "202 Accepted"
+
+
+def test_where_no_change_ever_came_there_is_none_and_no_journal(
+    client: Client, numbers: ReleaseRoot
+) -> None:
+    assert client.get("/changes/1", **BEARER).status == "404 Not Found"
+    assert not numbers.journal.parent.exists()
 
 
 def test_a_journal_that_was_removed_is_begun_anew(client: Client, numbers: ReleaseRoot) -> None:

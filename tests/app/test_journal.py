@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,12 @@ from lookalike.journal import (
     JournalError,
     Outcome,
     Status,
+    read_outcome,
+    read_rejected,
     read_status,
 )
 from lookalike.manifest import Id
+from support import as_nobody, no_more_files, readable_by_all
 
 DAY_S = 24 * 3600
 WEEK_S = 7 * DAY_S
@@ -487,36 +491,29 @@ def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_lost(journal: Journa
     assert journal.add([put(4, b"x" * 2**20)]) > numbers
 
 
+IMPORTS = "from pathlib import Path; from lookalike.journal import *"
+
+
 def refused(path: Path) -> str:
     """What somebody who may only read at `path` is told who opens the journal there."""
     program = (
-        "import os, sys; from pathlib import Path; from lookalike.journal import *\n"
-        "if os.getuid() == 0: os.setuid(65534)\n"
         "try: Journal(Path(sys.argv[1])).add([Change('delete', 1, 1)])\n"
         "except JournalError as error: print(error)"
     )
-    command = [sys.executable, "-c", program, str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return as_nobody(IMPORTS, program, path).strip()
 
 
-def readable_by_all(path: Path, tmp_path: Path) -> None:
-    """pytest's own folders are closed to others."""
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
-    path.parent.mkdir(exist_ok=True)
-    path.parent.chmod(0o555)
-
-
-def test_a_folder_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> None:
-    readable_by_all(path, tmp_path)
+def test_a_folder_that_may_not_be_written_is_named(path: Path) -> None:
+    path.parent.mkdir()
+    readable_by_all(path.parent)
     assert refused(path) == (
         f"{path}: Permission denied; its folder and what is in it must be writable for this user"
     )
 
 
-def test_a_file_that_may_not_be_written_is_named(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_written_is_named(path: Path) -> None:
     Journal(path).close()
-    readable_by_all(path, tmp_path)
+    readable_by_all(path.parent)
     path.chmod(0o444)
     assert "; its folder and what is in it must be writable for this user" in refused(path)
 
@@ -584,3 +581,122 @@ def test_its_status_is_read_without_opening_it_for_writing(path: Path) -> None:
     path.write_bytes(b"x" * 5000)
     with pytest.raises(JournalError, match="not a database"):
         read_status(path)
+
+
+READ = """
+path = Path(sys.argv[1])
+print(read_status(path).n_pending, read_outcome(path, 2).reason, read_rejected(path, 9)[0][0])
+"""
+
+
+def test_a_reader_who_may_not_write_reads_what_the_last_writer_closed(
+    path: Path, journal: Journal
+) -> None:
+    journal.add([put(1), put(2), put(3)])
+    journal.reject({2: "no photo"})
+    journal.close()
+    readable_by_all(path.parent)
+    assert as_nobody(IMPORTS, READ, path) == "2 no photo 2\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_reader_who_may_not_write_reads_beside_a_writer(path: Path, journal: Journal) -> None:
+    journal.add([put(1), put(2), put(3)])
+    journal.reject({2: "no photo"})
+    readable_by_all(path.parent)
+    assert as_nobody(IMPORTS, READ, path) == "2 no photo 2\n"
+
+
+def test_a_reader_who_may_not_write_reads_what_a_killed_writer_left(path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from lookalike.journal import *\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "journal.add([Change('delete', 1, 1)] * 3)\n"
+        "journal.reject({2: 'no photo'})\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert len(list(path.parent.iterdir())) == 3
+    readable_by_all(path.parent)
+    assert as_nobody(IMPORTS, READ, path) == "2 no photo 2\n"
+
+
+def test_what_was_written_while_it_was_read_is_read_again(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.add([put(1)])
+    journal.close()
+    read: list[str] = []
+    connect = sqlite3.connect
+
+    def write_meanwhile(address: Any, *rest: Any, **options: Any) -> sqlite3.Connection:
+        database: sqlite3.Connection = connect(address, *rest, **options)
+        if options.get("uri"):
+            read.append(str(address).partition("?")[2])
+            if len(read) == 1:
+                with closing(Journal(path)) as other:
+                    other.add([put(2)])
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", write_meanwhile)
+    status = read_status(path)
+    assert status is not None
+    assert status.n_pending == 2
+    assert read == ["immutable=1"] * 2
+
+
+def test_readers_beside_writers_that_come_and_go_see_whole_states(path: Path) -> None:
+    Journal(path).close()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            with closing(Journal(path)) as journal:
+                journal.add([put(1), put(2)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        counts: list[int] = []
+        while not counts or counts[-1] < 100:
+            status = read_status(path)
+            assert status is not None
+            counts.append(status.n_pending)
+    finally:
+        stop.set()
+        writer.join()
+    assert counts == sorted(counts)
+    assert not any(count % 2 for count in counts)
+
+
+def test_a_journal_in_which_nothing_is_yet_has_no_status(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    assert read_status(path) is None
+    assert read_rejected(path, 5) == []
+    assert read_outcome(path, 1) is None
+
+
+def test_a_journal_of_the_version_before_is_read_before_it_is_taken_over(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(FORMAT_1)
+    status = read_status(path)
+    assert status is not None
+    assert (status.n_pending, status.n_live, status.n_rejected) == (1, 5, 1)
+    assert [number for number, _ in read_rejected(path, 5)] == [7]
+
+
+def test_a_journal_of_a_later_version_is_not_read(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        journal._database.execute("PRAGMA user_version = 3")
+    with pytest.raises(JournalError, match="format 3, this version reads 2"):
+        read_status(path)
+
+
+def test_too_many_open_files_are_called_so(path: Path, journal: Journal) -> None:
+    """SQLite says that it cannot open the file, as it does where that may not be read."""
+    with no_more_files():
+        for use in (Journal, read_status):
+            with pytest.raises(JournalError, match="Too many open files; raise the limit"):
+                use(path)

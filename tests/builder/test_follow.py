@@ -1,11 +1,9 @@
 """A follower: what becomes of each change, and that nothing it meets with loses one."""
 
 import json
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -32,6 +30,7 @@ from support import (
     Features,
     brute_force,
     client_of,
+    files_of_at_most,
     make_slim,
     post,
     publish,
@@ -371,17 +370,6 @@ def test_damage_is_found_before_it_comes_to_look_sound(
     assert follower.step()
     assert journal.status().n_pending == 0
     list(root.check(str(root.current())))
-
-
-@contextmanager
-def files_of_at_most(n_bytes: int) -> Iterator[None]:
-    """Stands in for a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("largest_bytes", [0, 100, 500, 1000, 2000, 4000, 6000])

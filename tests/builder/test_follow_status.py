@@ -10,7 +10,7 @@ import pytest
 from lookalike.journal import Change, Journal
 from lookalike.root import CURRENT, FOLLOW_LOCK, ReleaseRoot, RootError
 from lookalike_build.follow_status import in_words, report
-from support import integer_catalogue
+from support import as_nobody, integer_catalogue, readable_by_all
 
 
 @pytest.fixture
@@ -122,3 +122,19 @@ def test_a_follower_runs_while_it_holds_its_lock(root: ReleaseRoot, running: boo
 )
 def test_a_length_of_time_is_told_in_its_largest_unit(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+def test_it_is_told_to_who_may_only_read(root: ReleaseRoot) -> None:
+    journal = Journal(root.journal)
+    journal.add([Change("delete", 1, 5)] * 3)
+    journal.reject({2: "no reason"})
+    journal.close()
+    readable_by_all(root.journal.parent)
+    imports = (
+        "from pathlib import Path; from lookalike.root import ReleaseRoot\n"
+        "from lookalike_build.follow_status import report"
+    )
+    program = "print(*report(ReleaseRoot(Path(sys.argv[1])))[2:4], sep='\\n')"
+    pending, settled = as_nobody(imports, program, root.path).splitlines()
+    assert pending.startswith("changes pending: 2, the oldest for ")
+    assert settled == "changes settled: 0 live, 1 rejected"
