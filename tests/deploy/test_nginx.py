@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,17 @@ import pytest
 
 from bad_requests import Address
 from lookalike.root import ReleaseRoot
-from servers import NGINX, Front, Server, host_port, nginx_before, unit, wait_until
+from servers import (
+    NGINX,
+    Front,
+    Server,
+    free_port,
+    host_port,
+    in_session,
+    nginx_before,
+    unit,
+    wait_until,
+)
 from support import TOKEN, change, integer_catalogue, publish, string_catalogue
 
 RELATED = "/related?product_id=100&category_id=1&visitor=v"
@@ -29,6 +40,7 @@ INSIDE, OUTSIDE = "127.0.0.1", "127.0.0.2"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 BRIEF = {"LOOKALIKE_MAX_AGE_S": "1"}
 EXPIRED_S = 2.1  # nginx counts whole seconds
+UNBOUND = {"LOOKALIKE_MAX_SEARCHES": "10000", "LOOKALIKE_SEARCH_PERCENT": "100"}
 NOT_KEPT = {"LOOKALIKE_MAX_AGE_S": "0"}
 
 pytestmark = [pytest.mark.nginx, pytest.mark.unit]
@@ -126,7 +138,7 @@ def test_a_request_in_the_hands_of_a_process_that_dies_is_asked_again(
         return json.dumps({"category_id": 40, "product_ids": ids, "limit": 290}).encode()
 
     with (
-        unit(integer_root, None, LOOKALIKE_MAX_PRODUCT_IDS="10000") as server,
+        unit(integer_root, None, LOOKALIKE_MAX_PRODUCT_IDS="10000", **UNBOUND) as server,
         nginx_before(server.address) as front,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -457,21 +469,23 @@ def test_answers_go_on_while_no_release_is_open(root: ReleaseRoot) -> None:
             front = stack.enter_context(nginx_before(server.address))
             first = ask(front, TARGET)
             time.sleep(EXPIRED_S)
-        with NotReady(server.address):
+        with Stub(server.address):
             for _ in range(2):
                 stale = ask(front, TARGET)
                 assert (stale.status, stale.body, stale.cache) == (200, first.body, "STALE")
             assert ask(front, "/nns?category_id=1&product_id=101").status == 503
 
 
-class NotReady:
-    """Something that answers every request with 503, as the app does without a release."""
+class Stub:
+    """Something in Unit's place: notes the head of each request, answers with a status or never."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, status: int | None = 503) -> None:
+        self.heads: list[str] = []
+        self._status = status
         self._listener = socket.create_server(address)
         self._pool = ThreadPoolExecutor(1)
 
-    def __enter__(self) -> "NotReady":
+    def __enter__(self) -> "Stub":
         self._pool.submit(self._run)
         return self
 
@@ -481,16 +495,88 @@ class NotReady:
         self._pool.shutdown()
 
     def _run(self) -> None:
-        head = "HTTP/1.1 503 Service Unavailable\r\nCache-Control: no-store\r\n"
+        head = f"HTTP/1.1 {self._status} As asked\r\nCache-Control: no-store\r\nRetry-After: 1\r\n"
         head += "Connection: close\r\nContent-Length: 2\r\n\r\n{}"
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(head.encode())
+        with ExitStack() as open_until_the_end:
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    return
+                self.heads.append(connection.recv(65536).decode())
+                if self._status is None:
+                    open_until_the_end.enter_context(connection)
+                    continue
+                with connection:
+                    connection.sendall(head.encode())
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "times"),
+    [
+        ("GET", TARGET, 2),
+        ("GET", RELATED, 2),
+        ("POST", "/nns", 1),
+        ("PUT", "/products/1/100", 1),
+        ("DELETE", "/products/1/100", 1),
+    ],
+)
+def test_after_a_timeout_only_look_ups_are_asked_again(
+    method: str, target: str, times: int
+) -> None:
+    address = ("127.0.0.1", free_port())
+    with nginx_before(address) as front, Stub(address, None) as hung:
+        _lower(front, "proxy_read_timeout 30s", "proxy_read_timeout 2s")
+        answer = ask(front, target, method, BODY if method == "POST" else None)
+        assert (answer.status, answer.body) == (504, b'{"error":"unavailable"}')
+        assert [head.split()[0] for head in hung.heads] == [method] * times
+
+
+def _lower(front: Front, shipped: str, ours: str) -> None:
+    """Have nginx take up its files with another value in them."""
+    file = front.log.parent / "lookalike" / "lookalike.conf"
+    file.write_text(file.read_text().replace(shipped, ours))
+    before = set(in_session(front.session))
+    os.kill(front.session, signal.SIGHUP)
+    wait_until(lambda: not (before - {front.session}) & set(in_session(front.session)))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("method", "target"), [("GET", TARGET), ("GET", RELATED), ("POST", "/nns")]
+)
+def test_what_tells_to_come_later_is_never_kept_and_tells_when(
+    status: int, method: str, target: str
+) -> None:
+    address = ("127.0.0.1", free_port())
+    with nginx_before(address) as front, Stub(address, status) as busy:
+        for _ in range(2):
+            answer = ask(front, target, method, BODY if method == "POST" else None)
+            assert (answer.status, answer.body) == (status, b"{}")
+            assert answer.headers["retry-after"] == "1"
+            assert answer.cache in (None, "MISS")
+        # A host that has no time for searches is not lost: the next one is not asked too.
+        assert len(busy.heads) == 2 * (1 if status == 429 else 2)
+
+
+def test_who_passes_on_when_the_request_came_is_nginx_alone() -> None:
+    address, other = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    lie = {"X-Request-Start": "t=1"}
+    with Stub(address) as one, Stub(other) as another:
+        before = time.time()
+        with nginx_before(address) as front:
+            ask(front, TARGET, headers=lie)
+            ask(front, "/nns", "POST", BODY, headers=lie)
+        told = [re.findall(r"X-Request-Start: (.*)\r\n", head) for head in one.heads]
+        assert len(told) == 4
+        for (text,) in told:
+            assert before - 1 < float(text.removeprefix("t=")) < time.time() + 1
+        # Other hosts may have another clock.
+        one.heads.clear()
+        with nginx_before(address, other) as front:
+            ask(front, TARGET, headers=lie)
+        assert one.heads + another.heads
+        assert "X-Request-Start" not in "".join(one.heads + another.heads)
 
 
 def test_many_who_ask_a_new_question_at_once_are_one_request(both: tuple[Server, Front]) -> None:
@@ -541,6 +627,53 @@ def test_a_client_that_asks_too_much_is_told_so(both: tuple[Server, Front]) -> N
     # Others are not held back by it, nor for long is it itself.
     assert ask(front, TARGET, source="127.0.0.4").status == 200
     wait_until(lambda: ask(front, TARGET, source=source).status == 200)
+
+
+QUESTION = "category_id=40&product_id=5000"
+SEARCHES = [
+    f"/nns?{QUESTION}&limit=102",
+    f"/nns?limit=1000&{QUESTION}",
+    f"/nns?{QUESTION}&limit=0000000102",
+    f"/nns?{QUESTION}&limit=10%32",
+    f"/nns?{QUESTION}&l%69mit=102",
+    f"//nns?{QUESTION}&limit=102",
+    f"/related?{QUESTION}&limit=51",
+    f"/related?{QUESTION}&%6cimit=51",
+]
+LOOK_UPS = [
+    f"/nns?{QUESTION}",
+    f"/nns?{QUESTION}&limit=101",
+    f"/nns?limit=0099&{QUESTION}",
+    f"/related?{QUESTION}&limit=50&exclude=5010",
+    "/nns?category_id=%34%30&product_id=5000",
+]
+
+
+@pytest.mark.parametrize("target", SEARCHES)
+def test_a_client_may_search_less_often_than_look_up(
+    both: tuple[Server, Front], target: str
+) -> None:
+    _, front = both
+    source = f"127.0.2.{1 + SEARCHES.index(target)}"
+    statuses = [ask(front, target, source=source).status for _ in range(40)]
+    assert statuses[:10] == [200] * 10
+    assert statuses.count(429) > 10
+    assert ask(front, LOOK_UPS[0], source=source).status == 200
+
+
+@pytest.mark.parametrize("target", LOOK_UPS)
+def test_a_look_up_is_no_search_to_nginx(both: tuple[Server, Front], target: str) -> None:
+    _, front = both
+    source = f"127.0.3.{1 + LOOK_UPS.index(target)}"
+    assert {ask(front, target, source=source).status for _ in range(50)} == {200}
+
+
+def test_a_client_may_post_less_often_than_get(both: tuple[Server, Front]) -> None:
+    _, front = both
+    for source, expected in (("127.0.4.1", {200, 429}), (INSIDE, {200})):
+        answers = [ask(front, "/nns", "POST", BODY, source=source) for _ in range(40)]
+        assert {answer.status for answer in answers} == expected
+        assert ask(front, TARGET, source=source).status == 200
 
 
 def test_the_web_tier_asks_as_much_as_it_wants(both: tuple[Server, Front]) -> None:

@@ -24,6 +24,7 @@ from load.made_release import product_id
 from load.serving import CEILING, Run, Served, Verdict, in_turn, print_rows, serving, wrk
 from load.vectors import vectors_beside_annoy
 from lookalike.root import ReleaseRoot
+from lookalike.settings import SEARCH_PERCENT
 from lookalike.unit_config import APPLICATION
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.neighbours import exact_neighbours
@@ -73,7 +74,7 @@ def serve_steadily(
     """The usual request beside the ceiling, then the others."""
     bodies = options.folder / "bodies"
     write_bodies(bodies, world)
-    with serving(root) as served:
+    with serving(root, {SEARCH_PERCENT.name: "100"}) as served:
         wait_until_ready(served)
         usual = in_turn(
             {
