@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import cache, partial
 from importlib.resources import files
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ class Application:
         caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         self._cache_control = ("Cache-Control", caching)
         self._known_headers: tuple[str, Headers] = ("", [])
-        described = _openapi(max_limit, max_product_ids)
+        described = cache(partial(_openapi, max_limit, max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
             RELATED: reading(lambda environ: self._related.answer(self._source.release, environ)),
@@ -96,7 +97,7 @@ class Application:
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
             "/metrics": reading(self._metrics_text),
-            "/openapi.json": reading(lambda _: described),
+            "/openapi.json": reading(lambda _: described()),
             **(browse.routes() if browse else {}),
         }
 

@@ -172,10 +172,10 @@ def _entry(manifest: Manifest, category_id: Id) -> CategoryEntry | None:
 
 
 def _asset(name: str, kind: str) -> Callable[["WSGIEnvironment"], Answer]:
-    body = files("lookalike").joinpath(f"browse_{name}").read_bytes()
+    file = files("lookalike").joinpath(f"browse_{name}")
     headers: Headers = [
         NO_STORE,
         ("Content-Type", f"{kind}; charset=utf-8"),
         ("X-Content-Type-Options", "nosniff"),
     ]
-    return lambda _: (OK, headers, body)
+    return lambda _: (OK, headers, file.read_bytes())

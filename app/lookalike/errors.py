@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import orjson
 
+from lookalike.output import printable
+
 
 class HttpError(Exception):
     """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`.
@@ -17,7 +19,8 @@ class HttpError(Exception):
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.error)
-        self.detail = detail
+        # A path in it may hold bytes that are not UTF-8, which no answer can.
+        self.detail = None if detail is None else printable(detail)
 
     def body(self) -> bytes:
         """The JSON object that says what was wrong."""

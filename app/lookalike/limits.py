@@ -6,7 +6,8 @@ from contextlib import suppress
 
 def raise_open_files() -> None:
     """Allow ourselves all the open files we may have: a category holds up to eight of them."""
-    _raise(resource.RLIMIT_NOFILE)
+    with suppress(OSError):  # a sandbox may refuse it
+        _raise(resource.RLIMIT_NOFILE)
 
 
 def raise_locked_memory() -> int | None:

@@ -7,6 +7,7 @@ import time
 from lookalike.limits import raise_locked_memory
 from lookalike.manifest import MANIFEST, ReleaseError
 from lookalike.metrics import Metrics
+from lookalike.output import printable
 from lookalike.release import Release
 from lookalike.root import CURRENT, ReleaseRoot, RootError
 
@@ -40,7 +41,15 @@ class ReleaseSource:
     def start(self) -> None:
         """Look once, so that a process answers from its first request on; then keep looking."""
         self.look()
-        threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
+        try:
+            threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
+        except RuntimeError as error:
+            reasons = (
+                self.problem,
+                f"no release from now on is taken up: {error}; restart the app",
+            )
+            self.problem = "; ".join(filter(None, reasons))
+            logger.error("%s", self.problem)
 
     def look(self) -> None:
         """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log."""
@@ -90,6 +99,7 @@ class ReleaseSource:
         )
 
     def _refuse(self, reason: str) -> None:
+        reason = printable(reason)
         self._retry_at = time.monotonic() + RETRY_S
         if reason != self.problem:
             served = self.release.manifest.release if self.release else "nothing"
@@ -116,4 +126,4 @@ class NoSource(ReleaseSource):
     def __init__(self, problem: str, metrics: Metrics) -> None:
         self.metrics = metrics
         self.release = None
-        self.problem = problem
+        self.problem = printable(problem)
