@@ -5,7 +5,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,31 +105,90 @@ def test_no_service_removes_what_the_app_counts(service: str) -> None:
     assert options_of(f"{service}.service").get("RemoveIPC", ["no"]) == ["no"]
 
 
-def test_systemd_makes_the_users_and_folders(tmp_path: Path) -> None:
+@pytest.fixture
+def machine() -> Iterator[Path]:
+    """The root of a machine on which systemd has made the users and folders."""
     need("systemd-sysusers", "systemd-tmpfiles")
     if os.getuid() != 0:
         pytest.skip("only root may make users and give folders away")
-    clone = tmp_path / INSTALLED.relative_to("/")
-    shutil.copytree(SHIPPED, clone / "deploy/systemd")
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    (tmp_path / "etc/group").write_text("root:x:0:\n")
-    (tmp_path / "etc/shadow").touch()
-    sysusers, tmpfiles = (SHIPPED / f"{kind}.d/lookalike.conf" for kind in ("sysusers", "tmpfiles"))
-    for _ in range(2):  # again does no harm
-        run("systemd-sysusers", f"--root={tmp_path}", sysusers)
-        run("systemd-tmpfiles", f"--root={tmp_path}", "--create", tmpfiles)
-    users = {line.split(":")[0]: line.split(":")[2:] for line in _lines(tmp_path / "etc/passwd")}
-    groups = {line.split(":")[0]: line.split(":")[2] for line in _lines(tmp_path / "etc/group")}
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are for one user
+        root = Path(folder)
+        root.chmod(0o755)
+        clone = root / INSTALLED.relative_to("/")
+        shutil.copytree(SHIPPED, clone / "deploy/systemd")
+        (root / "etc").mkdir()
+        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\n")
+        (root / "etc/shadow").touch()
+        make_users_and_folders(root)
+        yield root
+
+
+def make_users_and_folders(root: Path) -> None:
+    for program, *options in (("sysusers",), ("tmpfiles", "--create")):
+        file = SHIPPED / f"{program}.d/lookalike.conf"
+        run(f"systemd-{program}", f"--root={root}", *options, file)
+
+
+def users_of(root: Path) -> dict[str, tuple[int, int]]:
+    """The ids of each user and of its group."""
+    fields = [line.split(":") for line in _lines(root / "etc/passwd")]
+    return {name: (int(uid), int(gid)) for name, _, uid, gid, *_ in fields}
+
+
+def reads(ids: tuple[int, int], path: Path) -> bool:
+    """Whether the kernel lets a user read a file, or look into a folder."""
+    uid, gid = ids
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        return os.access(path, os.R_OK, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups([0])
+
+
+def test_systemd_makes_the_users_and_folders(machine: Path) -> None:
+    make_users_and_folders(machine)  # again does no harm
+    users = {line.split(":")[0]: line.split(":")[2:] for line in _lines(machine / "etc/passwd")}
+    groups = {line.split(":")[0]: line.split(":")[2] for line in _lines(machine / "etc/group")}
     assert users["lookalike"][1] == users["lookalike-build"][1] == groups["lookalike"]
     assert users["lookalike"][0] != users["lookalike-build"][0]
     for path, (mode, owner, group) in folders().items():
-        at = (tmp_path / path.lstrip("/")).stat()
+        at = (machine / path.lstrip("/")).stat()
         assert at.st_mode & 0o7777 == int(mode, 8), path
         assert (at.st_uid, at.st_gid) == (int(users[owner][0]), int(groups[group])), path
-    made = tmp_path / "etc/lookalike/build.env"
+    made = machine / "etc/lookalike/build.env"
     assert made.read_text() == (SHIPPED / "build.env").read_text()
-    assert made.stat().st_mode & 0o7777 == 0o640
+    assert made.stat().st_mode & 0o7777 == 0o600
+
+
+def test_each_user_reads_what_it_needs_and_no_secret_of_the_other(machine: Path) -> None:
+    home, etc = machine / "var/lib/lookalike-build", machine / "etc/lookalike"
+    users = users_of(machine)
+    token, serve, build = etc / "token", etc / "serve.env", etc / "build.env"
+    release = machine / "var/lib/lookalike/manifest.json"
+    photo = home / "photo"
+    for path in (token, serve, release, photo):
+        path.touch(0o640)
+    for path in (release, photo):
+        os.chown(path, *users["lookalike-build"])
+    build.chmod(0o640)  # as an earlier version made it
+    os.chown(build, 0, users["lookalike"][1])
+    os.chown(home, *users["lookalike-build"])
+    home.chmod(0o750)
+    make_users_and_folders(machine)
+    seen = {
+        name: {path.name for path in (token, serve, build, release, photo) if reads(ids, path)}
+        for name, ids in users.items()
+    }
+    assert seen == {
+        "root": {"token", "serve.env", "build.env", "manifest.json", "photo"},
+        "lookalike": {"token", "manifest.json"},
+        "lookalike-build": {"manifest.json", "photo"},
+    }
 
 
 def _lines(path: Path) -> list[str]:
@@ -158,7 +219,9 @@ def test_users_and_paths_of_a_service_are_made(service: str) -> None:
     for path in re.findall(r"/var/lib/\S+", " ".join(options["ReadWritePaths"])):
         mode, owner, owning_group = made[path]
         assert owner == user or (owning_group == group and int(mode, 8) & 0o020), path
-    copied = {record[1]: record[-1] for record in records("tmpfiles.d/lookalike.conf")}
+    copied = {
+        record[1]: record[-1] for record in records("tmpfiles.d/lookalike.conf") if record[0] == "C"
+    }
     for path in options["EnvironmentFile"]:
         if not path.startswith("-"):
             source = Path(copied[path]).relative_to(INSTALLED)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import orjson
 
-from lookalike.doctor import kernel, nginx, release, unit
+from lookalike.doctor import kernel, nginx, release, secrets, unit
 from lookalike.doctor.finding import Finding, Level, warning
 from lookalike.doctor.host import Asked, Host
 
@@ -24,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "shared memory": kernel.shared_memory,
     "release": release.release,
     "permissions": release.permissions,
+    "secrets": secrets.secrets,
     "disk": release.disk,
     "served": unit.served,
     "nginx": nginx.nginx,

@@ -19,7 +19,6 @@ _FULL_BYTES = 64 * 2**20
 """With less free, a disk is called full."""
 _JOURNAL_BYTES = 256 * 2**20
 """Twice what the journal may have in its files besides the photos that wait."""
-_OTHERS = 0o007
 _NOT_OURS, _AS_ROOT = "is not for this user to read", "run this as root"
 
 
@@ -128,10 +127,8 @@ def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
             "read",
             "the token",
             [(path, READ)],
-            f"chown root:lookalike {path} and chmod 640 {path}, for a user of that group",
+            f"chown {user.name} {path} and chmod 400 {path}",
         )
-        if path.exists() and path.stat().st_mode & _OTHERS:
-            yield warning(f"{path} with the token is for all to read", f"chmod o= {path}")
     if not takes_changes(host):
         return
     folder = root.journal.parent
