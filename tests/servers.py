@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -24,28 +23,28 @@ from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit, find_unitd
 from lookalike.unit_config import APPLICATION, configuration
 from lookalike.unit_control import UnitError
+from waiting import HUNG_S, wait_until
 
 REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "unit-config.json"
 NGINX = REPOSITORY / "deploy/nginx"
-READY_S = 30.0
-STOP_S = 10.0
 
 
 @dataclass
 class Server:
-    """A running server: where it listens, its log, the processes that tests killed, and what else of
-    the bad they cause to be in the log.
+    """A running server: where it listens, its log, its first process, the processes that tests
+    killed, and what else of the bad they cause to be in the log.
     """
 
     address: Address
     log: Path
+    process: subprocess.Popen[bytes] | None = None
     killed: list[int] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
 
     def get(self, target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names and body of a GET on a connection of its own."""
-        connection = HTTPConnection(*self.address, timeout=5)
+        connection = HTTPConnection(*self.address, timeout=HUNG_S)
         try:
             connection.request("GET", target, headers=headers)
             answer = connection.getresponse()
@@ -57,6 +56,10 @@ class Server:
         """The app's living processes: those that logged an opened release."""
         logged = re.findall(r"lookalike\[(\d+)\] INFO serving", self.log.read_text())
         return {pid for pid in map(int, logged) if _runs(pid)}
+
+    def wait_until(self, held: Callable[[], object]) -> None:
+        """Return once it holds; AssertionError if the server ends before."""
+        wait_until(held, self.process, self.log)
 
     def kill(self, pid: int) -> None:
         """End a worker as the kernel would."""
@@ -75,7 +78,7 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
         command = [sys.executable, "-m", "lookalike", "serve", "--root", str(root.path)]
         command += ["--port", str(server.address[1]), "--workers", "2", *arguments]
         with server.log.open("wb") as output:
-            process = subprocess.Popen(
+            server.process = process = subprocess.Popen(
                 command,
                 env={**os.environ, **settings},
                 stdout=output,
@@ -83,7 +86,7 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
                 start_new_session=True,
             )
         try:
-            wait_until(lambda: _is_ready(server, root))
+            server.wait_until(lambda: _is_ready(server, root))
             yield server
             assert process.poll() is None, server.log.read_text()
         except BaseException:
@@ -91,13 +94,7 @@ def embedded(root: ReleaseRoot, arguments: Sequence[str] = (), **settings: str) 
             raise
         finally:
             process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            left = _end_session(process.pid)
-        assert not left, server.log.read_text()
+            _wait_for_the_end(process, server.log)
         _check_no_traceback(server.log.read_text(), server.expected)
 
 
@@ -109,13 +106,13 @@ def unit(root: ReleaseRoot, address: Address | None = None, **settings: str) -> 
     config = configuration(SHIPPED, Path(sys.prefix), root.path, listen)
     config["applications"][APPLICATION]["environment"].update(settings)
     with private_unit(server.killed, server.expected) as private:
-        server.log = private.log
+        server.log, server.process = private.log, private.process
         try:
             private.control.check_python(config["applications"][APPLICATION])
         except UnitError as error:
             pytest.skip(str(error))
         private.control.configure(config)
-        wait_until(lambda: _is_ready(server, root))
+        server.wait_until(lambda: _is_ready(server, root))
         yield server
 
 
@@ -133,7 +130,7 @@ def private_unit(killed: Sequence[int] = (), alerts: Sequence[str] = ()) -> Iter
             yield private
             served = private.log.read_text()
             private.stop()
-            assert not _end_session(private.process.pid), private.log.read_text()
+            _wait_for_the_end(private.process, private.log)
         except BaseException:
             print(private.log.read_text())
             raise
@@ -150,7 +147,7 @@ class Front(Server):
 
     def logged(self, part: str, times: int) -> list[dict[str, Any]]:
         """The access log's lines of requests with `part` in them, once there are so many."""
-        wait_until(lambda: self.log.read_text().count(part) >= times)
+        self.wait_until(lambda: self.log.read_text().count(part) >= times)
         lines = map(json.loads, self.log.read_text().splitlines())
         return [line for line in lines if part in line["request"]]
 
@@ -167,10 +164,13 @@ class Front(Server):
 
 
 @contextmanager
-def nginx_before(*apps: Address, pages: Path | None = None) -> Iterator[Front]:
+def nginx_before(
+    *apps: Address, pages: Path | None = None, impatient: bool = False
+) -> Iterator[Front]:
     """nginx with the shipped files before the app at one address, or sharded over several.
 
-    The files in the folder `pages` are a shop's pages, with SSI.
+    The files in the folder `pages` are a shop's pages, with SSI. It waits a minute for the app,
+    which may be slow; if `impatient`, as long as it is shipped to.
     """
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed: sudo apt install nginx-light")
@@ -178,14 +178,13 @@ def nginx_before(*apps: Address, pages: Path | None = None) -> Iterator[Front]:
         folder = Path(name)
         listen = ("127.0.0.1", free_port())
         front = Front(listen, folder / "access.log", pages=("127.0.0.1", free_port()))
-        configure_nginx(folder, front, apps, pages)
+        configure_nginx(folder, front, apps, pages, impatient)
         log = folder / "error.log"
         command = ["nginx", "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
-        process = subprocess.Popen(command, start_new_session=True)
+        front.process = process = subprocess.Popen(command, start_new_session=True)
         front.session = process.pid
         try:
-            wait_until(lambda: _listens(listen) or process.poll() is not None)
-            assert process.poll() is None, log.read_text()
+            front.wait_until(lambda: _listens(listen))
             yield front
             # What a worker did not survive, its master says so.
             assert "[alert]" not in log.read_text(), log.read_text()
@@ -198,13 +197,22 @@ def nginx_before(*apps: Address, pages: Path | None = None) -> Iterator[Front]:
 
 
 def configure_nginx(
-    folder: Path, front: Front, apps: Sequence[Address], pages: Path | None = None
+    folder: Path,
+    front: Front,
+    apps: Sequence[Address],
+    pages: Path | None = None,
+    impatient: bool = False,
 ) -> None:
     """The shipped files in `folder`, with the tests' addresses and paths, and an nginx.conf there.
 
     The first app's address is that of its private listener too.
     """
     files = {path.name: path.read_text() for path in NGINX.iterdir()}
+    if not impatient:
+        files = {
+            name: re.sub(r"(proxy_\w+_timeout) \w+;", r"\1 60s;", text)
+            for name, text in files.items()
+        }
     replaced = {
         "/var/cache/lookalike": str(folder / "cache"),
         "/var/log/nginx/lookalike.log": str(front.log),
@@ -244,7 +252,7 @@ def host_port(address: Address) -> str:
 
 def _listens(address: Address) -> bool:
     try:
-        socket.create_connection(address, 1).close()
+        socket.create_connection(address, HUNG_S).close()
     except OSError:
         return False
     return True
@@ -275,14 +283,6 @@ def _check_no_traceback(text: str, expected: Sequence[str]) -> None:
     assert "Traceback" in expected or "Traceback" not in text, text
 
 
-def wait_until(held: Callable[[], bool]) -> None:
-    """Return once it holds; AssertionError if that takes longer than `READY_S`."""
-    until = time.monotonic() + READY_S
-    while not held():
-        assert time.monotonic() < until, f"not within {READY_S} s"
-        time.sleep(0.05)
-
-
 def _is_ready(server: Server, root: ReleaseRoot) -> bool:
     """Whether it serves the root, or says that there is nothing to serve."""
     try:
@@ -291,14 +291,19 @@ def _is_ready(server: Server, root: ReleaseRoot) -> bool:
         return False
 
 
-def _end_session(session: int) -> list[int]:
-    """The processes that a stopped server left behind, which are ended here."""
-    until = time.monotonic() + 1
-    while (left := in_session(session)) and time.monotonic() < until:
-        time.sleep(0.02)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    return left
+def _wait_for_the_end(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server told to stop has none of its processes left; kill those that stay."""
+
+    def left() -> list[int]:
+        process.poll()
+        return in_session(process.pid)
+
+    try:
+        wait_until(lambda: not left(), log=log)
+    finally:
+        for pid in left():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def in_session(session: int) -> list[int]:
@@ -306,6 +311,12 @@ def in_session(session: int) -> list[int]:
     pids = (int(process.name) for process in Path("/proc").glob("[0-9]*"))
     statuses = ((pid, _status(pid)) for pid in pids)
     return [pid for pid, at in statuses if at and at[0] not in "ZX" and int(at[3]) == session]
+
+
+def cpu_s(pid: int) -> float:
+    """The seconds of CPU that a process has used, which other load on the machine does not add to."""
+    fields = _status(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _runs(pid: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lookalike.unit_control import Control, UnitError
 
-_START_S = 10.0
+_START_S = 300.0
 _STOP_S = 5.0
 
 

@@ -19,7 +19,8 @@ from lookalike.root import ReleaseRoot
 from lookalike.settings import ROOT
 from lookalike.unit_config import APPLICATION, configuration
 from lookalike.unit_control import UnitError
-from servers import REPOSITORY, free_port, private_unit, wait_until
+from servers import REPOSITORY, free_port, private_unit
+from waiting import HUNG_S, wait_until
 
 SERVE, BUILD = "Containerfile.serve", "Containerfile.build"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -198,7 +199,7 @@ def test_unit_serves_the_public_what_is_for_it_alone(
         except UnitError as error:
             pytest.skip(str(error))
         unit.control.configure(config)
-        wait_until(_answers(public, "/readyz"))
+        wait_until(_answers(public, "/readyz"), unit.process, unit.log)
         for path in ("/nns?category_id=1&product_id=100", "/healthz", "/openapi.json"):
             assert _status(public, path) == _status(private, path) == 200
         for path in ("/metrics", "/release"):
@@ -217,7 +218,7 @@ def _answers(port: int, path: str) -> Callable[[], bool]:
 
 
 def _status(port: int, path: str) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = HTTPConnection("127.0.0.1", port, timeout=HUNG_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

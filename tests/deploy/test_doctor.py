@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ from lookalike.settings import ROOT
 from lookalike.unit import PrivateUnit, find_unitd
 from lookalike.unit_config import APPLICATION, configuration
 from lookalike.unit_control import UnitError
-from servers import REPOSITORY, SHIPPED, Front, configure_nginx, free_port, wait_until
+from servers import REPOSITORY, SHIPPED, Front, configure_nginx, free_port
 from support import forget, make_slim
+from waiting import HUNG_S, wait_until
 
 pytestmark = [pytest.mark.nginx, pytest.mark.unit]
 Found = dict[str, tuple[str, str]]
@@ -45,6 +46,10 @@ class Place:
     def host(self) -> Host:
         """As the doctor sees it."""
         return Host(Asked(self.root.path, self.control))
+
+    def wait_until(self, held: Callable[[], object]) -> None:
+        """Return once it holds; AssertionError if Unit ends before."""
+        wait_until(held, self.unit.process, self.unit.log)
 
     def configure(self, **parts: Any) -> None:
         """Give Unit its configuration with these parts of the app's replaced."""
@@ -89,7 +94,7 @@ def place(root: ReleaseRoot) -> Iterator[Place]:
         nginx = folder / "nginx.conf"
         found = Place(root, private, private.control.path, config, nginx)
         found.configure()
-        wait_until(lambda: len(found.host().processes) == 2)
+        found.wait_until(lambda: len(found.host().processes) == 2)
         yield found
 
 
@@ -132,7 +137,7 @@ def test_the_configuration_for_production_has_no_problem(
         del app[name]
     app["environment"]["LOOKALIKE_TOKEN_FILE"] = str(token)
     place.unit.control.configure(config)
-    wait_until(lambda: len(place.host().processes) == 2)
+    place.wait_until(lambda: len(place.host().processes) == 2)
     status, found = place.examine(capsys)
     assert (status, problems(found)) == (0, {})
     assert f'application "lookalike" on {listen}, {private} has' in found["app"][1]
@@ -151,7 +156,7 @@ def test_the_root_is_taken_from_unit_where_none_is_given(
 def test_a_slim_copy_is_no_problem(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     make_slim(place.root)
     place.root.make_current(str(place.root.current()))
-    wait_until(lambda: place.examine(capsys)[1]["served"][1].endswith("a slim copy"))
+    place.wait_until(lambda: place.examine(capsys)[1]["served"][1].endswith("a slim copy"))
     assert problems(place.examine(capsys)[1]) == {}
 
 
@@ -160,7 +165,7 @@ def test_another_root_than_the_one_served(
 ) -> None:
     other = shutil.copytree(place.root.path, tmp_path / "other", symlinks=True)
     place.configure(environment={ROOT.name: str(other)})
-    wait_until(lambda: len(place.host().processes) == 2)
+    place.wait_until(lambda: len(place.host().processes) == 2)
     assert problems(place.examine(capsys)[1]) == {
         "app": f'application "lookalike" serves LOOKALIKE_ROOT={other}, not {place.root.path}'
     }
@@ -191,7 +196,7 @@ def test_an_unsound_release_is_named_where_it_lies_and_where_it_is_served(
     def refused() -> bool:
         return "served" in problems(place.examine(capsys)[1])
 
-    wait_until(refused)
+    place.wait_until(refused)
     found = problems(place.examine(capsys)[1])
     assert set(found) == {"release", "served"}
     assert f"must not be served: {said}" in found["release"]
@@ -205,7 +210,7 @@ def test_a_user_who_may_not_read_the_release(
     place.root.path.chmod(0o750)
     try:
         place.configure(user="nobody")
-        wait_until(lambda: place.host().processes != [])
+        place.wait_until(lambda: place.host().processes)
     except UnitError:  # nobody may not even read this Python
         place.unit.stop()
     user = place.host().user
@@ -226,7 +231,7 @@ def test_few_open_files(place: Place, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_little_memory_to_lock(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.configure(environment={ROOT.name: str(place.root.path), "LOOKALIKE_LOCK_MEMORY": "true"})
-    wait_until(lambda: len(place.host().processes) == 2)
+    place.wait_until(lambda: len(place.host().processes) == 2)
     assert place.examine(capsys)[1]["locked memory"][0] == "ok"
     if os.getuid() == 0:
         return  # root may lock any amount; `locking` is tested for the others
@@ -263,7 +268,7 @@ def test_nginx_that_keeps_connections_longer_than_unit(
 def test_unit_closes_idle_connections_when_the_doctor_says(place: Place) -> None:
     place.unit.control.configure({**place.config, "settings": {"http": {"idle_timeout": 1}}})
     host, _, port = place.host().urls[0].removeprefix("http://").partition(":")
-    with closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(host, int(port), timeout=HUNG_S)) as connection:
         connection.request("GET", "/healthz")
         connection.getresponse().read()
         # "408 Request Timeout", which nginx would take for the answer to a request just sent.
@@ -313,7 +318,7 @@ def test_a_unit_that_became_a_daemon_is_known_by_its_socket() -> None:
         control, number = folder / "control.sock", folder / "pid"
         places = f"--log {folder}/log --pid {number} --statedir {folder} --tmpdir {folder}".split()
         # As its packages start it: the process that listens is not the one that stays.
-        subprocess.run([unitd, "--control", f"unix:{control}", *places], check=True, timeout=30)
+        subprocess.run([unitd, "--control", f"unix:{control}", *places], check=True, timeout=HUNG_S)
         wait_until(number.exists)
         pid = int(number.read_text())
         try:

@@ -20,7 +20,8 @@ import pytest
 from experiments import report
 from lookalike.unit import PrivateUnit, find_unitd
 from lookalike.unit_control import UnitError
-from servers import REPOSITORY, free_port, wait_until
+from servers import REPOSITORY, free_port
+from waiting import HUNG_S, wait_until
 
 RELATED = """
 from urllib.parse import parse_qs
@@ -100,8 +101,7 @@ def nginx(log: Path, behind: str) -> Iterator[str]:
         command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
         process = subprocess.Popen(command)
         try:
-            wait_until(lambda: Path(folder, "pid").exists() or process.poll() is not None)
-            assert process.poll() is None, Path(folder, "error.log").read_text()
+            wait_until(Path(folder, "pid").exists, process, Path(folder, "error.log"))
             yield address
         finally:
             process.send_signal(signal.SIGQUIT)
@@ -109,7 +109,7 @@ def nginx(log: Path, behind: str) -> Iterator[str]:
 
 
 def ask(address: str, target: str, method: str = "GET") -> int:
-    connection = HTTPConnection(address, timeout=10)
+    connection = HTTPConnection(address, timeout=HUNG_S)
     try:
         connection.request(method, target)
         answer = connection.getresponse()

@@ -19,8 +19,9 @@ from bad_requests import Address
 from lookalike.journal import Change, Journal
 from lookalike.metrics import ROUTES, STATUSES
 from lookalike.root import ReleaseRoot
-from servers import REPOSITORY, STOP_S, Server, embedded, free_port, wait_until
+from servers import REPOSITORY, Server, embedded, free_port
 from support import TOKEN, integer_catalogue, publish
+from waiting import HUNG_S, wait_until
 
 FOLDER = REPOSITORY / "deploy" / "metrics"
 RULES = FOLDER / "lookalike.rules.yml"
@@ -64,7 +65,7 @@ def server(root: ReleaseRoot) -> Iterator[Server]:
 
 
 def ask_everything(server: Server) -> None:
-    with closing(HTTPConnection(*server.address, timeout=5)) as connection:
+    with closing(HTTPConnection(*server.address, timeout=HUNG_S)) as connection:
         for method, target, body in (
             ("GET", "/nns?category_id=1&product_id=100", None),
             ("GET", "/nns?category_id=1&product_id=1", None),
@@ -218,7 +219,7 @@ def prometheus(scraped: Address, folder: Path) -> Iterator[Address]:
         yield address
     finally:
         process.terminate()
-        process.wait(STOP_S)
+        process.wait(HUNG_S)
 
 
 @pytest.mark.prometheus

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -24,14 +24,15 @@ from servers import (
     NGINX,
     Front,
     Server,
+    cpu_s,
     free_port,
     host_port,
     in_session,
     nginx_before,
     unit,
-    wait_until,
 )
 from support import TOKEN, change, integer_catalogue, publish, string_catalogue
+from waiting import HUNG_S, quickest_s
 
 RELATED = "/related?product_id=100&category_id=1&visitor=v"
 TARGET = "/nns?category_id=1&product_id=100"
@@ -70,7 +71,9 @@ def ask(
 ) -> Answer:
     """The answer to one request on a connection of its own, from the address `source`."""
     address = server.address if isinstance(server, Server) else server
-    with closing(HTTPConnection(*address, timeout=20, source_address=(source, 0))) as connection:
+    with closing(
+        HTTPConnection(*address, timeout=HUNG_S, source_address=(source, 0))
+    ) as connection:
         # The target as it is, which `request` would refuse where it is odd.
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in (headers or {}).items():
@@ -107,7 +110,7 @@ def test_a_process_that_dies_under_a_request_is_not_seen(integer_root: ReleaseRo
     with (
         unit(integer_root, None, **NOT_KEPT) as server,
         nginx_before(server.address) as front,
-        closing(HTTPConnection(*front.address, timeout=10)) as connection,
+        closing(HTTPConnection(*front.address, timeout=HUNG_S)) as connection,
     ):
 
         def answer_to(method: str, target: str, body: bytes | None = None) -> bytes:
@@ -117,17 +120,18 @@ def test_a_process_that_dies_under_a_request_is_not_seen(integer_root: ReleaseRo
             assert answer.getheader("x-cache-status") == ("MISS" if method == "GET" else None)
             return answer.read()
 
+        def answers_right() -> bool:
+            assert answer_to("GET", TARGET) == right
+            assert answer_to("POST", "/nns", BODY) == b"[" + right + b"]"
+            return True
+
         right = answer_to("GET", TARGET)
         assert right == server.get(TARGET)[2]
         for _ in range(3):
             server.kill(min(server.workers()))
-            until = time.monotonic() + 10
-            times = 0
-            while times < 100 or len(server.workers()) < 2:
-                assert answer_to("GET", TARGET) == right
-                assert answer_to("POST", "/nns", BODY) == b"[" + right + b"]"
-                times += 1
-                assert time.monotonic() < until
+            for _ in range(100):
+                assert answers_right()
+            server.wait_until(lambda: answers_right() and len(server.workers()) == 2)
 
 
 def test_a_request_in_the_hands_of_a_process_that_dies_is_asked_again(
@@ -142,36 +146,36 @@ def test_a_request_in_the_hands_of_a_process_that_dies_is_asked_again(
         nginx_before(server.address) as front,
         ThreadPoolExecutor(1) as pool,
     ):
-        started = time.monotonic()
+        before = {pid: cpu_s(pid) for pid in server.workers()}
         ask(server, "/nns", "POST", asking_for(100))
-        # Half a second of work: long enough to be killed at, and not too long for nginx.
-        body = asking_for(int(100 * 0.5 / (time.monotonic() - started)))
+        # Half a second of work: long enough to be killed at.
+        body = asking_for(int(100 * 0.5 / max(0.01, sum(used(before).values()))))
         right = ask(server, "/nns", "POST", body).body
-        for _ in range(3):
-            wait_until(lambda: len(server.workers()) == 2)
+        tries = retried = 0
+        while retried < 3:
+            server.wait_until(lambda: len(server.workers()) == 2)
             before = {pid: cpu_s(pid) for pid in server.workers()}
             asking = pool.submit(ask, front, "/nns", "POST", body)
-            wait_until(partial(one_works, before))
+            server.wait_until(partial(one_works, before, asking))
             at_work = used(before)
             server.kill(max(at_work, key=lambda pid: at_work[pid]))
             answer = asking.result()
             assert (answer.status, answer.body) == (200, right)
-        tried = [each["upstream_status"] for each in front.logged("POST /nns ", 3)]
-        assert all(re.fullmatch("50[23], 200", each) for each in tried)
+            tries += 1
+            tried = [each["upstream_status"] for each in front.logged("POST /nns ", tries)]
+            # One that was just done was not in its hands.
+            retried = sum(1 for each in tried if re.fullmatch("50[23], 200", each))
+            assert set(tried) <= {"200", "502, 200", "503, 200"}
+            assert tries < 30
 
 
-def one_works(before: Mapping[int, float]) -> bool:
-    return max(used(before).values()) > 0.05
+def one_works(before: Mapping[int, float], asking: "Future[Answer]") -> bool:
+    return asking.done() or max(used(before).values()) > 0.05
 
 
 def used(before: Mapping[int, float]) -> dict[int, float]:
     """The seconds of CPU that each process has used since."""
     return {pid: cpu_s(pid) - then for pid, then in before.items()}
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_the_largest_body_taken_reaches_the_app(both: tuple[Server, Front]) -> None:
@@ -404,15 +408,20 @@ def test_post_is_never_kept(both: tuple[Server, Front]) -> None:
 
 def test_an_unchanged_release_is_asked_for_by_its_etag(integer_root: ReleaseRoot) -> None:
     with unit(integer_root, None, **BRIEF) as server, nginx_before(server.address) as front:
-        first = ask(front, TARGET)
+        answers = [ask(front, TARGET)]
         time.sleep(EXPIRED_S)
         before = asked(server, 200), asked(server, 304)
-        second, third = ask(front, TARGET), ask(front, TARGET)
-        assert [a.cache for a in (first, second, third)] == ["MISS", "REVALIDATED", "HIT"]
-        assert (asked(server, 200), asked(server, 304)) == (before[0], before[1] + 1)
-        assert {a.body for a in (first, second, third)} == {server.get(TARGET)[2]}
-        (logged,) = (each for each in front.logged(TARGET, 3) if each["cache"] == "REVALIDATED")
-        assert (logged["status"], logged["upstream_status"]) == (200, "304")
+        answers += [ask(front, TARGET), ask(front, TARGET)]
+        while answers[-1].cache == "REVALIDATED":  # expired again by now
+            answers.append(ask(front, TARGET))
+        caches = [a.cache for a in answers]
+        n = len(answers) - 2
+        assert caches == ["MISS", *["REVALIDATED"] * n, "HIT"]
+        assert (asked(server, 200), asked(server, 304)) == (before[0], before[1] + n)
+        assert {a.body for a in answers} == {server.get(TARGET)[2]}
+        logged = front.logged(TARGET, len(answers))
+        statuses = {(each["status"], each["upstream_status"]) for each in logged[1:-1]}
+        assert statuses == {(200, "304")}
 
 
 def test_no_answer_of_an_old_release_is_given_once_it_has_expired(root: ReleaseRoot) -> None:
@@ -424,12 +433,13 @@ def test_no_answer_of_an_old_release_is_given_once_it_has_expired(root: ReleaseR
         assert [a.status for a in old] == [200, 200, 404]
         old_etag = server.get(TARGET)[1]["etag"]
         release = change(root, {1: {100: None, 999: vector}})
-        wait_until(lambda: _served(server) == {f'"{release}"'})
+        server.wait_until(lambda: _served(server) == {f'"{release}"'})
         time.sleep(EXPIRED_S)
-        for cache in ("EXPIRED", "HIT"):
+        # Kept anew for a second; a slow machine may find them expired again.
+        for caches in ({"EXPIRED"}, {"HIT", "EXPIRED", "REVALIDATED"}):
             answers = [ask(front, target) for target in (removed, left, added)]
             assert [a.status for a in answers] == [404, 200, 200]
-            assert [a.cache for a in answers] == [cache] * 3
+            assert {a.cache for a in answers} <= caches
             assert 999 in json.loads(answers[1].body)
             assert 100 not in json.loads(answers[1].body)
             for answer in answers:
@@ -525,7 +535,7 @@ def test_after_a_timeout_only_look_ups_are_asked_again(
     method: str, target: str, times: int
 ) -> None:
     address = ("127.0.0.1", free_port())
-    with nginx_before(address) as front, Stub(address, None) as hung:
+    with nginx_before(address, impatient=True) as front, Stub(address, None) as hung:
         _lower(front, "proxy_read_timeout 30s", "proxy_read_timeout 2s")
         answer = ask(front, target, method, BODY if method == "POST" else None)
         assert (answer.status, answer.body) == (504, b'{"error":"unavailable"}')
@@ -538,7 +548,7 @@ def _lower(front: Front, shipped: str, ours: str) -> None:
     file.write_text(file.read_text().replace(shipped, ours))
     before = set(in_session(front.session))
     os.kill(front.session, signal.SIGHUP)
-    wait_until(lambda: not (before - {front.session}) & set(in_session(front.session)))
+    front.wait_until(lambda: not (before - {front.session}) & set(in_session(front.session)))
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -590,21 +600,30 @@ def test_many_who_ask_a_new_question_at_once_are_one_request(both: tuple[Server,
 
 
 def test_none_waits_long_for_another(both: tuple[Server, Front]) -> None:
-    _, front = both
-    took = []
-    for product_id in (5020, 5030, 5040):
-        started = time.monotonic()
-        ask_at_once(front, f"/nns?category_id=40&product_id={product_id}", 30)
-        took.append(time.monotonic() - started)
-    assert min(took) < 0.4
+    """Left to itself, nginx looks every half second whether another's answer has come."""
+    server, _ = both
+    product_ids = iter(range(5020, 8000, 10))
+    with nginx_before(server.address, impatient=True) as front:
+
+        def ask_something_new() -> None:
+            ask_at_once(front, f"/nns?category_id=40&product_id={next(product_ids)}", 30)
+
+        assert quickest_s(ask_something_new, enough_s=0.4) < 0.4
 
 
-def ask_at_once(front: Front, target: str, times: int) -> list[tuple[int, bytes]]:
-    """Ask the same on so many connections; nginx finds all of them at the same moment."""
-    request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+def ask_at_once(
+    front: Front, target: str, times: int, source: str = INSIDE, body: bytes = b""
+) -> list[tuple[int, bytes]]:
+    """Ask the same on so many connections; nginx finds all of them at the same moment.
+
+    POST, where there is a `body`.
+    """
+    head = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     with ExitStack() as stack:
         connections = [
-            stack.enter_context(socket.create_connection(front.address, 20)) for _ in range(times)
+            stack.enter_context(socket.create_connection(front.address, HUNG_S, (source, 0)))
+            for _ in range(times)
         ]
         ask(front, "/healthz")  # nginx has accepted them
         with front.held():
@@ -619,14 +638,15 @@ def ask_at_once(front: Front, target: str, times: int) -> list[tuple[int, bytes]
 def test_a_client_that_asks_too_much_is_told_so(both: tuple[Server, Front]) -> None:
     _, front = both
     source = "127.0.0.3"
-    answers = [ask(front, TARGET, source=source) for _ in range(300)]
-    refused = [a for a in answers if a.status == 429]
-    assert [a.status for a in answers[:60]] == [200] * 60
-    assert {a.status for a in answers} == {200, 429}
-    assert {a.body for a in refused} == {b'{"error":"too_many_requests"}'}
+    answers = ask_at_once(front, TARGET, 300, source)
+    statuses = [status for status, _ in answers]
+    assert statuses.count(200) > 60
+    assert set(statuses) == {200, 429}
+    refused = {body for status, body in answers if status == 429}
+    assert refused == {b'{"error":"too_many_requests"}'}
     # Others are not held back by it, nor for long is it itself.
     assert ask(front, TARGET, source="127.0.0.4").status == 200
-    wait_until(lambda: ask(front, TARGET, source=source).status == 200)
+    front.wait_until(lambda: ask(front, TARGET, source=source).status == 200)
 
 
 QUESTION = "category_id=40&product_id=5000"
@@ -655,8 +675,9 @@ def test_a_client_may_search_less_often_than_look_up(
 ) -> None:
     _, front = both
     source = f"127.0.2.{1 + SEARCHES.index(target)}"
-    statuses = [ask(front, target, source=source).status for _ in range(40)]
-    assert statuses[:10] == [200] * 10
+    statuses = [status for status, _ in ask_at_once(front, target, 40, source)]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 10
     assert statuses.count(429) > 10
     assert ask(front, LOOK_UPS[0], source=source).status == 200
 
@@ -671,8 +692,8 @@ def test_a_look_up_is_no_search_to_nginx(both: tuple[Server, Front], target: str
 def test_a_client_may_post_less_often_than_get(both: tuple[Server, Front]) -> None:
     _, front = both
     for source, expected in (("127.0.4.1", {200, 429}), (INSIDE, {200})):
-        answers = [ask(front, "/nns", "POST", BODY, source=source) for _ in range(40)]
-        assert {answer.status for answer in answers} == expected
+        answers = ask_at_once(front, "/nns", 40, source, BODY)
+        assert {status for status, _ in answers} == expected
         assert ask(front, TARGET, source=source).status == 200
 
 
@@ -763,7 +784,7 @@ def test_nothing_private_is_given_outside(
     before = private_requests(server)
     raw = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     raw += "Connection: close\r\nContent-Length: 0\r\n\r\n"
-    with socket.create_connection(front.address, 10, (source, 0)) as connection:
+    with socket.create_connection(front.address, HUNG_S, (source, 0)) as connection:
         connection.sendall(raw.encode("latin-1"))
         answer = HTTPResponse(connection)
         answer.begin()
@@ -889,7 +910,7 @@ def test_a_lost_hosts_categories_are_answered_by_others_and_come_back(root: Rele
         }
         assert set(moved) == {host_port(first.address), host_port(third.address)}
         with unit(root, gone, **NOT_KEPT):
-            wait_until(lambda: hosts(front, first, next(numbers)) == before)
+            front.wait_until(lambda: hosts(front, first, next(numbers)) == before)
 
 
 def test_one_host_more_moves_no_category_between_the_others(root: ReleaseRoot) -> None:
@@ -982,7 +1003,9 @@ def test_a_page_never_fails(root: ReleaseRoot, tmp_path: Path, trouble: str) -> 
     (tmp_path / "page.html").write_text(page_of(known, other.get(trouble, known + "&limit=x")))
     with ExitStack() as stack:
         with unit(root) as server:
-            front = stack.enter_context(nginx_before(server.address, pages=tmp_path))
+            front = stack.enter_context(
+                nginx_before(server.address, pages=tmp_path, impatient=trouble == "hung")
+            )
             if trouble in other:
                 answer = ask(front.pages, "/page.html")
                 found = Related(answer.body.decode()).found
@@ -991,9 +1014,8 @@ def test_a_page_never_fails(root: ReleaseRoot, tmp_path: Path, trouble: str) -> 
                 return
         if trouble == "hung":
             stack.enter_context(socket.create_server(server.address))
-        started = time.monotonic()
         answer = ask(front.pages, "/page.html")
         found = Related(answer.body.decode()).found
         assert (answer.status, found) == (200, {"related0": "[]", "related1": "[]"})
         assert answer.body.rstrip().endswith(b"</html>")
-        assert time.monotonic() - started < 2
+        assert quickest_s(lambda: ask(front.pages, "/page.html"), enough_s=2) < 2

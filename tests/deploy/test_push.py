@@ -15,7 +15,7 @@ import pytest
 from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, SLIM_FILES
 from lookalike.release import is_slim
 from lookalike.root import ReleaseRoot
-from servers import REPOSITORY, embedded, wait_until
+from servers import REPOSITORY, embedded
 from support import Catalogue, integer_catalogue, publish, random_features, rate
 
 PUSH = REPOSITORY / "deploy/push"
@@ -154,6 +154,7 @@ def test_each_host_serves_the_release_before_the_next_is_touched(
     new = newer(root, tmp_path)
     with embedded(hosts.root("web1")) as server:
         hosts.listens("web1", server.address[1])
+        assert hosts.push(root, "web1").returncode == 0  # in as long as its app needs
         # Nothing serves on web2.
         pushed = hosts.push(root, "web1", "web2", "web3", options=("--wait", "1"))
         assert pushed.returncode == 1
@@ -317,7 +318,7 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
         asking.start()
         pushed = hosts.push(root, "web1", options=("--wait", "10"))
         assert pushed.returncode == 0, pushed.stderr
-        wait_until(lambda: b'"slim":false' in server.get("/release")[2])
+        server.wait_until(lambda: b'"slim":false' in server.get("/release")[2])
         done.set()
         asking.join()
     assert not failed

@@ -17,8 +17,9 @@ from lookalike.cli import main
 from lookalike.root import ReleaseRoot
 from lookalike.unit import PrivateUnit
 from lookalike.unit_config import APPLICATION
-from servers import REPOSITORY, SHIPPED, free_port, in_session, private_unit, wait_until
+from servers import REPOSITORY, SHIPPED, free_port, in_session, private_unit
 from support import TOKEN
+from waiting import HUNG_S, wait_until
 
 pytestmark = pytest.mark.unit
 
@@ -107,7 +108,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
 ) -> Any:
     """Status and body; None as body for a page of Unit's own."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=HUNG_S)
     try:
         connection.request(method, target, body, headers or {})
         answer = connection.getresponse()
@@ -153,7 +154,7 @@ def test_the_private_listener_takes_changes_from_who_has_the_token(host: Host) -
     status, body = ask(host.private, f"/changes/{number}", headers=trusted)
     assert (status, json.loads(body)["state"]) == (200, "pending")
     expected = [("PUT", "401"), ("PUT", "202"), ("GET", "200")]
-    wait_until(lambda: len(lines(host)) > len(expected))
+    wait_until(lambda: len(lines(host)) > len(expected), host.unit.process)
     logged = lines(host)[-len(expected) :]
     assert [(line["method"], line["status"]) for line in logged] == expected
     assert TOKEN not in host.access_log.read_text()
@@ -170,7 +171,7 @@ def test_a_photo_of_the_largest_size_reaches_the_app_and_a_larger_one_does_not(h
 
 def test_no_request_breaks_or_fakes_a_line_of_the_access_log(host: Host) -> None:
     assert host.apply() == 0
-    wait_until(lambda: bool(lines(host)))  # that of `apply`
+    wait_until(lambda: lines(host), host.unit.process)  # that of `apply`
     before = len(lines(host))
     fake = '","status":"200","seconds":"injected'
     encoded = fake.replace('"', "%22")
@@ -196,7 +197,7 @@ def test_no_request_breaks_or_fakes_a_line_of_the_access_log(host: Host) -> None
     ]
     for port in (host.public, host.private):
         for request in hostile:
-            with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            with socket.create_connection(("127.0.0.1", port), HUNG_S) as connection:
                 connection.sendall(request.encode())
                 assert connection.recv(100).startswith(b"HTTP/1.1 "), request
     wait_until(lambda: len(host.access_log.read_text().splitlines()) >= before + 2 * len(hostile))

@@ -12,8 +12,9 @@ import pytest
 
 from lookalike.journal import Change, Journal
 from lookalike.root import ReleaseRoot
-from servers import Serve, Server, unit, wait_until
+from servers import Serve, Server, unit
 from support import TOKEN, integer_catalogue, publish, string_catalogue
+from waiting import HUNG_S
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 LARGEST = 8388608
@@ -49,7 +50,7 @@ def ask(
     headers: dict[str, str] = BEARER,
 ) -> Answer:
     """Status, headers with lower-case names and body, on a connection of its own."""
-    with closing(HTTPConnection(*server.address, timeout=20)) as connection:
+    with closing(HTTPConnection(*server.address, timeout=HUNG_S)) as connection:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
@@ -57,7 +58,7 @@ def ask(
 
 def raw(server: Server, request: bytes) -> bytes:
     """What is answered to the bytes sent, until the server closes or is done."""
-    with socket.create_connection(server.address, 10) as connection:
+    with socket.create_connection(server.address, HUNG_S) as connection:
         connection.sendall(request)
         answer = b""
         try:
@@ -104,11 +105,14 @@ def test_changes_are_taken_by_all_processes_and_asked_for(
     assert {json.loads(body)["reason"] for _, _, body in answers} == {"no such product"}
     path = f"/changes/{max(photos)}"
     assert json.loads(ask(server, "GET", path)[2])["state"] == "pending"
-    time.sleep(1.1)
-    answers = [ask(server, "GET", path) for _ in range(10)]
-    assert {json.loads(body)["state"] for _, _, body in answers} == {"live"}
+
+    def answers_to_many() -> list[bytes]:
+        return [ask(server, "GET", path)[2] for _ in range(10)]
+
+    # A process may have kept for a second how far the journal is settled.
+    server.wait_until(lambda: {json.loads(body)["state"] for body in answers_to_many()} == {"live"})
     status, headers, body = ask(server, "HEAD", path)
-    assert (status, body, int(headers["content-length"])) == (200, b"", len(answers[0][2]))
+    assert (status, body, int(headers["content-length"])) == (200, b"", len(answers_to_many()[0]))
 
 
 def test_the_largest_photo_is_taken_and_one_byte_more_is_413(
@@ -137,7 +141,7 @@ def test_the_largest_photo_is_taken_and_one_byte_more_is_413(
 def test_a_smaller_bound_is_the_apps(serve: Serve, root: ReleaseRoot) -> None:
     with (
         serve(root, LOOKALIKE_TOKEN=TOKEN, LOOKALIKE_MAX_PHOTO_BYTES="1024") as server,
-        closing(HTTPConnection(*server.address, timeout=5)) as connection,
+        closing(HTTPConnection(*server.address, timeout=HUNG_S)) as connection,
     ):
         # One connection: what is left unread of a body must not become a request.
         for size, status in ((1025, 413), (1024, 202), (1025, 413), (0, 400), (1, 202)):
@@ -156,7 +160,7 @@ def test_a_client_that_is_gone_before_its_photo_is_sent_leaves_no_change(
     before = pending(root)
     head = f"PUT /products/1/2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
     for half_closed in (False, True):
-        with socket.create_connection(server.address, 10) as connection:
+        with socket.create_connection(server.address, HUNG_S) as connection:
             connection.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + b"x" * 50_000)
             time.sleep(0.2)
             if half_closed:
@@ -338,7 +342,7 @@ def test_a_process_killed_while_photos_come_loses_nothing_acknowledged(
     with serve(root, LOOKALIKE_TOKEN=TOKEN) as server:
         for product_id in range(60):
             if product_id % 20 == 10:
-                wait_until(lambda: len(server.workers()) == 2)
+                server.wait_until(lambda: len(server.workers()) == 2)
                 server.kill(min(server.workers()))
             photo = os.urandom(20_000)
             try:
@@ -347,7 +351,7 @@ def test_a_process_killed_while_photos_come_loses_nothing_acknowledged(
                 continue  # it was in the hands of the one killed
             if answer[0] == 202:
                 told[accepted(answer)] = photo
-        wait_until(lambda: len(server.workers()) == 2)
+        server.wait_until(lambda: len(server.workers()) == 2)
     with closing(Journal(root.journal)) as journal:
         assert {number: journal.photo(number) for number in told} == told
     assert len(told) > 30

@@ -15,8 +15,9 @@ from PIL import Image
 from lookalike.root import ReleaseRoot
 from lookalike_build.cli import main
 from lookalike_build.extractor import UNTRAINED
-from servers import Serve, Server, wait_until
+from servers import Serve, Server
 from support import TOKEN
+from waiting import HUNG_S, wait_until
 
 pytestmark = pytest.mark.tensorflow
 
@@ -54,7 +55,7 @@ def following(root: ReleaseRoot, tmp_path: Path) -> Iterator[subprocess.Popen[by
     try:
         yield process
         process.terminate()
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(HUNG_S) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         assert re.search("rejected: ", log.read_text())
         assert log.read_text().endswith("what is pending stays in the journal\n")
@@ -64,7 +65,7 @@ def following(root: ReleaseRoot, tmp_path: Path) -> Iterator[subprocess.Popen[by
 
 def send(server: Server, method: str, target: str, body: bytes = b"") -> str:
     """Where to ask what became of it."""
-    connection = HTTPConnection(*server.address, timeout=10)
+    connection = HTTPConnection(*server.address, timeout=HUNG_S)
     connection.request(method, target, body, {"Authorization": f"Bearer {TOKEN}"})
     answer = connection.getresponse()
     assert answer.status == 202, answer.read()
@@ -88,7 +89,8 @@ def test_a_photo_that_is_sent_is_answered_from(
         new = send(server, "PUT", "/products/1/70", photo("red"))
         bad = send(server, "PUT", "/products/1/71", b"no photo")
         gone = send(server, "DELETE", "/products/1/5")
-        wait_until(lambda: state(gone) == "live")
+        log = tmp_path / "log"
+        wait_until(lambda: state(gone) == "live", following, log)
         assert [state(new), state(bad)] == ["live", "rejected"]
         assert answer(70)[:2] == [70, 0]  # type: ignore[index]  # the other red one
         assert answer(0)[:2] == [0, 70]  # type: ignore[index]
@@ -101,7 +103,7 @@ def test_a_photo_that_is_sent_is_answered_from(
         ]
         with (tmp_path / "changes.jsonl").open("w") as feed:
             feed.writelines(json.dumps(change) + "\n" for change in changes)
-        wait_until(lambda: (answer(70) or [0, 0])[1] == 3)
+        wait_until(lambda: (answer(70) or [0, 0])[1] == 3, following, log)
         _, _, metrics = server.get("/metrics")
         assert b'lookalike_changes_total{state="rejected"}' in metrics
         assert following.poll() is None

@@ -20,7 +20,8 @@ from load.serving import Served, Verdict, serving
 from lookalike.root import ReleaseRoot
 from lookalike.settings import MAX_AGE_S
 from lookalike.unit_config import APPLICATION
-from servers import nginx_before, wait_until
+from servers import nginx_before
+from waiting import wait_until
 
 N_ITEMS, N_DIMS, K = 31_667, 64, 100
 STEPS = (1, 2, 3)

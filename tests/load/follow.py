@@ -43,8 +43,8 @@ from lookalike_build.live_category import LiveCategory
 from lookalike_build.neighbours import exact_neighbours
 from lookalike_build.network import Network
 from lookalike_build.photo import decode_photo, read_photo
-from servers import wait_until
 from support import Catalogue, write_store
+from waiting import wait_until
 
 N_ITEMS, CATEGORY, LIMIT = 31_667, 1, 12
 SECRET = "bench-follow-0123456789"
@@ -164,7 +164,7 @@ def following(root: ReleaseRoot, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: "following" in log.read_text() or process.poll() is not None)
+        wait_until(lambda: "following" in log.read_text(), process, log)
         yield
     finally:
         process.terminate()
@@ -189,7 +189,7 @@ def loaded(served: Served, pause_ms: int = 0) -> Iterator[list[Run]]:
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        wait_until(lambda: len(runs) > 0)
+        wait_until(lambda: runs, thread)
         yield runs
     finally:
         over.set()
