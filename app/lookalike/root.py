@@ -12,6 +12,7 @@
     ROOT/.lock                   held by whoever adds or removes a release or changes `current`
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower
+    ROOT/.feed.key               the follower's own, see `lookalike_build.feed_seal`
     ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
 Whatever moment a writer dies at, `current` names a complete release and the next writer clears what
@@ -70,6 +71,7 @@ class ReleaseRoot:
         self.rebasing = self.releases / ".rebasing"
         # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
         self.journal = path / JOURNAL
+        self.feed_key = path / ".feed.key"
 
     def names(self) -> list[str]:
         """The names of all releases, oldest first."""

@@ -47,6 +47,8 @@ _FIELDS: Final = {
 
 IdTypes = tuple[IdType, IdType]
 Complain = Callable[[str], object]
+Seal = Callable[[str], str]
+"""Makes what the journal has of an image."""
 
 
 class FeedError(Exception):
@@ -71,7 +73,13 @@ class Feed(Protocol):
         """Let go of the file or pipe."""
 
 
-def open_feed(path: str, journal: Journal, id_types: IdTypes, complain: Complain) -> Feed:
+def open_feed(
+    path: str,
+    journal: Journal,
+    id_types: IdTypes,
+    complain: Complain,
+    seal: Seal = lambda image: image,
+) -> Feed:
     """The feed at `path`, a regular file or a pipe, or standard input for ``-``; else FeedError.
 
     A file need not be there yet. `id_types` are the types of category ids and product ids.
@@ -82,15 +90,15 @@ def open_feed(path: str, journal: Journal, id_types: IdTypes, complain: Complain
         if path == STANDARD_INPUT:
             if sys.stdin is None:  # its number may be that of another file by now
                 raise FeedError("cannot read changes from standard input: it is closed")
-            lines = _Lines("standard input", Path(), id_types, complain)
+            lines = _Lines("standard input", Path(), id_types, complain, seal)
             return _PipeFeed(os.dup(0), journal, lines, endless=False)
         if place.exists() and stat.S_ISFIFO(place.stat().st_mode):
-            lines = _Lines(path, Path(), id_types, complain)
+            lines = _Lines(path, Path(), id_types, complain, seal)
             descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
             return _PipeFeed(descriptor, journal, lines, endless=True)
         if not place.parent.is_dir():
             raise FeedError(f"cannot read changes from {path}: no folder {place.parent}")
-        return _FileFeed(place, journal, _Lines(path, place.parent, id_types, complain))
+        return _FileFeed(place, journal, _Lines(path, place.parent, id_types, complain, seal))
     except OSError as error:
         raise FeedError(f"cannot read changes from {path}: {_reason(error)}") from error
 
@@ -364,9 +372,12 @@ class _LineError(Exception):
 class _Lines:
     """Makes changes of lines of what is called `name`, and complains of those that are none."""
 
-    def __init__(self, name: str, folder: Path, id_types: IdTypes, complain: Complain) -> None:
+    def __init__(
+        self, name: str, folder: Path, id_types: IdTypes, complain: Complain, seal: Seal
+    ) -> None:
         self.name = name
         self.complain = complain
+        self._seal = seal
         self._folder = folder.absolute()
         self._category_id_type, self._product_id_type = id_types
 
@@ -397,7 +408,7 @@ class _Lines:
     def _image(self, image: object) -> str:
         if not isinstance(image, str) or not image or "\0" in image:
             raise _LineError(f"image must be a URL or a path, not {shown(image)}")
-        return image if is_url(image) else str(self._folder / image)
+        return self._seal(image if is_url(image) else str(self._folder / image))
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from lookalike_build.experiment_text import as_text
 from lookalike_build.extract import Engine, Outcome, Product, extract
 from lookalike_build.extractor import Extractor, ExtractorSettings, WeightsError, warm_up
 from lookalike_build.features import PHOTOS, REJECTED, FeatureError, FeatureSource, FeatureStore
+from lookalike_build.feed_seal import FeedSeal
 from lookalike_build.follow import Follower, FollowError, follow
 from lookalike_build.follow_status import report as follow_report
 from lookalike_build.index import index
@@ -283,7 +284,8 @@ def _follow(options: argparse.Namespace) -> None:
         types = manifest.category_id_type, manifest.product_id_type
         feed = None
         if options.changes is not None:
-            feed = open_feed(options.changes, journal, types, _complain)
+            seal = FeedSeal(root.feed_key).seal
+            feed = open_feed(options.changes, journal, types, _complain, seal)
         extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
         reader = PhotoReader(Path.cwd(), options.timeout, options.retries)
         follower = Follower(

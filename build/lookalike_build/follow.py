@@ -23,6 +23,7 @@ from lookalike.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.background import Background
 from lookalike_build.change_feed import Feed
 from lookalike_build.extract import Engine, Reader
+from lookalike_build.feed_seal import FeedSeal
 from lookalike_build.known_photos import KnownPhotos
 from lookalike_build.live_category import AllChanges
 from lookalike_build.photo import PhotoError
@@ -66,7 +67,7 @@ class Follower:
         self._root = root
         self._journal = journal
         self._engine = engine
-        self._photos = _Photos(journal, reader)
+        self._photos = _Photos(journal, reader, FeedSeal(root.feed_key))
         self._model = model
         self._n_dims = n_dims
         self._updater = Updater(root, background, tell)
@@ -214,16 +215,17 @@ def follow(
 
 
 class _Photos:
-    """Reads the photos of changes: those in the journal, and those that `reader` can."""
+    """Reads the photos of changes: those in the journal, and with `reader` those of the feed."""
 
-    def __init__(self, journal: Journal, reader: Reader) -> None:
+    def __init__(self, journal: Journal, reader: Reader, seal: FeedSeal) -> None:
         self._journal = journal
         self._reader = reader
+        self._seal = seal
 
     def read(self, image: str) -> bytes:
         """The bytes of a photo; PhotoError."""
         if not image.startswith(_SENT):
-            return self._reader.read(image)
+            return self._reader.read(self._seal.opened(image))
         photo = self._journal.photo(int(image.removeprefix(_SENT)))
         if photo is None:
             raise PhotoError("its photo is not in the journal")

@@ -19,6 +19,7 @@ from lookalike.manifest import FILES, INDEX, Applied, CategoryEntry, Id, Model, 
 from lookalike.root import UPDATE_SUFFIX, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
 from lookalike_build.background import Background
+from lookalike_build.feed_seal import NOT_OF_THE_FEED, FeedSeal
 from lookalike_build.follow import Follower, FollowError
 from lookalike_build.live_category import LiveCategory
 from lookalike_build.local_engine import LocalEngine
@@ -114,18 +115,33 @@ def assert_vectors_are_right(root: ReleaseRoot, products: dict[int, Features]) -
 # What becomes of a change
 
 
+@pytest.mark.parametrize("image", ["/photos/x", f"{'0' * 64} /photos/x", "", " /photos/x", "é x"])
+def test_an_image_that_another_writer_of_the_journal_names_is_not_opened(
+    image: str, journal: Journal, followed: Made
+) -> None:
+    photos = dict.fromkeys(("/photos/x", "", "x", image), NEW[3].tobytes())
+    follower = followed(photos=photos)
+    (number,) = journal.add([Change(PUT, 1, 503, image=image)])
+    assert follower.step()
+    outcome = journal.outcome(number)
+    assert outcome
+    assert outcome.state == "rejected"
+    assert outcome.reason in (NOT_OF_THE_FEED, "its photo is not in the journal")
+
+
 def test_each_change_comes_to_what_it_ought_to(
     root: ReleaseRoot, journal: Journal, followed: Made
 ) -> None:
     follower = followed(photos={"/photos/x": NEW[3].tobytes()})
     nothing = np.zeros(N_DIMS, np.float32).tobytes()
+    seal = FeedSeal(root.feed_key).seal
     numbers = journal.add(
         [
             put(500, 0),
             Change(PUT, 1, 501, photo=BAD),
             delete(100),
-            Change(PUT, 1, 502, image="/photos/none"),
-            Change(PUT, 1, 503, image="/photos/x"),
+            Change(PUT, 1, 502, image=seal("/photos/none")),
+            Change(PUT, 1, 503, image=seal("/photos/x")),
             Change(PUT, "shoes", 504, photo=NEW[1].tobytes()),
             Change(DELETE, 1, "A 1"),
             Change(PUT, 1, -1, photo=NEW[1].tobytes()),

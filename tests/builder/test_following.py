@@ -21,6 +21,7 @@ from lookalike.manifest import Id
 from lookalike.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike.source import ReleaseSource
 from lookalike_build.features import sort_key
+from lookalike_build.feed_seal import NOT_OF_THE_FEED, FeedSeal
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.neighbours import exact_neighbours
 from support import Catalogue, Features, client_of, post, publish, write_store
@@ -82,6 +83,7 @@ class Following(RuleBasedStateMachine):
         self.keep = keep
         self.root = ReleaseRoot(self.folder / "root")
         self.indexed(self.of(catalogue))
+        self.seal = FeedSeal(self.root.feed_key).seal
         self.journal = self.stack.enter_context(closing(Journal(self.root.journal)))
         self.source = ReleaseSource(self.root)
         self.client = client_of(self.root, source=self.source)
@@ -123,7 +125,7 @@ class Following(RuleBasedStateMachine):
         if photo is None:
             return Change(DELETE, *ids), None
         if photo % 2:
-            return Change(PUT, *ids, image=f"/photos/{photo}"), None
+            return Change(PUT, *ids, image=self.seal(f"/photos/{photo}")), None
         return Change(PUT, *ids, photo=POOL[photo].tobytes()), None
 
     @rule(changes=st.lists(st.tuples(categories, products, photos | st.none()), max_size=7))
@@ -148,7 +150,7 @@ class Following(RuleBasedStateMachine):
     def empty_a_category(self, category: int) -> None:
         self.send(*(self.change(category, product, None) for product in range(PRODUCTS)))
 
-    @rule(category=categories, product=products, kind=st.integers(0, 5))
+    @rule(category=categories, product=products, kind=st.integers(0, 6))
     def send_what_is_to_be_rejected(self, category: int, product: int, kind: int) -> None:
         ids = self.category_ids[category], self.product_ids[product]
         other = "no number" if isinstance(ids[0], int) else 12
@@ -158,7 +160,8 @@ class Following(RuleBasedStateMachine):
         change = [
             (Change(PUT, *ids, photo=BAD), IN_NO_FORMAT),
             (Change(PUT, *ids, photo=nothing), "the network gives no features for it"),
-            (Change(PUT, *ids, image="/photos/none"), "is missing"),
+            (Change(PUT, *ids, image=self.seal("/photos/none")), "is missing"),
+            (Change(PUT, *ids, image="/photos/1"), NOT_OF_THE_FEED),
             (Change(PUT, other, ids[1], photo=POOL[0].tobytes()), f"category_id {unlike}"),
             (Change(DELETE, ids[0], other), f"product_id {unlike}"),
             (Change(PUT, *ids), "its photo is not in the journal"),

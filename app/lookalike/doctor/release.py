@@ -107,7 +107,8 @@ def _reading(
                 [root.path, root.releases, folder],
                 [folder / MANIFEST, *files_of(folder, manifest)],
             ),
-            f"chgrp -R lookalike {root.path} and chmod -R g+rX {root.path}, for a user of that group",
+            f"chgrp lookalike {root.path} && chmod g+rx {root.path} && chgrp -R lookalike "
+            f"{root.releases} && chmod -R g+rX {root.releases}, for a user of that group",
         ),
     ):
         yield from _denied(user, "read", what, wanted, remedy)
