@@ -1,7 +1,6 @@
 """One category's index: its files checked, memory-mapped and looked up in."""
 
 import math
-import mmap
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from lookalike.manifest import (
     ReleaseError,
     reason_of,
 )
-from lookalike.memory import lock, read_in
+from lookalike.memory import lock, map_bytes, read_in
 from lookalike.vector_index import (
     Changed,
     Distances,
@@ -238,7 +237,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> n
                 raise ReleaseError(name, "is not a .npy file of version 1.0")
             found_shape, fortran, found = np.lib.format.read_array_header_1_0(file)
             offset = file.tell()
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = map_bytes(file.fileno())
     except ReleaseError:
         raise
     except Exception as error:  # numpy lets tokenize's errors and others out of an unfit header

@@ -69,7 +69,7 @@ class Counters:
             with self._mutex:
                 while not self._move(path):
                     pass
-        except (OSError, ValueError) as error:  # ValueError is mmap's
+        except Exception as error:  # counting goes on whatever it is
             self._retry_at = time.monotonic() + RETRY_S
             if str(error) != self._problem:
                 logger.warning(

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 def raise_open_files() -> None:
-    """Allow ourselves all the open files we may have: a category holds up to eight of them."""
+    """Allow ourselves all the open files we may have: Annoy holds one for a category."""
     with suppress(OSError):  # a sandbox may refuse it
         _raise(resource.RLIMIT_NOFILE)
 

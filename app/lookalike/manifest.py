@@ -419,5 +419,7 @@ def reason_of(error: Exception) -> str:
             return "is missing"
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return "too many open files; raise the limit (LimitNOFILE in systemd, ulimit -n)"
+        if error.errno == errno.ENOMEM:
+            return "cannot be mapped; free memory, or allow more mappings (sysctl vm.max_map_count)"
         return error.strerror or str(error)
     return f"cannot be read: {error}".splitlines()[0]

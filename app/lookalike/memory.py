@@ -8,15 +8,49 @@ and watched by a metric.
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 _PROBES = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mlock.argtypes = _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+_libc.mmap.restype = ctypes.c_void_p
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class _Mapping:
+    """All of an open file, mapped read-only until the last array on it is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address == _MAP_FAILED:
+            raise _error()
+        self._pages = address, size
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, True),  # read-only
+            "shape": (size,),
+            "typestr": "|u1",
+        }
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pages"):
+            _libc.munmap(*self._pages)
+
+
+def map_bytes(descriptor: int) -> npt.NDArray[np.uint8]:
+    """Map all of an open file, read-only; it may be closed then.
+
+    `mmap.mmap` holds a descriptor of its own open for every mapping, of which a release with thousands
+    of categories has tens of thousands.
+    """
+    return np.asarray(_Mapping(descriptor))
 
 
 def read_in(path: Path) -> None:
@@ -34,8 +68,12 @@ def lock(array: npt.NDArray[Any]) -> None:
     Reads in what is missing, without holding the GIL.
     """
     if array.nbytes and _libc.mlock(array.ctypes.data, array.nbytes):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise _error()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
 
 
 def locked_bytes(process: int | str = "self") -> int:
@@ -50,19 +88,23 @@ def locked_bytes(process: int | str = "self") -> int:
     return 0
 
 
-def resident_share(paths: Iterable[Path]) -> float | None:
+def resident_share(sizes: Mapping[Path, int]) -> float | None:
     """What share of the files' pages is in the page cache, 0 to 1, from about a thousand of them.
+
+    `sizes` are in bytes; of many small files not all are looked at.
 
     None where that cannot be told: a file is gone, or its file system does not say. Asked by reads
     that must not wait, since the kernel gives mincore(2) the truth for one's own files only.
     """
     try:
-        sizes = {path: path.stat().st_size for path in paths}
         pages = sum(sizes.values()) // mmap.PAGESIZE
         step = max(1, pages // _PROBES) * mmap.PAGESIZE
         asked = resident = 0
         place = 0  # goes through all files as if they were one
         for path, size in sizes.items():
+            if place >= size:
+                place -= size
+                continue
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 # Else a page that is missing would have its neighbours read in.

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +14,8 @@ from pathlib import Path
 from lookalike.counters import Counters, file_bytes, remove_stale
 from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
 from lookalike.journal import Status
-from lookalike.manifest import MANIFEST
-from lookalike.memory import locked_bytes, resident_share
+from lookalike.manifest import MANIFEST, Manifest
+from lookalike.memory import locked_bytes
 from lookalike.release import Release
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,9 @@ _NNS_SUM = _NNS + _LATENCY_SUM
 _COLUMNS = _FIRST_ROUTE + (_LATENCY_SUM + 1) * len(ROUTES)
 _BUCKETS_NS = [round(bound * 1e9) for bound in BUCKETS_S]
 
+RESIDENT_S = 60.0
+"""How often `lookalike_resident_share` is measured."""
+
 FILE_BYTES = file_bytes(_COLUMNS)
 FILE_PREFIX = "lookalike-counters-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # what is opened there must be ours
@@ -95,6 +99,9 @@ class Metrics(Counters):
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__(_COLUMNS, path)
+        self._described = ("", "")
+        self._resident: float | None = None
+        self._measure_at = 0.0
 
     def answered_nns(self, nanoseconds: int) -> None:
         """`answered` for a 200 of ``/nns``, the most frequent answer, without its look-ups."""
@@ -122,13 +129,31 @@ class Metrics(Counters):
         """Count a release refused."""
         self.row[_REFUSALS] += 1
 
+    def measure(self, release: Release) -> None:
+        """See what share of `release` is in memory, if that was not seen within `RESIDENT_S`.
+
+        Not for requests: with thousands of categories it takes a tenth of a second.
+        """
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._measure_at, self._resident = now + RESIDENT_S, release.resident_share()
+
     def text(self, release: Release | None, journal: Status | None = None) -> str:
         """All metrics in Prometheus's text format; those of the release are this process's."""
         sums, processes = self.sums()
-        lines = [*_counters(sums, processes), *_gauges(release)]
+        lines = [*_counters(sums, processes), *_ready(release is not None)]
+        if release:
+            lines += _of_process(release, self._resident)
+            lines.append(self._of_manifest(release.manifest))
         if journal:
             lines += _of_journal(journal)
         return "\n".join([*lines, ""])
+
+    def _of_manifest(self, manifest: Manifest) -> str:
+        """What stays the same for as long as a release is served: thousands of lines."""
+        if self._described[0] != manifest.release:
+            self._described = (manifest.release, "\n".join(_of_manifest(manifest)))
+        return self._described[1]
 
 
 def route_of(method: str, path: str) -> str:
@@ -213,17 +238,13 @@ def _histogram(route: str, columns: list[int]) -> Iterator[str]:
     yield f'lookalike_request_seconds_count{{route="{route}"}} {total}'
 
 
-def _gauges(release: Release | None) -> Iterator[str]:
+def _ready(ready: bool) -> Iterator[str]:
     yield "# HELP lookalike_ready Whether a release is open."
     yield "# TYPE lookalike_ready gauge"
-    yield f"lookalike_ready {int(release is not None)}"
-    if release is None:
-        return
-    manifest = release.manifest
-    labels = f'release="{manifest.release}",model="{_escaped(manifest.model.name)}"'
-    yield "# HELP lookalike_release_info The release served."
-    yield "# TYPE lookalike_release_info gauge"
-    yield f"lookalike_release_info{{{labels}}} 1"
+    yield f"lookalike_ready {int(ready)}"
+
+
+def _of_process(release: Release, resident: float | None) -> Iterator[str]:
     with suppress(OSError):  # pruned since it was opened
         made_at = (release.folder / MANIFEST).stat().st_mtime
         yield "# HELP lookalike_release_timestamp_seconds When the release was made, Unix time."
@@ -232,11 +253,17 @@ def _gauges(release: Release | None) -> Iterator[str]:
     yield "# HELP lookalike_locked_bytes Memory that this process has locked."
     yield "# TYPE lookalike_locked_bytes gauge"
     yield f"lookalike_locked_bytes {locked_bytes()}"
-    share = resident_share(release.hot_files())
-    if share is not None:
+    if resident is not None:
         yield "# HELP lookalike_resident_share Share of what look-ups touch that is in memory."
         yield "# TYPE lookalike_resident_share gauge"
-        yield f"lookalike_resident_share {share:.4f}"
+        yield f"lookalike_resident_share {resident:.4f}"
+
+
+def _of_manifest(manifest: Manifest) -> Iterator[str]:
+    labels = f'release="{manifest.release}",model="{_escaped(manifest.model.name)}"'
+    yield "# HELP lookalike_release_info The release served."
+    yield "# TYPE lookalike_release_info gauge"
+    yield f"lookalike_release_info{{{labels}}} 1"
     yield "# HELP lookalike_items Products served, by category."
     yield "# TYPE lookalike_items gauge"
     for entry in manifest.categories:

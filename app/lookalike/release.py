@@ -56,6 +56,7 @@ from lookalike.manifest import (
     Manifest,
     category_folder,
 )
+from lookalike.memory import resident_share
 
 
 class Release:
@@ -80,9 +81,10 @@ class Release:
         self.slim = slim
         self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
 
-    def hot_files(self) -> Iterator[Path]:
-        """The files that are to be in memory."""
-        yield from hot_files_of(self.folder, self.manifest)
+    def resident_share(self) -> float | None:
+        """As `memory.resident_share`, of the files that are to be in memory."""
+        files = hot_files_of(self.folder, self.manifest)
+        return resident_share({path: entry.n_bytes for path, entry in files.items()})
 
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all are allowed."""

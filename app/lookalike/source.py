@@ -44,15 +44,24 @@ class ReleaseSource:
         try:
             threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
         except RuntimeError as error:
-            reasons = (
-                self.problem,
-                f"no release from now on is taken up: {error}; restart the app",
-            )
-            self.problem = "; ".join(filter(None, reasons))
-            logger.error("%s", self.problem)
+            deaf = f"no release from now on is taken up: {error}; restart the app"
+            self.problem = f"{self.problem}; {deaf}" if self.problem else deaf
+            logger.error("%s", deaf)
 
     def look(self) -> None:
-        """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log."""
+        """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log.
+
+        What metrics take long for is done here, too, off the request path.
+        """
+        self._look_at_current()
+        try:
+            self.metrics.join()
+            if self.release:
+                self.metrics.measure(self.release)
+        except Exception:
+            logger.exception("defect while measuring")
+
+    def _look_at_current(self) -> None:
         seen = self._identity()
         waiting = self.problem is None or time.monotonic() < self._retry_at
         if seen == self._seen and waiting:
@@ -70,7 +79,6 @@ class ReleaseSource:
         while True:
             time.sleep(POLL_S)
             self.look()
-            self.metrics.join()
 
     def _identity(self) -> tuple[object, ...]:
         """What changes when `current` does, at the price of three system calls."""

@@ -10,7 +10,6 @@ The directions are those of the features' second moment, the mean not taken off:
 of two projections is the best stand-in for that of the features, with no term to correct.
 """
 
-import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.manifest import MAX_ANNOY
+from lookalike.memory import map_bytes
 
 Items = npt.NDArray[np.uint32]
 Distances = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def node_dtype(n_dims: int) -> np.dtype[Any]:
 def map_projections(path: Path, n_items: int, n_dims: int) -> Matrix:
     """The items' vectors in an Annoy file, float32 (n_items, n_dims), mapped."""
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_bytes(file.fileno())
     nodes = np.frombuffer(mapped, node_dtype(n_dims), count=n_items)
     vectors: Matrix = nodes["vector"]
     return vectors

@@ -26,6 +26,7 @@ from lookalike.manifest import (
     Id,
     category_folder,
 )
+from lookalike.release import hot_files_of
 from lookalike.root import ReleaseRoot
 from support import (
     Catalogue,
@@ -135,7 +136,11 @@ def test_a_release_has_its_behaviour_open_and_one_without_has_none(root: Release
 
 def test_its_lists_are_hot_and_locked(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     release = root.open(str(root.current()))
-    hot = [path for path in release.hot_files() if path.parent.name == BEHAVIOUR]
+    hot = [
+        path
+        for path in hot_files_of(release.folder, release.manifest)
+        if path.parent.name == BEHAVIOUR
+    ]
     assert [path.name for path in hot] == list(BEHAVIOUR_HOT_FILES)
     assert all(path.is_file() for path in hot)
     locked: list[Any] = []

@@ -49,7 +49,7 @@ def test_other_checks_have_nothing_to_look_at_in_an_unfit_release(root: ReleaseR
     there = Host(Asked(root=root.path))
     found = only(release.release(there))
     assert (found.level, "manifest.json: cannot be read" in found.text) == (Level.PROBLEM, True)
-    for check in (kernel.memory, kernel.descriptors):
+    for check in (kernel.memory, kernel.descriptors, kernel.mapped_files):
         assert only(check(there)).level == Level.ABSENT
 
 

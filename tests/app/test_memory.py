@@ -7,13 +7,16 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from annoy import AnnoyIndex
 
 from lookalike.application import Application
 from lookalike.manifest import DISTANCES, HOT_FILES, NEIGHBOURS
 from lookalike.memory import locked_bytes, resident_share
+from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from support import (
@@ -29,11 +32,15 @@ from support import (
 PAGE = resource.getpagesize()
 
 
+def share_of(*paths: Path) -> float | None:
+    return resident_share({path: path.stat().st_size for path in paths})
+
+
 def forget_or_skip(path: Path) -> None:
     """`forget`, and see that it was: a page that the kernel is busy with may take a second time."""
     for _ in range(10):
         forget(path)
-        if resident_share([path]) == 0:
+        if share_of(path) == 0:
             forget(path)  # asking may have read some in
             return
     pytest.skip("this file system does not tell, or does not forget, what is in memory")
@@ -52,9 +59,9 @@ def test_the_resident_share_is_that_of_the_pages_in_memory(pages: Path) -> None:
     with pages.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         file.read(100 * PAGE)
-    assert resident_share([pages]) == pytest.approx(0.25, abs=0.1)
+    assert share_of(pages) == pytest.approx(0.25, abs=0.1)
     pages.read_bytes()
-    assert resident_share([pages]) == 1
+    assert share_of(pages) == 1
 
 
 def test_the_resident_share_goes_over_files_in_proportion_to_their_size(
@@ -63,13 +70,13 @@ def test_the_resident_share_goes_over_files_in_proportion_to_their_size(
     small, empty = tmp_path / "small", tmp_path / "empty"
     small.write_bytes(bytes(100 * PAGE))
     empty.touch()
-    assert resident_share([small, empty]) == 1
-    assert resident_share([pages, empty, small]) == pytest.approx(0.2, abs=0.05)
+    assert share_of(small, empty) == 1
+    assert share_of(pages, empty, small) == pytest.approx(0.2, abs=0.05)
 
 
 def test_what_cannot_be_told_is_none(tmp_path: Path) -> None:
-    assert resident_share([tmp_path / "missing"]) is None
-    assert resident_share([]) is None
+    assert resident_share({tmp_path / "missing": PAGE}) is None
+    assert share_of() is None
 
 
 def test_what_look_ups_touch_is_in_memory_before_a_release_is_served(
@@ -83,9 +90,54 @@ def test_what_look_ups_touch_is_in_memory_before_a_release_is_served(
         forget_or_skip(path)
     distances = folder / "1" / DISTANCES
     client = client_of(root)
-    assert resident_share([folder / "1" / name for name in HOT_FILES]) == 1
-    assert (resident_share([distances]) or 0) < 0.9
+    assert share_of(*(folder / "1" / name for name in HOT_FILES)) == 1
+    assert (share_of(distances) or 0) < 0.9
     assert b"\nlookalike_resident_share 1.0000\n" in client.get("/metrics").body
+
+
+def test_the_resident_share_is_measured_once_a_minute(
+    root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.25, 0.5])
+    monkeypatch.setattr(Release, "resident_share", lambda _: next(shares))
+    source = ReleaseSource(root)
+    client = Client(Application(source, 1000, 10))
+    found = []
+    start = time.monotonic()
+    for after_s in (0, 59, 61):
+        monkeypatch.setattr(time, "monotonic", lambda s=start + after_s: s)
+        source.look()
+        text = client.get("/metrics").body.decode()
+        found += re.findall(r"^lookalike_resident_share (\S+)$", text, re.MULTILINE)
+    assert found == ["0.2500", "0.2500", "0.5000"]
+
+
+def test_no_more_files_are_opened_than_are_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {tmp_path / str(number): 100 for number in range(20_000)}
+    for path in files:
+        path.touch()
+    opened, open_ = [], os.open
+
+    def counted(path: Path, flags: int) -> int:
+        opened.append(path)
+        return open_(path, flags)
+
+    monkeypatch.setattr(os, "open", counted)
+    resident_share(files)
+    assert 0 < len(opened) < 1100
+
+
+def test_arrays_need_no_open_file(integer_root: ReleaseRoot) -> None:
+    release = integer_root.open(str(integer_root.current()))
+    vectors = [category.vectors for category in release.categories.values()]
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    held = [link for link in links if link.readlink().is_relative_to(release.folder)]
+    # Annoy keeps its own open.
+    assert len(held) == sum(
+        each is not None and isinstance(each._index, AnnoyIndex) for each in vectors
+    )
 
 
 def test_hot_files_are_locked_in_memory_if_wanted(root: ReleaseRoot) -> None:
@@ -138,6 +190,7 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
 from lookalike.memory import locked_bytes
+from lookalike.release import Release
 from lookalike.root import ReleaseRoot
 root = ReleaseRoot(Path(sys.argv[1]))
 release = root.open(root.current())

@@ -221,7 +221,7 @@ def test_a_user_who_may_not_read_the_release(
 
 
 def test_few_open_files(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, level in ((32 + 64, "warning"), (32 + 63, "problem")):
+    for number, level in ((4 + 64, "warning"), (4 + 63, "problem")):
         for pid in place.host().processes:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (number, number))
         _, found = place.examine(capsys)

@@ -21,6 +21,7 @@ CHECKS: dict[str, Check] = {
     "memory": kernel.memory,  # before `release`, which reads in what look-ups touch
     "locked memory": kernel.locked,
     "open files": kernel.descriptors,
+    "mapped files": kernel.mapped_files,
     "shared memory": kernel.shared_memory,
     "release": release.release,
     "permissions": release.permissions,

@@ -22,8 +22,13 @@ from lookalike.release import hot_files_of, is_slim
 from lookalike.root import stamp_of
 from lookalike.settings import LOCK_MEMORY
 
-OPEN_FILES, OPEN_SLIM = 8, 3
-"""How many files a category holds open in a process, at most."""
+OPEN_FILES, OPEN_SLIM = 1, 0
+"""How many files a category holds open in a process, at most: Annoy keeps its own open."""
+MAPPED, MAPPED_SLIM = 8, 3
+"""How many files a category maps in a process, at most."""
+_MAX_MAPPINGS = Path("/proc/sys/vm/max_map_count")
+_OTHER_MAPPINGS = 1024
+"""What a process has mapped besides: libraries and memory."""
 _OTHER_FILES = 64
 """What a process has open besides: libraries' files, sockets, the log."""
 _TRIAL_S = 60.0
@@ -63,7 +68,8 @@ def memory(host: Host) -> Iterator[Finding]:
         yield absent("not looked at: there is no fit current release")
         return
     folder, manifest = host.current
-    share = resident_share(hot_files_of(folder, manifest))
+    files = hot_files_of(folder, manifest)
+    share = resident_share({path: entry.n_bytes for path, entry in files.items()})
     # Pages that are locked are no longer counted as available; those in the page cache are.
     kept = max(map(locked_bytes, host.processes), default=0)
     yield page_cache(hot_bytes(manifest), _available_bytes() + kept, share)
@@ -115,8 +121,28 @@ def descriptors(host: Host) -> Iterator[Finding]:
     folder, manifest = host.current
     each = OPEN_SLIM if is_slim(folder, manifest) else OPEN_FILES
     limit, whose = limit_of(host.processes, "Max open files", resource.RLIMIT_NOFILE)
+    yield open_files(each * len(manifest.categories), limit, whose)
+
+
+def mapped_files(host: Host) -> Iterator[Finding]:
+    """A process may map all files of two releases."""
+    if host.current is None:
+        yield absent("not looked at: there is no fit current release")
+        return
+    folder, manifest = host.current
+    each = MAPPED_SLIM if is_slim(folder, manifest) else MAPPED
     behaviour = len(BEHAVIOUR_HOT_FILES) if manifest.behaviour else 0
-    yield open_files(each * len(manifest.categories) + behaviour, limit, whose)
+    most = int(_MAX_MAPPINGS.read_text())
+    yield mappings(each * len(manifest.categories) + behaviour, most)
+
+
+def mappings(mapped: int, most: int) -> Finding:
+    """Whether the kernel's limit on mappings, `most`, takes `mapped` files, and twice in a change."""
+    text = f"a process may map {most} files, a release needs up to {mapped}, twice in changes"
+    remedy = f"sysctl vm.max_map_count={4 * (mapped + _OTHER_MAPPINGS)}, for good in /etc/sysctl.d"
+    if most >= 2 * mapped + _OTHER_MAPPINGS:
+        return ok(text)
+    return problem(text, remedy) if most < mapped + _OTHER_MAPPINGS else warning(text, remedy)
 
 
 def open_files(held: int, limit: int | None, whose: str) -> Finding:
