@@ -49,7 +49,7 @@ SEEN_S: Final = 1.0
 
 _PRODUCTS: Final = "/products/"
 _CHANGES: Final = "/changes/"
-_BUSY_S = 2.0  # look-ups wait meanwhile
+_BUSY_S = 0.25  # look-ups wait meanwhile, where they share the process
 _RETRY_AFTER_S = 10
 """The journal is opened anew at every request: it may have been busy, or its disk full."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)

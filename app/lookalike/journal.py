@@ -46,6 +46,8 @@ _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
 """How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
 
+_READ_BUSY_S = 0.1
+"""How long a reader waits where somebody keeps the file locked: a writer in WAL mode does not."""
 _READINGS = 5
 """How often it is read again what was written meanwhile."""
 
@@ -452,7 +454,9 @@ def _read_once(path: Path, use: Callable[[sqlite3.Connection], _T], how: str) ->
     if not path.exists():
         return None
     address = f"file:{quote(str(path.absolute()))}?{how}"
-    with closing(sqlite3.connect(address, 1.0, isolation_level=None, uri=True)) as database:
+    with closing(
+        sqlite3.connect(address, _READ_BUSY_S, isolation_level=None, uri=True)
+    ) as database:
         database.execute("BEGIN")  # all of it at one moment
         _check_format(database, path)
         return use(database)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lookalike.output import complain, say
 from lookalike.server import ServerError, check_address
-from lookalike.unit_config import APPLICATION, configuration, own_listeners
+from lookalike.unit_config import APPLICATIONS, configuration, own_listeners
 from lookalike.unit_control import Control, RefusedError, UnitError
 from lookalike.unit_difference import difference
 from lookalike.unit_listener import ask, problem_of
@@ -28,7 +28,8 @@ def apply(options: argparse.Namespace) -> int:
     wanted = configuration(options.file, options.home, options.root)
     present = control.configuration()
     config, left_out = merged(present, wanted)
-    control.check_python(wanted["applications"][APPLICATION])
+    for application in wanted["applications"].values():
+        control.check_python(application)
     if left_out:
         complain(
             f"{' and '.join(left_out)} of {options.file}: left out; Unit serves other "
@@ -89,13 +90,13 @@ def _wait_until_ready(config: Mapping[str, Any]) -> None:
 
 def _reasons(config: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:
     """Why Unit may have failed to apply a configuration that it found sound: it only logs that."""
-    application = config["applications"][APPLICATION]
     for kind, find in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
-        if kind in application:
+        given = (config["applications"].get(name, {}).get(kind) for name in APPLICATIONS)
+        for name in dict.fromkeys(filter(None, given)):
             try:
-                find(application[kind])
+                find(name)
             except KeyError:
-                yield f"there is no {kind} {application[kind]} on this host"
+                yield f"there is no {kind} {name} on this host"
     for address in set(config["listeners"]) - set(present.get("listeners", {})):
         host, _, port = address.rpartition(":")
         if not address.startswith("unix:"):

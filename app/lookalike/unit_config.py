@@ -1,7 +1,8 @@
 """NGINX Unit's configuration of the app: the file that ships it, made fit for one place.
 
-A file is JSON with comments, as Unit itself takes it. It holds the one application `APPLICATION`, the
-listeners that lead to it, and perhaps routes, settings and an access log.
+A file is JSON with comments, as Unit itself takes it. It holds the application `APPLICATION`, perhaps
+the same once more as `CHANGES`, so that a slow disk holds no look-up, the listeners that lead to them,
+and perhaps routes, settings and an access log.
 """
 
 import json
@@ -15,12 +16,15 @@ from lookalike.settings import ROOT
 from lookalike.unit_control import UnitError
 
 APPLICATION = "lookalike"
+CHANGES = "lookalike-changes"
+APPLICATIONS = (APPLICATION, CHANGES)
 PARTS = ("settings", "listeners", "routes", "applications", "access_log")
 """What a file may hold."""
 
 Config = dict[str, Any]
 
 _LEAD = f"applications/{APPLICATION}"
+_LEADS = {f"applications/{name}" for name in APPLICATIONS}
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
@@ -31,12 +35,12 @@ def configuration(file: Path, home: Path, root: Path, listen: Sequence[str] = ()
     the file cannot be read.
     """
     config = _read(file)
-    application = config["applications"][APPLICATION]
-    application["home"] = str(home.absolute())
-    application["environment"] = {
-        **application.get("environment", {}),
-        ROOT.name: str(root.absolute()),
-    }
+    for application in config["applications"].values():
+        application["home"] = str(home.absolute())
+        application["environment"] = {
+            **application.get("environment", {}),
+            ROOT.name: str(root.absolute()),
+        }
     if listen:
         listeners = config["listeners"].values()
         config["listeners"] = dict(zip(listen, listeners, strict=True))
@@ -52,18 +56,21 @@ def routes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_routes(config: Mapping[str, Any]) -> set[str]:
-    """Which of `routes` are the app's: they lead to it and nowhere else, or are named for it too."""
+    """Which of `routes` are the app's: they lead to it and nowhere else, or are named for it too.
+
+    Those to `CHANGES` alone are among them.
+    """
     ends = {place: set(_ends(steps)) for place, steps in routes(config).items()}
     return {
         place
         for place, found in ends.items()
-        if _LEAD in found and (len(found) == 1 or place.startswith(f"routes/{APPLICATION}"))
+        if found & _LEADS and (found <= _LEADS or place.startswith(f"routes/{APPLICATION}"))
     }
 
 
 def own_listeners(config: Mapping[str, Any]) -> list[str]:
     """The addresses of the app's listeners: they lead to it, directly or through `own_routes`."""
-    own = own_routes(config) | {_LEAD}
+    own = own_routes(config) | _LEADS
     return [
         address
         for address, listener in config.get("listeners", {}).items()
@@ -96,14 +103,7 @@ def _read(file: Path) -> Config:
     for name in config:
         if name not in PARTS:
             raise UnitError(f'{file}: "{name}" is none of {", ".join(PARTS)}')
-    applications = config.get("applications")
-    if not isinstance(applications, dict) or list(applications) != [APPLICATION]:
-        raise UnitError(f'{file}: "applications" must hold "{APPLICATION}" and nothing else')
-    application = applications[APPLICATION]
-    if not isinstance(application, dict) or not isinstance(
-        application.get("environment", {}), dict
-    ):
-        raise UnitError(f'{file}: "{APPLICATION}" and its "environment" must be objects')
+    _check_applications(file, config.get("applications"))
     if not isinstance(config.get("listeners"), dict):
         raise UnitError(f'{file}: "listeners" must be an object')
     if not own_listeners(config):
@@ -112,6 +112,29 @@ def _read(file: Path) -> Config:
             f'there alone or have a name that begins with "{APPLICATION}"'
         )
     return config
+
+
+def _check_applications(file: Path, applications: object) -> None:
+    """Raise UnitError for others than the app's, and where its two are given other settings."""
+    if not isinstance(applications, dict) or not (
+        {APPLICATION} <= set(applications) <= set(APPLICATIONS)
+    ):
+        raise UnitError(
+            f'{file}: "applications" must hold "{APPLICATION}", perhaps "{CHANGES}", and nothing else'
+        )
+    for name, application in applications.items():
+        if not isinstance(application, dict) or not isinstance(
+            application.get("environment", {}), dict
+        ):
+            raise UnitError(f'{file}: "{name}" and its "environment" must be objects')
+    first, *others = (application.get("environment", {}) for application in applications.values())
+    for other in others:
+        names = sorted(first.keys() | other.keys())
+        if differ := [name for name in names if first.get(name) != other.get(name)]:
+            raise UnitError(
+                f'{file}: {differ[0]} is not the same in the "environment" of {APPLICATION} and of '
+                f"{CHANGES}; give both the same"
+            )
 
 
 def _without_comment(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lookalike.unit_config import APPLICATION
+from lookalike.unit_config import APPLICATIONS
 
 _SECRET = re.compile(r"token|secret|passw|key|auth|cookie|ticket|credential|dsn", re.IGNORECASE)
 _PATH = re.compile(r"_(file|path|dir)$", re.IGNORECASE)  # says where a secret is, not what
@@ -47,7 +47,7 @@ def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:
 def _is_secret(path: tuple[str, ...]) -> bool:
     match path:
         # What the host's other applications are told is none of the app's business.
-        case ("applications", name, "environment", *_) if name != APPLICATION:
+        case ("applications", name, "environment", *_) if name not in APPLICATIONS:
             return True
         case (*_, name):
             return bool(_SECRET.search(name)) and not _PATH.search(name)

@@ -8,7 +8,7 @@ elsewhere, as to a folder of photos: they are replaced. All else is the host's a
 from collections.abc import Mapping
 from typing import Any
 
-from lookalike.unit_config import APPLICATION, Config, own_listeners, own_routes, routes
+from lookalike.unit_config import APPLICATIONS, Config, own_listeners, own_routes, routes
 from lookalike.unit_control import UnitError
 
 SHARED = ("settings", "access_log")
@@ -30,12 +30,17 @@ def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Confi
     kept = {place: steps for place, steps in routes(present).items() if place not in own}
     _check_listeners(listeners, wanted["listeners"])
     _check_routes(kept, routes(wanted))
-    others = {name for name in present.get("applications", {}) if name != APPLICATION}
+    others = {
+        name: each
+        for name, each in present.get("applications", {}).items()
+        if name not in APPLICATIONS
+    }
+    applications = {**others, **wanted["applications"]}
     config = {
         **present,
         "listeners": _in_order(present, "listeners", {**listeners, **wanted["listeners"]}),
         "routes": _as_unit_has_them({**kept, **routes(wanted)}),
-        "applications": {**present.get("applications", {}), **wanted["applications"]},
+        "applications": _in_order(present, "applications", applications),
     }
     if not config["routes"] and "routes" not in present:
         del config["routes"]

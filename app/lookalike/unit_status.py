@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lookalike.output import say
-from lookalike.unit_config import APPLICATION, own_listeners
+from lookalike.unit_config import APPLICATION, CHANGES, own_listeners
 from lookalike.unit_control import Control, python_versions
 from lookalike.unit_listener import ask, problem_of
 
@@ -42,6 +42,7 @@ def _rows(
     problem: str | None,
 ) -> list[tuple[str, str]]:
     application = unit.get("applications", {}).get(APPLICATION, {})
+    changes = unit.get("applications", {}).get(CHANGES)
     rows = [
         ("Unit", f"Python {', '.join(python_versions(unit)) or '(no module)'}"),
         ("connections", _counts(unit.get("connections"))),
@@ -49,6 +50,8 @@ def _rows(
         ("processes", _counts(application.get("processes"))),
         ("requests", _counts({**application.get("requests", {}), **unit.get("requests", {})})),
     ]
+    if changes:
+        rows.insert(-1, ("changes", f"processes {_counts(changes.get('processes'))}"))
     if release:
         slim = ", slim" if release["slim"] else ""
         counted = f"products: {release['n_items']}, categories: {len(release['categories'])}"

@@ -641,3 +641,45 @@ def test_requests_are_counted_by_route_without_their_ids(client: Client) -> None
         'requests_total{route="/changes",status="401"}': 1,
         'requests_total{route="other",status="405"}': 1,
     }
+
+
+def test_no_request_waits_long_for_who_keeps_the_journal_locked(
+    client: Client, journal: Journal, numbers: ReleaseRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (number,) = journal.add([Change("delete", 1, 100)])
+    patience, connect = [], sqlite3.connect
+
+    def note(path: Any, timeout: float, **options: Any) -> sqlite3.Connection:
+        patience.append(timeout)
+        opened: sqlite3.Connection = connect(path, timeout, **options)
+        return opened
+
+    monkeypatch.setattr(sqlite3, "connect", note)
+    assert put(client, "/products/1/100").status == "202 Accepted"
+    with closing(connect(numbers.journal, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for answer in (put(client, "/products/1/100"), delete(client, "/products/1/100")):
+            assert said(answer)[0] == "unavailable"
+            assert answer.headers["Retry-After"] == "10"
+        # Readers do not wait for a writer.
+        assert ask(client, number)["state"] == "pending"
+        assert b"lookalike_changes_pending 2\n" in client.get("/metrics").body
+    assert max(patience) <= 0.25
+    assert put(client, "/products/1/100").status == "202 Accepted"
+
+
+def test_where_even_readers_must_wait_metrics_go_on_without_the_journal(
+    numbers: ReleaseRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Journal(numbers.journal)) as journal:
+        journal.add([Change("delete", 1, 100)])
+    client = client_of(numbers, token=TOKEN)
+    with closing(sqlite3.connect(numbers.journal, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("CREATE TABLE other (number INTEGER)")
+        answer = client.get("/metrics")
+        assert answer.status == "200 OK"
+        assert b"lookalike_changes_pending" not in answer.body
+        assert "the journal's metrics are missing" in caplog.text
+        assert client.get("/changes/1", **BEARER).headers["Retry-After"] == "10"
+    assert b"lookalike_changes_pending 1\n" in client.get("/metrics").body

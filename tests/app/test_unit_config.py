@@ -46,15 +46,15 @@ def given(tmp_path: Path, **changes: Any) -> Path:
 
 def test_a_file_is_made_fit_for_one_place() -> None:
     config = configuration(PRODUCTION, Path("home"), Path("root"), ["127.0.0.1:1", "[::1]:2"])
-    application = config["applications"]["lookalike"]
-    assert application["home"] == str(Path("home").absolute())
-    assert application["environment"] == {
-        **production()["applications"]["lookalike"]["environment"],
-        "LOOKALIKE_ROOT": str(Path("root").absolute()),
-    }
+    for name, application in config["applications"].items():
+        assert application["home"] == str(Path("home").absolute())
+        assert application["environment"] == {
+            **production()["applications"][name]["environment"],
+            "LOOKALIKE_ROOT": str(Path("root").absolute()),
+        }
     assert config["listeners"] == {
         "127.0.0.1:1": {"pass": "routes/lookalike-public"},
-        "[::1]:2": {"pass": "applications/lookalike"},
+        "[::1]:2": {"pass": "routes/lookalike-private"},
     }
     assert own_listeners(config) == ["127.0.0.1:1", "[::1]:2"]
 
@@ -82,9 +82,33 @@ def test_comments_are_blanks_and_what_looks_like_one_in_a_string_is_not(tmp_path
     ("changes", "said"),
     [
         ({"upstreams": {}}, '"upstreams" is none of settings, listeners, routes,'),
-        ({"applications": None}, '"applications" must hold "lookalike" and nothing else'),
-        ({"applications": {"lookalike": {}, "b": {}}}, 'must hold "lookalike" and nothing else'),
-        ({"applications": {"lookalike": []}}, "must be objects"),
+        ({"applications": None}, 'must hold "lookalike", perhaps "lookalike-changes", and nothing'),
+        (
+            {"applications": {"lookalike": {}, "b": {}}},
+            'must hold "lookalike", perhaps "lookalike-c',
+        ),
+        (
+            {"applications": {"lookalike-changes": {}}},
+            'must hold "lookalike", perhaps "lookalike-c',
+        ),
+        ({"applications": {"lookalike": []}}, '"lookalike" and its "environment" must be objects'),
+        (
+            {"applications": {"lookalike": {}, "lookalike-changes": []}},
+            '"lookalike-changes" and its',
+        ),
+        (
+            {
+                "applications": {
+                    "lookalike": {"environment": {"LOOKALIKE_TOKEN_FILE": "/t"}},
+                    "lookalike-changes": {"environment": {"LOOKALIKE_TOKEN_FILE": "/u"}},
+                }
+            },
+            'LOOKALIKE_TOKEN_FILE is not the same in the "environment" of lookalike and of lookalike-',
+        ),
+        (
+            {"applications": {"lookalike": {"environment": {"A": "b"}}, "lookalike-changes": {}}},
+            "A is not the same in the",
+        ),
         ({"applications": {"lookalike": {"environment": []}}}, "must be objects"),
         ({"listeners": []}, '"listeners" must be an object'),
         (
@@ -114,6 +138,8 @@ def test_where_both_shipped_files_say_something_they_say_the_same() -> None:
     assert of_both["settings"]["http"].items() >= of_small["settings"]["http"].items()
     assert list(of_small["listeners"]) == list(of_both["listeners"])[:1]
     ours, theirs = (each["applications"]["lookalike"] for each in (of_small, of_both))
+    changes = of_both["applications"]["lookalike-changes"]
+    assert changes == {**theirs, "processes": 1, "limits": {"timeout": 30}}
     assert theirs.pop("environment").items() >= ours.pop("environment").items()
     assert theirs.items() >= ours.items()
     assert {"user", "group", "limits", "isolation"} <= theirs.keys() - ours.keys()
@@ -171,6 +197,17 @@ def test_what_led_to_the_app_alone_is_replaced_and_a_route_that_leads_elsewhere_
     assert config["listeners"] == {"*:3": {"pass": "routes/both"}, **small()["listeners"]}
     assert list(config["routes"]) == ["both", "none"]
     assert config["applications"] == small()["applications"]
+
+
+def test_what_takes_changes_goes_with_the_app_and_nothing_of_another_name_does() -> None:
+    theirs = {"lookalike-staging": {"type": "python 3"}}
+    present = {**merged({}, production())[0]}
+    present["applications"] = {**theirs, **present["applications"]}
+    config, _ = merged(present, small())
+    assert config["applications"] == {**theirs, **small()["applications"]}
+    assert config["listeners"] == small()["listeners"]
+    again, _ = merged(config, production())
+    assert again["applications"] == {**theirs, **production()["applications"]}
 
 
 def test_routes_named_for_the_app_may_lead_to_photos_too(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def unit_config() -> dict[str, Any]:
 
 def home() -> str:
     """The Python environment that the file names itself."""
-    (named,) = re.findall(
-        r'"home": "(.*)"', (REPOSITORY / "deploy/unit/container.json").read_text()
+    (named,) = set(
+        re.findall(r'"home": "(.*)"', (REPOSITORY / "deploy/unit/container.json").read_text())
     )
     return str(named)
 
@@ -190,12 +190,12 @@ def test_unit_serves_the_public_what_is_for_it_alone(
     listeners = config["listeners"].values()
     addresses = [f"127.0.0.1:{port}" for port in (public, private)]
     config["listeners"] = dict(zip(addresses, listeners, strict=True))
-    application = config["applications"][APPLICATION]
-    application["home"] = sys.prefix
-    del application["environment"]
+    for application in config["applications"].values():
+        application["home"] = sys.prefix
+        del application["environment"]
     with private_unit() as unit:
         try:
-            unit.control.check_python(application)
+            unit.control.check_python(config["applications"][APPLICATION])
         except UnitError as error:
             pytest.skip(str(error))
         unit.control.configure(config)

@@ -132,10 +132,10 @@ def test_the_configuration_for_production_has_no_problem(
     shipped = REPOSITORY / "deploy/unit/lookalike.json"
     config = configuration(shipped, Path(sys.prefix), place.root.path, [listen, private])
     del config["access_log"]
-    app = config["applications"][APPLICATION]
-    for name in ("user", "group", "isolation"):  # those of the host, which root alone may give
-        del app[name]
-    app["environment"]["LOOKALIKE_TOKEN_FILE"] = str(token)
+    for app in config["applications"].values():
+        for name in ("user", "group", "isolation"):  # those of the host, which root alone may give
+            del app[name]
+        app["environment"]["LOOKALIKE_TOKEN_FILE"] = str(token)
     place.unit.control.configure(config)
     place.wait_until(lambda: len(place.host().processes) == 2)
     status, found = place.examine(capsys)
