@@ -22,10 +22,10 @@ from lookalike.manifest import (
 )
 from lookalike.release import is_slim
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, named, sync
-from lookalike_build.behaviour_files import gone_of, products_of, read_ids, with_gone
+from lookalike_build.behaviour_files import Products, gone_of, products_of, read_ids, with_gone
 from lookalike_build.rating_files import Take
 from lookalike_build.ratings import Counts, Ratings, RatingsError, RatingSettings
-from lookalike_build.release_file import id_array, share, write_array
+from lookalike_build.release_file import id_array, place, share, write_array
 from lookalike_build.staging import Published, Staging
 
 Read = Callable[[IdType, Take], object]
@@ -58,8 +58,9 @@ def add_behaviour(
     with root.build_lock():
         root.remove_staging()
         try:
-            manifest = _current(root)
-            products = products_of(root.folder(manifest.release), manifest.categories)
+            with root.lock(LOCK_WAIT_S):
+                manifest = _current(root)
+                products = _hold(root, manifest)
             staging = Staging(root, root.staging)
             folder = staging.path / BEHAVIOUR
             folder.mkdir()
@@ -85,6 +86,16 @@ def _current(root: ReleaseRoot) -> Manifest:
     if is_slim(root.folder(name), manifest):
         raise RatingsError(f"release {name} is a slim copy; add behaviour where releases are built")
     return manifest
+
+
+def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
+    """The release's products, whose files stay when others remove it; the root's lock is held."""
+    published = products_of(root.folder(manifest.release), manifest.categories)
+    held = products_of(root.before, manifest.categories)
+    for category_id, (path, _) in held.items():
+        path.parent.mkdir(parents=True)
+        place(published[category_id][0], path)
+    return held
 
 
 def _write_table(

@@ -36,7 +36,8 @@ from lookalike_build.feature_csv import write_feature_csv
 from lookalike_build.features import FeatureError
 from lookalike_build.index import index
 from lookalike_build.rating_files import Take
-from lookalike_build.ratings import RatingsError, RatingSettings
+from lookalike_build.ratings import Ratings, RatingsError, RatingSettings
+from lookalike_build.table import Ids
 from support import (
     Catalogue,
     Features,
@@ -222,6 +223,27 @@ def test_what_becomes_current_meanwhile_is_taken(root: ReleaseRoot) -> None:
     assert 4 not in {other for others in lists(root).values() for other in others}
     change(root, {1: {4: POOL[4]}})
     assert 4 in lists(root)[0]
+
+
+def test_a_follower_beside_it_may_remove_the_release_that_it_began_with(root: ReleaseRoot) -> None:
+    began_with = root.folder(change(root, {1: {1: None}}))
+
+    def follow(ratings: Ratings, product_ids: Ids) -> None:
+        if began_with.exists():
+            change(root, {1: {0: None}})
+            with root.lock():
+                root.prune(keep=1)
+        add_released(ratings, product_ids)
+
+    add_released = Ratings.add_released
+    with mock.patch.object(Ratings, "add_released", follow):
+        rate(root, ratings())
+    assert not began_with.exists()
+    assert there(root) == set(range(2, 20))
+    assert 4 in lists(root)[2]
+    assert 0 not in lists(root)[2]
+    list(root.check(str(root.current())))
+    assert not root.before.exists()
 
 
 def test_every_release_has_its_own(root: ReleaseRoot) -> None:

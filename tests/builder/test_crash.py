@@ -32,7 +32,7 @@ import pytest
 import lookalike_build.follow
 from following import BAD, follower_of
 from lookalike.journal import DELETE, PUT, Change, Journal
-from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, GONE, RELATED, Id
+from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, GONE, PRODUCT_IDS, RELATED, Id
 from lookalike.root import CURRENT, FOLLOW_LOCK, JOURNAL, RELEASES, STAGING, ReleaseRoot
 from lookalike_build.features import FeatureStore
 from lookalike_build.index import IndexSettings, index
@@ -352,6 +352,7 @@ def test_what_behaviour_writes_and_takes_over_is_seen(reports: dict[str, Report]
         assert Call("fsync", f"{staging}/{BEHAVIOUR}/{file}", "") in made
     assert Call("fsync", f"{staging}/{BEHAVIOUR}", "") in made
     assert Call("link", f"{staging}/2/index.ann", "") in made
+    assert Call("link", f"{RELEASES}/.before/2/{PRODUCT_IDS}", "") in made
     indexed = reports["change after kills"].calls
     assert Call("link", f"{staging}/{BEHAVIOUR}/{RELATED}", "") in indexed
     followed = reports["following"].calls
