@@ -11,7 +11,8 @@ is `lookalike.browse_page`'s.
 
 import secrets
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from importlib.resources import files as files_of_package
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,9 +20,10 @@ import numpy as np
 from lookalike import browse_page as page
 from lookalike.answer import NO_STORE, OK, Answer, Handler, Headers, reading
 from lookalike.browse_page import Shown, State
-from lookalike.category import Category
+from lookalike.category import Category, identity_of
 from lookalike.errors import BadRequest, HttpError, NotFound, NotReady
 from lookalike.manifest import (
+    FILES,
     SLIM_FILES,
     CategoryEntry,
     Id,
@@ -30,7 +32,7 @@ from lookalike.manifest import (
     category_folder,
 )
 from lookalike.query import split_query, typed_count, typed_id
-from lookalike.release import Release
+from lookalike.release import Release, same_category
 from lookalike.root import ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
 
@@ -58,7 +60,8 @@ class Browse:
         self._source = source
         self._image_url = image_url
         self._headers = page.headers(image_url)
-        self._open: dict[tuple[str, Id], Category] = {}
+        self._open: dict[Path, Category] = {}
+        source.each_look.append(self._let_go)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
         """What answers each method, by path."""
@@ -145,19 +148,34 @@ class Browse:
     def _category(self, manifest: Manifest, category_id: Id, release: Release) -> Category | None:
         if manifest is release.manifest:
             return release.categories.get(category_id)
-        key = (manifest.release, category_id)
-        if key not in self._open:
-            entry = _entry(manifest, category_id)
-            if entry is None:
-                return None
+        entry = _entry(manifest, category_id)
+        if entry is None:
+            return None
+        try:
+            folder = self._root.folder(manifest.release) / category_folder(category_id)
+            files = SLIM_FILES if release.slim else FILES
+            same = same_category(release, entry, manifest, folder, files)
+            return same or self._opened(folder, entry, manifest)
+        except (RootError, ReleaseError) as error:
+            raise NotFound(f"release {manifest.release}: {error}") from error
+
+    def _opened(self, folder: Path, entry: CategoryEntry, manifest: Manifest) -> Category:
+        category = self._open.get(folder)
+        if category is None:
             while len(self._open) >= _MAX_OPEN:
-                self._open.pop(next(iter(self._open)))
+                self._open.pop(next(iter(self._open)), None)
+            category = self._open[folder] = Category(folder, entry, manifest, SLIM_FILES)
+        return category
+
+    def _let_go(self) -> None:
+        """Close what was pruned or replaced: its files take up the disk as long as they are open."""
+        for folder, category in list(self._open.items()):
             try:
-                folder = self._root.folder(manifest.release) / category_folder(category_id)
-                self._open[key] = Category(folder, entry, manifest, SLIM_FILES)
-            except (RootError, ReleaseError) as error:
-                raise NotFound(f"release {manifest.release}: {error}") from error
-        return self._open[key]
+                there = identity_of(folder, SLIM_FILES) == category.identity
+            except OSError:
+                there = False
+            if not there:
+                self._open.pop(folder, None)
 
 
 def _check_comparable(manifests: Sequence[Manifest]) -> None:
@@ -172,7 +190,7 @@ def _entry(manifest: Manifest, category_id: Id) -> CategoryEntry | None:
 
 
 def _asset(name: str, kind: str) -> Callable[["WSGIEnvironment"], Answer]:
-    file = files("lookalike").joinpath(f"browse_{name}")
+    file = files_of_package("lookalike").joinpath(f"browse_{name}")
     headers: Headers = [
         NO_STORE,
         ("Content-Type", f"{kind}; charset=utf-8"),

@@ -110,7 +110,7 @@ def open_release(folder: Path, manifest: Manifest, before: Release | None = None
     categories: dict[Id, Category] = {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
-        known = _same(before, entry, manifest, category, files)
+        known = same_category(before, entry, manifest, category, files)
         categories[entry.category_id] = known or Category(category, entry, manifest, files)
     behaviour = None
     if manifest.behaviour:
@@ -207,7 +207,7 @@ def _files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     return SLIM_FILES if is_slim(folder, manifest) else FILES
 
 
-def _same(
+def same_category(
     before: Release | None,
     entry: CategoryEntry,
     manifest: Manifest,

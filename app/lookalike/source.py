@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from lookalike.limits import raise_locked_memory
 from lookalike.manifest import MANIFEST, ReleaseError
@@ -24,7 +25,8 @@ class ReleaseSource:
 
     Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
     a request sees one release; `problem`, why the present `current` is not served, or None;
-    `metrics`, where both are counted. With `lock_memory`, hot files are locked in memory.
+    `metrics`, where both are counted; `each_look`, what else is to be called at every look. With
+    `lock_memory`, hot files are locked in memory.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class ReleaseSource:
         self.metrics = metrics or Metrics()
         self.release: Release | None = None
         self.problem: str | None = None
+        self.each_look: list[Callable[[], None]] = []
         self._root = root
         self._lock_memory = lock_memory
         self._seen: tuple[object, ...] | None = None
@@ -58,8 +61,10 @@ class ReleaseSource:
             self.metrics.join()
             if self.release:
                 self.metrics.measure(self.release)
+            for each in self.each_look:
+                each()
         except Exception:
-            logger.exception("defect while measuring")
+            logger.exception("defect in what is done off the request path")
 
     def _look_at_current(self) -> None:
         seen = self._identity()
@@ -134,4 +139,5 @@ class NoSource(ReleaseSource):
     def __init__(self, problem: str, metrics: Metrics) -> None:
         self.metrics = metrics
         self.release = None
+        self.each_look = []
         self.problem = printable(problem)

@@ -1,17 +1,29 @@
 """``/browse``, asked as a browser would: what it shows, where it leads, what it refuses."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 
 from lookalike.application import Application
+from lookalike.category import Category
 from lookalike.manifest import NEIGHBOURS
 from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
-from support import Catalogue, Client, Features, client_of, make_slim, publish, random_features
+from support import (
+    Catalogue,
+    Client,
+    Features,
+    change,
+    client_of,
+    make_slim,
+    publish,
+    random_features,
+)
 
 PHOTOS = "https://cdn.example.com/{category_id}/{product_id}.jpg?w=300"
 
@@ -245,6 +257,46 @@ def two_releases(tmp_path: Path, before: Features, after: Features) -> tuple[Cli
     first = str(root.current())
     publish(tmp_path / "root", {1: ([*ids, 99], after), 2: ([5], after[:1])}, tmp_path / "two")
     return client_of(root), first, str(root.current())
+
+
+def mapped(root: ReleaseRoot, name: str) -> int:
+    """How many files of a release this process has mapped."""
+    return Path("/proc/self/maps").read_text().count(f"{root.folder(name)}/")
+
+
+def test_a_release_looked_at_is_let_go_of_once_it_is_pruned(root: ReleaseRoot) -> None:
+    first = str(root.current())
+    change(root, {1: {100: None}})
+    source = ReleaseSource(root)
+    source.look()
+    client = client_of(root, source=source)
+    before = mapped(root, first)
+    page = browse(client, category_id=1, product_id=101, compare=first)
+    assert page.answer.status == "200 OK"
+    source.look()
+    assert mapped(root, first) > before
+    folder = root.folder(first)
+    shutil.rmtree(folder)
+    source.look()
+    assert f"{folder}/" not in Path("/proc/self/maps").read_text()
+
+
+def test_a_category_that_is_the_same_in_the_release_served_is_not_opened_again(
+    root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = str(root.current())
+    change(root, {1: {100: None}})
+    client = client_of(root)
+    opened: list[Path] = []
+
+    def open_category(folder: Path, *how: Any) -> Category:
+        opened.append(folder)
+        return Category(folder, *how)
+
+    monkeypatch.setattr("lookalike.browse.Category", open_category)
+    for category_id in (2, 1, 1, 2):
+        assert browse(client, category_id=category_id, release=first).answer.status == "200 OK"
+    assert opened == [root.folder(first) / "1"]
 
 
 def test_two_releases_stand_side_by_side(tmp_path: Path) -> None:
