@@ -83,7 +83,7 @@ class Following(RuleBasedStateMachine):
         self.keep = keep
         self.root = ReleaseRoot(self.folder / "root")
         self.indexed(self.of(catalogue))
-        self.seal = FeedSeal(self.root.feed_key).seal
+        self.seal = FeedSeal(self.root.feed_key)
         self.journal = self.stack.enter_context(closing(Journal(self.root.journal)))
         self.source = ReleaseSource(self.root)
         self.client = client_of(self.root, source=self.source)
@@ -125,7 +125,7 @@ class Following(RuleBasedStateMachine):
         if photo is None:
             return Change(DELETE, *ids), None
         if photo % 2:
-            return Change(PUT, *ids, image=self.seal(f"/photos/{photo}")), None
+            return Change(PUT, *ids, image=self.seal.seal(f"/photos/{photo}")), None
         return Change(PUT, *ids, photo=POOL[photo].tobytes()), None
 
     @rule(changes=st.lists(st.tuples(categories, products, photos | st.none()), max_size=7))
@@ -160,7 +160,7 @@ class Following(RuleBasedStateMachine):
         change = [
             (Change(PUT, *ids, photo=BAD), IN_NO_FORMAT),
             (Change(PUT, *ids, photo=nothing), "the network gives no features for it"),
-            (Change(PUT, *ids, image=self.seal("/photos/none")), "is missing"),
+            (Change(PUT, *ids, image=self.seal.seal("/photos/none")), "is missing"),
             (Change(PUT, *ids, image="/photos/1"), NOT_OF_THE_FEED),
             (Change(PUT, other, ids[1], photo=POOL[0].tobytes()), f"category_id {unlike}"),
             (Change(DELETE, ids[0], other), f"product_id {unlike}"),
@@ -215,7 +215,7 @@ class Following(RuleBasedStateMachine):
         if change.op == DELETE:
             products.pop(change.product_id, None)
         else:
-            data = change.photo or SHELF[str(change.image)]
+            data = change.photo or SHELF[self.seal.opened(str(change.image))]
             products[change.product_id] = np.frombuffer(data, np.float32)
 
     @rule()
