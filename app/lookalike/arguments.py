@@ -1,11 +1,30 @@
 """Command-line arguments that say what they may be when they are not."""
 
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from lookalike.output import printable
+
+
+def parsed(parser: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
+    """The options; exits with status 2 where an argument is not UTF-8: libraries take no such paths."""
+    given = sys.argv[1:] if arguments is None else arguments
+    for text in given:
+        if not is_utf8(text):
+            parser.error(f"an argument is not UTF-8: {text}; rename the file or folder")
+    return parser.parse_args(given)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether text, such as a file's name, has no bytes that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Parser(ArgumentParser):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookalike import __version__
-from lookalike.arguments import Parser, port, whole_number
+from lookalike.arguments import Parser, parsed, port, whole_number
 from lookalike.host_cli import DONE, FAILED, add_host_commands
 from lookalike.manifest import BehaviourEntry, Manifest, ReleaseError
 from lookalike.output import complain, say
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (the work failed) or 2 (the call was wrong)."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     if options.needs_root and options.root is None:
         parser.error(f"give --root ROOT or set {ROOT.name}")
     try:

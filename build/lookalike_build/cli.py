@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from lookalike.arguments import parsed
 from lookalike.journal import Journal, JournalError
 from lookalike.manifest import ReleaseError
 from lookalike.output import complain, say
@@ -87,7 +88,7 @@ _FAILURES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (the work failed) or 2 (the call was wrong)."""
-    options = parser().parse_args(arguments)
+    options = parsed(parser(), arguments)
     try:
         _COMMANDS[options.command](options)
     except CatalogueError as error:

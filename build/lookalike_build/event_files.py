@@ -20,6 +20,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.arguments import is_utf8
 from lookalike.root import named
 
 Kind = Literal["CSV", "Parquet", "JSON", "log"]
@@ -211,6 +212,8 @@ def _matching(name: str) -> list[Path]:
 
 
 def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile | None:
+    if not is_utf8(str(path)):
+        raise EventError(f"{path}: its name is not UTF-8; rename it")
     with named(path):
         return _looked_into(path, columns, paths)
 

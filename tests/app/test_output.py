@@ -49,6 +49,12 @@ def test_an_argument_with_control_characters_is_refused_in_one_line(
     assert capsys.readouterr().err.splitlines()[-1].endswith(r": x\u001b[2J\ny")
 
 
+def test_an_argument_that_is_not_utf8_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        lookalike.cli.main(["releases", "--root", "r\udcff"])
+    assert r"is not UTF-8: r\udcff; rename" in capsys.readouterr().err
+
+
 def test_a_release_that_is_refused_is_named_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

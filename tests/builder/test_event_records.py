@@ -451,6 +451,12 @@ def test_what_does_not_fit_in_memory_goes_to_disk(tmp_path: Path) -> None:
     assert found.patterns == records_in(drawn, ()).patterns
 
 
+def test_a_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r\udcff.csv").write_text("event,pattern,method,category_id\n")
+    with pytest.raises(EventError, match="its name is not UTF-8; rename it"):
+        read(tmp_path / "*.csv")
+
+
 def test_too_little_memory_is_said_with_the_folder_for_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("event,pattern,method,category_id\nimpression,A,image,1\n")
