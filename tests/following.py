@@ -1,5 +1,7 @@
 """What tests of following share: a stand-in for the network, and when the background works."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,6 +20,7 @@ from lookalike_build.photo import PhotoError
 from support import MODEL, Features
 
 BAD = b"no photo"
+DEADLY = b"deadly"
 IN_NO_FORMAT = "is in no format"
 
 
@@ -33,6 +36,8 @@ class Numbers:
     def prepare(self, data: bytes) -> Features:
         if data == BAD:
             raise PhotoError(IN_NO_FORMAT)
+        if data == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)  # as for the memory that it takes
         return np.frombuffer(data, "<f4")
 
     def stage(self, prepared: Sequence[Features]) -> Features:

@@ -110,6 +110,14 @@ _FORMATS: Final = (
         " WHERE n < (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)",
         "CREATE TABLE clock_steps ("
         " first INTEGER PRIMARY KEY, showed REAL NOT NULL, shows REAL NOT NULL)",
+        "CREATE TABLE feed_tails ("
+        " feed TEXT PRIMARY KEY, position INTEGER NOT NULL, sha256 TEXT NOT NULL)",
+        "CREATE TABLE waiting (photo_bytes INTEGER NOT NULL)",
+        "INSERT INTO waiting SELECT coalesce(sum(length(photo)), 0) FROM photos",
+        "CREATE TRIGGER photo_came AFTER INSERT ON photos"
+        " BEGIN UPDATE waiting SET photo_bytes = photo_bytes + length(new.photo); END",
+        "CREATE TRIGGER photo_went AFTER DELETE ON photos"
+        " BEGIN UPDATE waiting SET photo_bytes = photo_bytes - length(old.photo); END",
     ),
 )
 """What makes each format of the one before, the first of an empty file; old journals are taken over.
@@ -117,8 +125,10 @@ _FORMATS: Final = (
 `image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds. `live` has
 the newest live change of each product, `forgotten` when the newest of those forgotten was received.
 A row of `clock_steps` stands as long as the clock, which had shown `showed` by the change before
-`first`, shows less, `shows` when that was first seen. Processes of the version before may have the
-file open: they write to columns by name, and read all of `journal`, which so gets no more columns.
+`first`, shows less, `shows` when that was first seen. `feed_tails` has the digest of what stands before
+a feed's position, as long as that is the position; `waiting` what the photos of pending changes take.
+Processes of the version before may have the file open: they write to columns by name, and read all of
+`journal`, which so gets no more columns.
 """
 
 
@@ -132,6 +142,15 @@ class ForgottenError(JournalError):
     def __init__(self, path: Path, until: float) -> None:
         super().__init__(f"{path}: has forgotten live changes of that time")
         self.until = until
+
+
+class JournalFull(JournalError):  # noqa: N818
+    """So much waits in the journal that it takes no more photos until some of it is settled."""
+
+    def __init__(self, path: Path, n_bytes: int, most_bytes: int) -> None:
+        super().__init__(
+            f"{path}: the photos of pending changes would take {n_bytes} bytes, more than {most_bytes}"
+        )
 
 
 class Change(NamedTuple):
@@ -174,7 +193,8 @@ class Status(NamedTuple):
 
     `n_pending` changes wait, the oldest for `oldest_pending_s`; so many ever became live or were
     rejected, in `n_batches` that took `batches_s` together. The last batch, at `last_batch_at` (Unix
-    time, 0 for never), had so many changes and took so long.
+    time, 0 for never), had so many changes and took so long. The photos of pending changes take
+    `pending_bytes`.
     """
 
     n_pending: int = 0
@@ -186,6 +206,7 @@ class Status(NamedTuple):
     last_batch_changes: int = 0
     last_batch_s: float = 0.0
     last_batch_at: float = 0.0
+    pending_bytes: int = 0
 
 
 class Journal:
@@ -221,11 +242,18 @@ class Journal:
         """Close the file; what is in it stays."""
         self._database.close()
 
-    def add(self, changes: Iterable[Change], feed: tuple[str, int] | None = None) -> list[int]:
+    def add(
+        self,
+        changes: Iterable[Change],
+        feed: tuple[str, int] | None = None,
+        tail: str | None = None,
+        most_bytes: int | None = None,
+    ) -> list[int]:
         """Add changes, all or none, on disk when this returns; their numbers, ascending.
 
         With `feed`, the name of where they come from and how far it has been read, that is noted in
-        the same step.
+        the same step, with `tail`, the digest of what stands before. JournalFull where the photos
+        of pending changes would take more than `most_bytes`.
         """
         numbers = []
         with self._transaction() as database:
@@ -241,12 +269,26 @@ class Journal:
                     database.execute("INSERT INTO photos VALUES (?, ?)", [number, change.photo])
             if feed:
                 database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?)", feed)
+                database.execute("DELETE FROM feed_tails WHERE feed = ?", feed[:1])
+                if tail is not None:
+                    database.execute("INSERT INTO feed_tails VALUES (?, ?, ?)", [*feed, tail])
+            if most_bytes is not None:
+                n_bytes = _waiting_bytes(database)
+                if n_bytes > most_bytes:
+                    raise JournalFull(self._path, n_bytes, most_bytes)
         return numbers
 
     def position(self, feed: str) -> int:
         """How far a feed has been read; 0 for one never seen."""
         rows = self._all("SELECT position FROM feeds WHERE feed = ?", feed)
         return int(rows[0][0]) if rows else 0
+
+    def tail(self, feed: str) -> str | None:
+        """The digest of what stood before that position; None where it is not known."""
+        rows = self._all(
+            "SELECT sha256 FROM feed_tails JOIN feeds USING (feed, position) WHERE feed = ?", feed
+        )
+        return str(rows[0][0]) if rows else None
 
     def pending(self, most: int) -> list[tuple[int, Change]]:
         """The oldest pending changes, at most so many, and their numbers; without their photos."""
@@ -290,7 +332,8 @@ class Journal:
                 "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1", [now - _KEPT_S]
             )
             _forget_live(database, now - REMEMBERED_S)
-        self._give_back()
+        with suppress(JournalError):  # what it did not give back it does with the next
+            self._give_back()
         return n
 
     def batch_done(self, n_changes: int, seconds: float) -> None:
@@ -491,7 +534,16 @@ def _status(database: sqlite3.Connection) -> Status:
     ).fetchall()
     ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
     waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-    return Status(n_pending, waiting, *totals)
+    n_bytes = _waiting_bytes(database)
+    return Status(n_pending, waiting, *totals)._replace(pending_bytes=n_bytes)
+
+
+def _waiting_bytes(database: sqlite3.Connection) -> int:
+    """How much the photos of pending changes take."""
+    ((version,),) = database.execute("PRAGMA user_version").fetchall()
+    counted = "SELECT photo_bytes FROM waiting"
+    query = counted if version > 1 else "SELECT coalesce(sum(length(photo)), 0) FROM photos"
+    return int(database.execute(query).fetchall()[0][0])
 
 
 def _outcome(database: sqlite3.Connection, number: int) -> Outcome | None:

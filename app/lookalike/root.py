@@ -12,6 +12,7 @@
     ROOT/.lock                   held by whoever adds or removes a release or changes `current`
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower
+    ROOT/.at-work                what the follower works on, see `lookalike_build.at_work`
     ROOT/.feed.key               the follower's own, see `lookalike_build.feed_seal`
     ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
@@ -42,6 +43,7 @@ _NEXT = ".current"
 _LOCK = ".lock"
 _BUILD_LOCK = ".build.lock"
 FOLLOW_LOCK = ".follow.lock"
+AT_WORK = ".at-work"
 _WAIT_S = 0.05
 _PEEK_S = 0.2
 """Longer than one who only asks whether a follower runs keeps the lock."""
@@ -72,6 +74,7 @@ class ReleaseRoot:
         # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
         self.journal = path / JOURNAL
         self.feed_key = path / ".feed.key"
+        self.at_work = path / AT_WORK
 
     def names(self) -> list[str]:
         """The names of all releases, oldest first."""

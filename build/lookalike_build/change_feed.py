@@ -39,6 +39,7 @@ STANDARD_INPUT: Final = "-"
 MAX_LINE_BYTES: Final = 2**20
 _BLOCK_BYTES = 2**20
 _HEAD_BYTES = 4096
+_TAIL_BYTES = 4096
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELDS: Final = {
     PUT: ("op", "category_id", "product_id", "image"),
@@ -168,7 +169,8 @@ class _FileFeed:
 
     In the journal a file is named by its inode and its first line, which stay as it is renamed, and
     after a restart: the inode alone may be another file's by then, and so may the line. A file
-    that is shorter than what was read of it, or that begins otherwise, is read from its beginning.
+    that is shorter than what was read of it, or that begins otherwise, is read from its beginning. So
+    is one that was rewritten, in which other bytes stand before where reading goes on.
     """
 
     ended = False
@@ -253,8 +255,10 @@ class _OpenFile:
     """A regular file, read from where the journal says; `begun` if that is not its beginning."""
 
     def __init__(self, path: Path, journal: Journal, lines: "_Lines") -> None:
+        self._path = path
         self._journal = journal
         self._lines = lines
+        self._before = b""
         # Without waiting, should it be a pipe by now.
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -279,14 +283,21 @@ class _OpenFile:
             self._begin()
         if size < self._offset or self._name is None or self._name != self._identity():
             self._begin()
-        data = os.pread(self._descriptor, _BLOCK_BYTES, self._offset)
+        seen = self._next()
+        if not seen.startswith(self._before):
+            self._begin(rewritten=True)
+            seen = self._next()
+        data = seen[len(self._before) :]
         number = self._cutter.n_lines + 1
-        n = self._add(self._cutter.cut(data), number)
+        lines = self._cutter.cut(data)
+        n_rest = self._cutter.n_bytes - self._cutter.n_cut_bytes
+        self._before = seen[-_TAIL_BYTES:]
+        n = self._add(lines, number, seen[: len(seen) - n_rest])
         return n, len(data) < _BLOCK_BYTES
 
     def finish(self) -> int:
         """Add the change of a last line without newline to the journal."""
-        return self._add(self._cutter.finish(), self._cutter.n_lines)
+        return self._add(self._cutter.finish(), self._cutter.n_lines, self._before)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -295,13 +306,38 @@ class _OpenFile:
     def _offset(self) -> int:
         return self._start + self._cutter.n_bytes
 
-    def _begin(self) -> None:
+    def _begin(self, rewritten: bool = False) -> None:
+        """Go to where the journal says, or to the beginning of a file in which something else is there.
+
+        Where the journal does not know what was there, `rewritten` decides.
+        """
         self.__dict__.pop("_n_lines_before", None)
         self._name = self._identity()
         position = self._journal.position(self._name) if self._name else 0
         size = os.fstat(self._descriptor).st_size
         self._start = position if position <= size else 0
         self._cutter = _Cutter()
+        self._before = self._read_before()
+        if not self._name or not self._start:
+            return
+        tail = self._journal.tail(self._name)
+        if rewritten if tail is None else tail != _digest(self._before):
+            self._lines.complain(
+                f"{self._path} was rewritten: what stands before byte {self._start} is not what was "
+                "read there; all of it is read again"
+            )
+            self._journal.add((), (self._name, 0))
+            self._start = 0
+            self._before = b""
+
+    def _read_before(self) -> bytes:
+        n_bytes = min(_TAIL_BYTES, self._offset)
+        return os.pread(self._descriptor, n_bytes, self._offset - n_bytes)
+
+    def _next(self) -> bytes:
+        """What stands where `_before` was read, and the next block."""
+        n_before = len(self._before)
+        return os.pread(self._descriptor, n_before + _BLOCK_BYTES, self._offset - n_before)
 
     def _identity(self) -> str | None:
         """The file's name in the journal; None as long as it has no whole line."""
@@ -311,13 +347,15 @@ class _OpenFile:
             return None
         return f"{self.status.st_ino} {hashlib.sha256(line).hexdigest()[:32]}"
 
-    def _add(self, lines: list[bytes], number: int) -> int:
+    def _add(self, lines: list[bytes], number: int, read: bytes) -> int:
+        """Add the changes of lines numbered from `number`, the last of which ends what was `read`."""
         if not lines:
             return 0
         changes = self._lines.changes(lines, lambda: self._n_lines_before + number)
         position = self._start + self._cutter.n_cut_bytes
+        feed = (self._name, position) if self._name else None
         try:
-            self._journal.add(changes, (self._name, position) if self._name else None)
+            self._journal.add(changes, feed, _digest(read[-_TAIL_BYTES:]))
         except BaseException:
             self._begin()
             raise
@@ -331,6 +369,10 @@ class _OpenFile:
             n_bytes = min(_BLOCK_BYTES, self._start - offset)
             n += os.pread(self._descriptor, n_bytes, offset).count(b"\n")
         return n
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Cutter:

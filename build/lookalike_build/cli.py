@@ -21,6 +21,7 @@ from lookalike.manifest import ReleaseError
 from lookalike.output import complain, say
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot, RootError, named
 from lookalike_build.adopted import AdoptedFeatures, export
+from lookalike_build.at_work import AtWork
 from lookalike_build.background import BackgroundThread
 from lookalike_build.behaviour import add_behaviour
 from lookalike_build.browsing import Server, Shelf, ShopError, Taste
@@ -278,8 +279,14 @@ def _follow(options: argparse.Namespace) -> None:
     if root.current() is None:
         raise root.none_yet()
     stop = threading.Event()
+    at_work = AtWork(root.at_work, _log)
+
+    def end(*_: object) -> None:
+        stop.set()
+        at_work.forgive()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     with root.follow_lock(), closing(Journal(root.journal)) as journal:
         manifest = root.manifest(str(root.current()))
         types = manifest.category_id_type, manifest.product_id_type
@@ -298,12 +305,21 @@ def _follow(options: argparse.Namespace) -> None:
             extractor.n_dims,
             BackgroundThread(),
             options.keep,
-            say,
+            _log,
+            at_work,
         )
         warm_up(extractor)
         say(f"following {root.path}, model {extractor.model.name}")
         follow(follower, feed, stop, options.once)
     say("stopped; what is pending stays in the journal")
+
+
+def _log(line: str) -> None:
+    """Say what a follower does; it goes on where that cannot be written."""
+    try:
+        say(line)
+    except OSError as error:
+        complain(f"lookalike-build: {error}")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -4,14 +4,15 @@ A batch is all changes that wait, up to a bound: their photos are extracted, the
 release made and published that names the last change it holds, and then the rest of the batch is
 settled as live. Whatever moment this dies at, what is pending is done again from the release that is
 current, or found in it already; every change says what a product is from then on, so to do it again
-makes no difference.
+makes no difference. A photo that it dies of is found by trying alone what was at work.
 """
 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from lookalike.journal import DELETE, Change, Journal
 from lookalike.manifest import Applied, Id, IdType, Manifest, Model, id_problem
 from lookalike.release import is_slim
 from lookalike.root import LOCK_WAIT_S, ReleaseRoot
+from lookalike_build.at_work import AtWork
 from lookalike_build.background import Background
 from lookalike_build.change_feed import Feed
 from lookalike_build.extract import Engine, Reader
@@ -63,6 +65,7 @@ class Follower:
         background: Background,
         keep: int = 5,
         tell: Callable[[str], object] = lambda _: None,
+        at_work: AtWork | None = None,
     ) -> None:
         self._root = root
         self._journal = journal
@@ -73,6 +76,7 @@ class Follower:
         self._updater = Updater(root, background, tell)
         self._keep = keep
         self._tell = tell
+        self._at_work = at_work or AtWork(root.at_work, tell)
         self._problems: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -83,12 +87,20 @@ class Follower:
             if manifest.applied and manifest.applied.journal == self._journal.id:
                 self._journal.settle(manifest.applied.number, manifest.release)
             self._prune()
+        reasons = self._at_work.begin(self._journal)
+        self._reject(reasons)
+        self._at_work.done(reasons)
+        if suspects := sorted(self._at_work.suspects):
+            self._tell(
+                f"tried alone, since a follower ended at work on them: {len(suspects)} changes from "
+                f"{suspects[0]} to {suspects[-1]}"
+            )
 
     def step(self) -> bool:
         """Do a batch, or publish an index that was made anew; False where there was nothing to do.
 
-        Raises FollowError, JournalError, ReleaseError, RootError or OSError; the current release then
-        stays, and what is pending stays so.
+        Raises FollowError, HostError, JournalError, ReleaseError, RootError or OSError; the current
+        release then stays, and what is pending stays so.
         """
         pending = self._journal.pending(BATCH)
         if pending:
@@ -102,37 +114,76 @@ class Follower:
     def _batch(self, pending: list[tuple[int, Change]]) -> None:
         started = time.monotonic()
         types = _id_types(self._current())
-        reasons, changes = self._taken(pending, types)
-        if reasons:
-            self._journal.reject(reasons)
-        last = pending[-1][0]
+        reasons: dict[int, str] = {}
+        changes: dict[Id, dict[Id, Feature | None]] = defaultdict(dict)
+        taken: list[int] = []
+        failure = None
+        for group in self._groups(pending):
+            try:
+                self._take(group, types, reasons, changes)
+            except Exception as error:
+                if not taken:
+                    raise
+                failure = error  # what came before need not wait
+                break
+            taken += [number for number, _ in group]
+        self._reject(reasons)
+        last = taken[-1]
         release = self._publish(changes, last, types)
         self._journal.settle(last, release)
         seconds = time.monotonic() - started
         self._optionally(
-            "the batch could not be counted",
-            lambda: self._journal.batch_done(len(pending), seconds),
+            "the batch could not be counted", lambda: self._journal.batch_done(len(taken), seconds)
         )
-        for number, reason in reasons.items():
-            self._tell(f"change {number} rejected: {reason}")
-        live = len(pending) - len(reasons)
+        live = len(taken) - len(reasons)
         self._tell(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
+        if failure:
+            raise failure
 
-    def _taken(
-        self, pending: list[tuple[int, Change]], types: IdTypes
-    ) -> tuple[dict[int, str], AllChanges]:
-        """Why some are rejected, by number; what the others come to, the last of a product counts."""
-        reasons = {
-            number: problem for number, change in pending if (problem := _problem(change, types))
-        }
+    def _groups(self, pending: list[tuple[int, Change]]) -> Iterator[list[tuple[int, Change]]]:
+        """The changes in their order: each suspect alone, those between two together."""
+        for _, group in groupby(
+            pending, lambda one: one[0] if one[0] in self._at_work.suspects else None
+        ):
+            yield list(group)
+
+    def _reject(self, reasons: Mapping[int, str]) -> None:
+        if reasons:
+            self._journal.reject(reasons)
+        for number, reason in sorted(reasons.items()):
+            self._tell(f"change {number} rejected: {reason}")
+
+    def _take(
+        self,
+        group: list[tuple[int, Change]],
+        types: IdTypes,
+        reasons: dict[int, str],
+        changes: dict[Id, dict[Id, Feature | None]],
+    ) -> None:
+        """Add why some are rejected, by number, and what the others come to: the last of a product."""
+        for number, change in group:
+            if problem := _problem(change, types):
+                reasons[number] = problem
         images = [
             (number, change.image or f"{_SENT}{number}")
-            for number, change in pending
+            for number, change in group
             if number not in reasons and change.op != DELETE
         ]
+        features = self._extracted(images, reasons) if images else {}
+        for number, change in group:
+            if number not in reasons:
+                changes[change.category_id][change.product_id] = features.get(number)
+
+    def _extracted(
+        self, images: list[tuple[int, str]], reasons: dict[int, str]
+    ) -> dict[int, Feature]:
+        """The features of photos, by number; to `reasons` why some have none."""
         photos: dict[int, str] = {}
         features: dict[str, Feature] = {}
-        with closing(self._engine(images, self._photos, KnownPhotos())) as given:
+        with (
+            self._at_work.on(number for number, _ in images),
+            closing(self._engine(images, self._photos, KnownPhotos())) as given,
+        ):
             for result in (result for results in given for result in results):
                 if result.reason:
                     reasons[result.row] = result.reason
@@ -140,13 +191,7 @@ class Follower:
                 photos[result.row] = result.photo_sha256
                 if result.features is not None:
                     features[result.photo_sha256] = result.features
-        changes: dict[Id, dict[Id, Feature | None]] = defaultdict(dict)
-        for number, change in pending:
-            if number not in reasons:
-                put = number in photos
-                feature = features[photos[number]] if put else None
-                changes[change.category_id][change.product_id] = feature
-        return reasons, changes
+        return {number: features[photo] for number, photo in photos.items()}
 
     def _current(self) -> Manifest:
         """The manifest of the current release; FollowError where there is none to follow with this."""

@@ -439,6 +439,108 @@ def test_a_file_truncated_while_no_one_read_begins_anew(desk: Desk, again: str) 
     assert drain(desk.open()) == again.count("\n")
 
 
+def rewrite(path: Path, text: str) -> None:
+    """In place: the file stays the same one."""
+    with path.open("r+") as file:
+        file.write(text)
+        file.truncate()
+
+
+LONG = list(range(1000, 1200))
+"""More than 4 KiB of lines."""
+
+
+@pytest.mark.parametrize(
+    ("again", "taken"),
+    [
+        ([1, 6, 7, 8], [1, 6, 7, 8]),  # two more lines, the second another
+        ([1, 9], [1, 9]),  # as long as before
+        ([1, 9, *LONG], [1, 9, *LONG]),
+    ],
+)
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_file_that_was_rewritten_is_read_again_and_that_is_said(
+    desk: Desk, again: list[int], taken: list[int], restarted: bool
+) -> None:
+    append(desk.path, delete(1, 2))
+    feed = desk.open()
+    drain(feed)
+    if restarted:
+        feed.close()
+        desk.feeds.clear()
+    rewrite(desk.path, delete(*again))
+    os.utime(desk.path, (1, 1))  # as some moments later
+    if restarted:
+        feed = desk.open()
+    assert drain(feed) == len(taken)
+    assert desk.products() == [1, 2, *taken]
+    (complaint,) = desk.complaints
+    assert complaint == (
+        f"{desk.path} was rewritten: what stands before byte {len(delete(1, 2))} is not what was read "
+        "there; all of it is read again"
+    )
+    append(desk.path, delete(3))
+    assert drain(desk.open()) == 1
+    assert len(desk.complaints) == 1
+
+
+def test_a_rewritten_file_whose_reading_was_interrupted_is_read_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(desk.path, delete(1, 2))
+    drain(desk.open())
+    rewrite(desk.path, delete(1, 6, 7))
+    desk.open()
+    assert drain(desk.open()) == 3
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_file_of_which_only_half_a_line_was_rewritten_goes_on(
+    desk: Desk, restarted: bool
+) -> None:
+    append(desk.path, delete(*LONG) + '{"op": "put"')
+    feed = desk.open()
+    drain(feed)
+    rewrite(desk.path, delete(*LONG, 7))
+    if restarted:
+        feed = desk.open()
+    assert drain(feed) == 1
+    assert desk.products() == [*LONG, 7]
+    assert desk.complaints == []
+
+
+def test_a_position_that_the_version_before_noted_is_gone_on_from(desk: Desk) -> None:
+    append(desk.path, delete(1, 2))
+    drain(desk.open())
+    desk.journal._database.execute("DELETE FROM feed_tails")
+    append(desk.path, delete(3))
+    feed = desk.open()
+    assert drain(feed) == 1
+    assert desk.complaints == []
+
+
+def test_a_position_that_the_version_before_moved_has_no_digest(desk: Desk) -> None:
+    """It knows of no digest, and leaves the old one."""
+    append(desk.path, delete(1, 2))
+    drain(desk.open())
+    append(desk.path, delete(3))
+    size = desk.path.stat().st_size
+    desk.journal._database.execute("UPDATE feeds SET position = ?", [size])
+    append(desk.path, delete(4))
+    assert drain(desk.open()) == 1
+    assert desk.products() == [1, 2, 4]
+    assert desk.complaints == []
+
+
+def test_a_file_rewritten_before_a_digest_was_noted_is_read_again(desk: Desk) -> None:
+    append(desk.path, delete(1, 2))
+    feed = desk.open()
+    drain(feed)
+    desk.journal._database.execute("DELETE FROM feed_tails")
+    rewrite(desk.path, delete(1, 6, 7))
+    assert drain(feed) == 3
+
+
 def test_a_truncation_that_was_seen_is_known_after_a_restart(desk: Desk) -> None:
     append(desk.path, delete(5))
     feed = desk.open()
@@ -455,9 +557,11 @@ def test_a_big_feed_comes_in_chunks(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     sizes: list[int] = []
     add = Journal.add
 
-    def counted(self: Journal, changes: list[Change], feed: tuple[str, int]) -> list[int]:
+    def counted(
+        self: Journal, changes: list[Change], feed: tuple[str, int], tail: str
+    ) -> list[int]:
         sizes.append(len(changes))
-        return add(self, changes, feed)
+        return add(self, changes, feed, tail)
 
     monkeypatch.setattr(Journal, "add", counted)
     assert drain(desk.open()) == n

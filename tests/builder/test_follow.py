@@ -23,6 +23,7 @@ from lookalike_build.feed_seal import NOT_OF_THE_FEED, FeedSeal
 from lookalike_build.follow import Follower, FollowError
 from lookalike_build.live_category import LiveCategory
 from lookalike_build.local_engine import LocalEngine
+from lookalike_build.photo import HostError
 from lookalike_build.staging import Staging
 from support import (
     MODEL,
@@ -404,6 +405,48 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_what_is_pending(
     assert outcome.state == "pending"
     assert follower.step()
     assert ask(client_of(root), 500)[0] == 500
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [HostError("/x: input/output error"), MemoryError(), OSError(24, "Too many open files")],
+)
+def test_what_the_machine_lacks_has_nothing_rejected_and_holds_up_only_what_comes_after(
+    root: ReleaseRoot, journal: Journal, followed: Made, error: Exception, restarted: bool
+) -> None:
+    photos: dict[str, bytes] = {}
+
+    class Failing(Shelf):
+        def read(self, image: str) -> bytes:
+            if image not in photos:
+                raise error
+            return super().read(image)
+
+    engine = LocalEngine(Numbers(N_DIMS))
+
+    def begun() -> Follower:
+        follower = Follower(root, journal, engine, Failing(photos), MODEL, N_DIMS, Later())
+        follower.begin()
+        return follower
+
+    follower = begun()
+    changes = [put(500, 0), Change(PUT, 1, 501, image="/x"), put(502, 2), delete(100)]
+    numbers = journal.add(changes)
+    for n_pending in (4, 3, 3, 3, 3):
+        with pytest.raises(type(error)):
+            follower.step()
+        assert journal.status().n_pending == n_pending
+        if restarted:
+            follower = begun()
+    assert ask(client_of(root), 500)[0] == 500
+    photos["/x"] = NEW[1].tobytes()
+    assert follower.step()
+    assert not follower.step()
+    for number in numbers:
+        outcome = journal.outcome(number)
+        assert outcome
+        assert outcome.state == "live"
 
 
 @pytest.mark.parametrize("restarted", [False, True])

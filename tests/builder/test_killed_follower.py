@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from following import BAD, follow_until_killed
+from following import BAD, DEADLY, follow_until_killed
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.manifest import Id, category_folder
 from lookalike.root import ReleaseRoot
@@ -70,6 +70,41 @@ def test_a_follower_killed_a_hundred_times_loses_and_repeats_nothing(tmp_path: P
     assert state_of(root) == state
     print(f"{killed} kills, {len(sent)} changes, {status.n_rejected} of them rejected")
     expect_as_from_nothing(root, state, tmp_path)
+
+
+def test_a_photo_that_kills_its_follower_is_rejected_and_the_rest_goes_on(tmp_path: Path) -> None:
+    features = random_features(40, 1, N_DIMS)
+    first: Catalogue = {1: (list(range(100, 130)), features[:30])}
+    root = publish(tmp_path / "root", first, tmp_path / "features", n_trees=2, neighbours=K)
+    photos = [feature.tobytes() for feature in features[30:]]
+    photos[3] = photos[7] = DEADLY
+    with closing(Journal(root.journal)) as journal:
+        changes = [Change(PUT, 1, 200 + one, None, photo) for one, photo in enumerate(photos)]
+        numbers = journal.add([*changes, Change(DELETE, 1, 100)])
+        deaths = 0
+        while journal.status().n_pending:
+            with following(root) as process:
+                while process.is_alive() and journal.status().n_pending:
+                    time.sleep(0.01)
+                deaths += not process.is_alive()
+            assert deaths < 20
+        outcomes = [journal.outcome(number) for number in numbers]
+        reasons = [outcome.reason for outcome in outcomes if outcome]
+    assert [bool(reason) for reason in reasons] == [photo == DEADLY for photo in photos] + [False]
+    assert str(reasons[3]).startswith("the follower died 3 times as it read or decoded this photo")
+    assert deaths <= 6  # three for each
+    products = state_of(root)[1]
+    assert {200 + one for one in range(10)} & products.keys() == {
+        200,
+        201,
+        202,
+        204,
+        205,
+        206,
+        208,
+        209,
+    }
+    assert 100 not in products
 
 
 @contextmanager
