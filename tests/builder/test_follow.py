@@ -431,7 +431,12 @@ def test_what_the_machine_lacks_has_nothing_rejected_and_holds_up_only_what_come
         return follower
 
     follower = begun()
-    changes = [put(500, 0), Change(PUT, 1, 501, image="/x"), put(502, 2), delete(100)]
+    changes = [
+        put(500, 0),
+        Change(PUT, 1, 501, image=FeedSeal(root.feed_key).seal("/x")),
+        put(502, 2),
+        delete(100),
+    ]
     numbers = journal.add(changes)
     for n_pending in (4, 3, 3, 3, 3):
         with pytest.raises(type(error)):
