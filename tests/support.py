@@ -259,6 +259,7 @@ def client_of(
     max_limit: int = 1000,
     token: str | None = None,
     max_photo_bytes: int = 2**23,
+    max_pending_bytes: int = 2**32,
     source: ReleaseSource | None = None,
     image_url: str | None = None,
     b_percent: int = 50,
@@ -268,7 +269,7 @@ def client_of(
     if source is None:
         source = ReleaseSource(root)
         source.look()
-    changes = Changes(root, source, token, max_photo_bytes)
+    changes = Changes(root, source, token, max_photo_bytes, max_pending_bytes)
     browse = Browse(root, source, image_url)
     experiment = Experiment(b_percent=b_percent)
     return Client(

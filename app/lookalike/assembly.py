@@ -29,7 +29,9 @@ def make_application(environ: Mapping[str, str]) -> Application:
     root = ReleaseRoot(settings.root)
     source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
-    changes = Changes(root, source, settings.token, settings.max_photo_bytes)
+    changes = Changes(
+        root, source, settings.token, settings.max_photo_bytes, settings.max_pending_bytes
+    )
     browse = Browse(root, source, settings.image_url) if settings.browse else None
     return Application(
         source,

@@ -28,6 +28,7 @@ from lookalike.journal import (
     Change,
     Journal,
     JournalError,
+    JournalFull,
     Outcome,
     State,
     Status,
@@ -61,16 +62,23 @@ _T = TypeVar("_T")
 class Changes:
     """Takes changes for the release root `root`, typed as `source`'s release types its ids.
 
-    Without a `token` nobody may change anything. `max_photo_bytes` bounds a photo.
+    Without a `token` nobody may change anything. `max_photo_bytes` bounds a photo, `max_pending_bytes`
+    all that wait together.
     """
 
     def __init__(
-        self, root: ReleaseRoot, source: ReleaseSource, token: str | None, max_photo_bytes: int
+        self,
+        root: ReleaseRoot,
+        source: ReleaseSource,
+        token: str | None,
+        max_photo_bytes: int,
+        max_pending_bytes: int,
     ) -> None:
         self._root = root
         self._source = source
         self._token = token.encode() if token else None
         self._max_photo_bytes = max_photo_bytes
+        self._max_pending_bytes = max_pending_bytes
         self._mutex = threading.Lock()
         self._journal: Journal | None = None
         self._problems: dict[str, str] = {}
@@ -116,7 +124,9 @@ class Changes:
         return self._add(environ, Change(DELETE, category_id, product_id))
 
     def _add(self, environ: "WSGIEnvironment", change: Change) -> Answer:
-        (number,) = self._with_journal(lambda journal: journal.add([change]))
+        (number,) = self._with_journal(
+            lambda journal: journal.add([change], most_bytes=self._max_pending_bytes)
+        )
         location = f"{environ.get('SCRIPT_NAME') or ''}{_CHANGES}{number}"
         body = orjson.dumps({"change": number, "state": "pending"})
         return (ACCEPTED, [NO_STORE, ("Location", location), JSON], body)
@@ -202,6 +212,13 @@ class Changes:
                     self._journal = Journal(self._root.journal, _BUSY_S)
                 journal = self._journal
             result = use(journal)
+        except JournalFull as error:
+            self._log("changes of products are not taken until others are settled", error)
+            raise Unavailable(
+                f"the photos that wait may take {self._max_pending_bytes} bytes together, and this one "
+                "would be more; send it again when some of them are live",
+                _RETRY_AFTER_S,
+            ) from error
         except JournalError as error:
             self._close()
             self._log("changes of products are not taken", error)
@@ -220,9 +237,10 @@ class Changes:
 
     def _log(self, problem: str, error: JournalError) -> None:
         """Log a problem once, not at each of a thousand requests."""
-        if self._problems.get(problem) != str(error):
+        said = type(error).__name__ if isinstance(error, JournalFull) else str(error)
+        if self._problems.get(problem) != said:
             logger.error("%s: %s", problem, error)
-        self._problems[problem] = str(error)
+        self._problems[problem] = said
 
 
 def _refuse_query(environ: "WSGIEnvironment") -> None:

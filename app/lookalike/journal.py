@@ -258,7 +258,11 @@ class Journal:
         numbers = []
         with self._transaction() as database:
             now = _look_at_clock(database)
+            n_bytes = 0 if most_bytes is None else _waiting_bytes(database)
             for change in changes:
+                n_bytes += len(change.photo or b"")
+                if most_bytes is not None and change.photo and n_bytes > most_bytes:
+                    raise JournalFull(self._path, n_bytes, most_bytes)
                 number = database.execute(
                     "INSERT INTO changes (op, category_id, product_id, image, received_at)"
                     " VALUES (?, ?, ?, ?, ?)",
@@ -272,10 +276,6 @@ class Journal:
                 database.execute("DELETE FROM feed_tails WHERE feed = ?", feed[:1])
                 if tail is not None:
                     database.execute("INSERT INTO feed_tails VALUES (?, ?, ?)", [*feed, tail])
-            if most_bytes is not None:
-                n_bytes = _waiting_bytes(database)
-                if n_bytes > most_bytes:
-                    raise JournalFull(self._path, n_bytes, most_bytes)
         return numbers
 
     def position(self, feed: str) -> int:
@@ -298,6 +298,13 @@ class Journal:
             most,
         )
         return [(number, Change(*change)) for number, *change in rows]
+
+    def n_pending(self, most: int) -> int:
+        """How many changes are pending, counted up to so many."""
+        ((n,),) = self._all(
+            "SELECT count(*) FROM (SELECT 1 FROM changes WHERE settled_at IS NULL LIMIT ?)", most
+        )
+        return int(n)
 
     def photo(self, number: int) -> bytes | None:
         """The photo that came with a pending change."""

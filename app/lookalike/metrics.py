@@ -288,6 +288,12 @@ def _of_journal(status: Status) -> Iterator[str]:
             "How long the oldest of them has waited, 0 where there is none.",
             round(status.oldest_pending_s, 3),
         ),
+        (
+            "changes_pending_bytes",
+            "gauge",
+            "What the photos of changes that wait take.",
+            status.pending_bytes,
+        ),
         ("changes_total", "counter", "Changes settled, by what became of them.", settled),
         ("follow_batch_seconds", "summary", "Time that batches of changes took.", batches),
         (

@@ -79,6 +79,14 @@ MAX_PHOTO_BYTES = Setting(
     1024,
     64 * 2**20,  # what the builder reads of a photo
 )
+MAX_PENDING_BYTES = Setting(
+    "LOOKALIKE_MAX_PENDING_BYTES",
+    "4294967296",
+    "What the photos of changes that wait may take together; a photo beyond that is answered with 503 "
+    "until `lookalike-build follow` has taken some of them.",
+    64 * 2**20,  # the largest photo, so that there is room for each
+    2**40,
+)
 BROWSE = Setting(
     "LOOKALIKE_BROWSE",
     "false",
@@ -115,6 +123,7 @@ SETTINGS = (
     TOKEN,
     TOKEN_FILE,
     MAX_PHOTO_BYTES,
+    MAX_PENDING_BYTES,
     BROWSE,
     IMAGE_URL,
     EXPERIMENT_KEY,
@@ -141,6 +150,7 @@ class Settings:
     lock_memory: bool
     token: str | None = field(repr=False)
     max_photo_bytes: int
+    max_pending_bytes: int
     browse: bool
     image_url: str | None
     experiment_key: bytes = field(repr=False)
@@ -162,6 +172,7 @@ class Settings:
             _boolean(environ, LOCK_MEMORY),
             _token(environ),
             _whole(environ, MAX_PHOTO_BYTES),
+            _whole(environ, MAX_PENDING_BYTES),
             _boolean(environ, BROWSE),
             _image_url(environ),
             _experiment_key(environ),
@@ -222,7 +233,7 @@ def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:
 def _whole(environ: Mapping[str, str], setting: Setting) -> int:
     text = environ.get(setting.name) or setting.default or ""
     least, most = setting.least or 0, setting.most or 0
-    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
         return int(text)
     raise SettingError(
         f'{setting.name} must be a whole number from {least} to {most}, not "{text:.40}"'

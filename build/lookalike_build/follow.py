@@ -33,6 +33,8 @@ from lookalike_build.update import Updater
 
 BATCH = 128
 """The most changes that one release takes up: 4 s of extraction on two cores."""
+MOST_FED = 16_384
+"""While as many changes are pending, the feed waits: its own file holds what is to come as well."""
 POLL_S = 0.05
 """How often the journal is looked at."""
 _SENT = "change:"
@@ -95,6 +97,10 @@ class Follower:
                 f"tried alone, since a follower ended at work on them: {len(suspects)} changes from "
                 f"{suspects[0]} to {suspects[-1]}"
             )
+
+    def has_room(self) -> bool:
+        """Whether so little is pending that a feed may add to it."""
+        return self._journal.n_pending(MOST_FED) < MOST_FED
 
     def step(self) -> bool:
         """Do a batch, or publish an index that was made anew; False where there was nothing to do.
@@ -251,7 +257,7 @@ def follow(
     """
     follower.begin()
     while not stop.is_set():
-        added = feed.poll() if feed else 0
+        added = feed.poll() if feed and follower.has_room() else 0
         if follower.step() or added:
             continue
         if once or (feed and feed.ended):

@@ -540,6 +540,34 @@ def test_where_no_change_ever_came_there_is_none_and_no_journal(
     assert not numbers.journal.parent.exists()
 
 
+def test_photos_wait_up_to_a_bound_and_removals_always(
+    numbers: ReleaseRoot, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(numbers, token=TOKEN, max_pending_bytes=2500)
+    assert put(client, "/products/1/1", b"x" * 1000).status == "202 Accepted"
+    assert put(client, "/products/1/2", b"x" * 1500).status == "202 Accepted"
+    for size in (1, 500):
+        answer = put(client, "/products/1/3", b"x" * size)
+        assert (answer.status, answer.headers["Retry-After"]) == ("503 Service Unavailable", "10")
+        assert said(answer) == (
+            "unavailable",
+            "the photos that wait may take 2500 bytes together, and this one would be more; send it "
+            "again when some of them are live",
+        )
+    assert delete(client, "/products/1/3").status == "202 Accepted"
+    (record,) = caplog.records
+    assert "would take 2501 bytes, more than 2500" in record.getMessage()
+    assert metrics(client)["changes_pending_bytes"] == 2500
+    with closing(Journal(numbers.journal)) as journal:
+        assert [change.product_id for _, change in journal.pending(9)] == [1, 2, 3]
+        journal.reject({1: "no photo"})
+    assert put(client, "/products/1/4", b"x" * 1000).status == "202 Accepted"
+    with closing(Journal(numbers.journal)) as journal:
+        journal.settle(9, "r")
+        assert journal.status().pending_bytes == 0
+    assert put(client, "/products/1/5", b"x" * 2000).status == "202 Accepted"
+
+
 def test_a_journal_that_was_removed_is_begun_anew(client: Client, numbers: ReleaseRoot) -> None:
     put(client, "/products/1/2")
     shutil.rmtree(numbers.journal.parent)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import lookalike.journal
 from lookalike.journal import (
     DELETE,
     PUT,
@@ -260,6 +261,8 @@ def test_a_journal_of_the_version_before_is_taken_over(
         assert journal.pending(9) == [(9, Change(PUT, 1, 5))]
         assert journal.photo(9) == b"\xff"
         assert journal.position("feed") == 7
+        assert journal.tail("feed") is None
+        assert journal.status().pending_bytes == 1
         assert journal.live_since(began - WEEK_S + 1) == [
             Change(PUT, "shoes", 4),
             Change(DELETE, 1, 3),
@@ -645,7 +648,10 @@ def test_what_was_written_while_it_was_read_is_read_again(
     assert read == ["immutable=1"] * 2
 
 
-def test_readers_beside_writers_that_come_and_go_see_whole_states(path: Path) -> None:
+def test_readers_beside_writers_that_come_and_go_see_whole_states(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookalike.journal, "_READ_BUSY_S", 60.0)
     Journal(path).close()
     stop = threading.Event()
 
@@ -683,6 +689,7 @@ def test_a_journal_of_the_version_before_is_read_before_it_is_taken_over(path: P
         old.executescript(FORMAT_1)
     status = read_status(path)
     assert status is not None
+    assert status.pending_bytes == 1
     assert (status.n_pending, status.n_live, status.n_rejected) == (1, 5, 1)
     assert [number for number, _ in read_rejected(path, 5)] == [7]
 

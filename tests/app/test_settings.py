@@ -20,7 +20,7 @@ def test_the_readme_lists_the_settings_as_they_are() -> None:
 
 def test_defaults() -> None:
     defaults = Settings(
-        Path("/r"), 1000, 100, 4, 50, 10, False, None, 8388608, False, None, b"lookalike", 50
+        Path("/r"), 1000, 100, 4, 50, 10, False, None, 8388608, 2**32, False, None, b"lookalike", 50
     )
     assert Settings.read({"LOOKALIKE_ROOT": "/r"}) == defaults
     assert Settings.read({"LOOKALIKE_ROOT": "/r", "LOOKALIKE_TOKEN": ""}) == defaults

@@ -20,7 +20,7 @@ from lookalike.root import UPDATE_SUFFIX, ReleaseRoot, RootError
 from lookalike.source import ReleaseSource
 from lookalike_build.background import Background
 from lookalike_build.feed_seal import NOT_OF_THE_FEED, FeedSeal
-from lookalike_build.follow import Follower, FollowError
+from lookalike_build.follow import Follower, FollowError, follow
 from lookalike_build.live_category import LiveCategory
 from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo import HostError
@@ -292,6 +292,35 @@ def test_all_products_may_go_and_come_again(
     follower.step()
     assert ask(client_of(root), 100) == [100]
     assert ask(client_of(root), 7, category_id=2) == [7]
+
+
+def test_a_feed_waits_while_much_is_pending(
+    root: ReleaseRoot, journal: Journal, followed: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookalike_build.follow, "MOST_FED", 10)
+    monkeypatch.setattr(lookalike_build.follow, "BATCH", 4)
+    pending = []
+
+    class Feeding:
+        left = 40
+
+        @property
+        def ended(self) -> bool:
+            return not self.left
+
+        def poll(self) -> int:
+            pending.append(journal.status().n_pending)
+            n = min(8, self.left)
+            journal.add(put(500 + self.left - one, one) for one in range(n))
+            self.left -= n
+            return n
+
+        def close(self) -> None:
+            pass
+
+    follow(followed(Later()), Feeding(), threading.Event())
+    assert max(pending) < 10
+    assert journal.status()[:3:2] == (0, 40)
 
 
 # What it does not follow
