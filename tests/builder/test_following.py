@@ -1,31 +1,38 @@
 """Whatever changes come, in whatever batches: what is served equals a release of the same products."""
 
 import json
+import shutil
 import tempfile
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+import lookalike.journal
 import lookalike_build.follow
 import lookalike_build.live_category
+import lookalike_build.moment
 from following import BAD, IN_NO_FORMAT, Later, follower_of
-from lookalike.journal import DELETE, PUT, Change, Journal
-from lookalike.manifest import Id
+from lookalike.journal import DELETE, PUT, REMEMBERED_S, Change, ForgottenError, Journal
+from lookalike.manifest import MANIFEST, Id
 from lookalike.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike.source import ReleaseSource
+from lookalike_build.carry_over import CarryOverError
 from lookalike_build.features import sort_key
 from lookalike_build.feed_seal import NOT_OF_THE_FEED, FeedSeal
 from lookalike_build.index import IndexSettings, index
 from lookalike_build.neighbours import exact_neighbours
 from support import Catalogue, Features, client_of, post, publish, write_store
 
+DAY_S = 24 * 3600.0
 N_DIMS = 4
 BATCH = 5
 PRODUCTS = 9
@@ -56,6 +63,17 @@ products = st.integers(0, PRODUCTS - 1)
 catalogues = st.dictionaries(categories, st.dictionaries(products, photos, min_size=1), min_size=1)
 
 
+class Clock:
+    """Stands in for the module `time`: what the host's clock shows, which is wrong at times."""
+
+    def __init__(self) -> None:
+        self.true = 1_700_000_000.0
+        self.wrong: float | None = None
+
+    def time(self) -> float:
+        return self.true if self.wrong is None else self.wrong
+
+
 class Following(RuleBasedStateMachine):
     """A root, its follower and its app; beside them what the products ought to be."""
 
@@ -78,6 +96,9 @@ class Following(RuleBasedStateMachine):
             (lookalike_build.live_category, "_WORN_SHARE", worn),
         ):
             self.stack.enter_context(mock.patch.object(module, name, value))
+        self.clock = Clock()
+        for module in (lookalike.journal, lookalike_build.moment):
+            self.stack.enter_context(mock.patch.object(module, "time", self.clock))
         self.category_ids, self.product_ids = CATEGORY_IDS[ids], PRODUCT_IDS[ids]
         self.settings = IndexSettings(n_trees=2, neighbours=neighbours)
         self.keep = keep
@@ -88,7 +109,9 @@ class Following(RuleBasedStateMachine):
         self.source = ReleaseSource(self.root)
         self.client = client_of(self.root, source=self.source)
         self.sent: dict[int, tuple[Change, str | None]] = {}
-        self.live: set[tuple[Id, Id]] = set()
+        self.sent_at: dict[int, float] = {}
+        self.live: dict[tuple[Id, Id], tuple[str, float]] = {}
+        self.was_wrong = self.may_forget = False
         self.states: dict[str, State] = {str(self.root.current()): self.of(catalogue)}
         self.restart()
         self.check()
@@ -111,14 +134,16 @@ class Following(RuleBasedStateMachine):
             for category, products in catalogue.items()
         }
 
-    def indexed(self, state: State) -> None:
+    def indexed(self, state: State, as_of: float = 0) -> None:
         store = write_store(self.folder / "features", _catalogue(state))
-        index(store, self.root, self.settings)
+        index(replace(store, as_of=as_of), self.root, self.settings)
 
     def send(self, *changes: tuple[Change, str | None]) -> None:
         """Send changes, and why they are to be rejected."""
         numbers = self.journal.add(change for change, _ in changes)
         self.sent |= dict(zip(numbers, changes, strict=True))
+        self.sent_at |= dict.fromkeys(numbers, self.clock.true)
+        self.clock.true += 60
 
     def change(self, category: int, product: int, photo: int | None) -> tuple[Change, None]:
         ids = self.category_ids[category], self.product_ids[product]
@@ -196,6 +221,7 @@ class Following(RuleBasedStateMachine):
             release = None if reason else self.root.current()
             assert (outcome.release, outcome.reason) == (release, reason), change
             if reason is None:
+                self.live[change[1:3]] = change.op, self.sent_at[number]
                 self.apply(change, after)
         after = {category_id: products for category_id, products in after.items() if products}
         now = str(self.root.current())
@@ -211,7 +237,6 @@ class Following(RuleBasedStateMachine):
 
     def apply(self, change: Change, state: State) -> None:
         products = state.setdefault(change.category_id, {})
-        self.live.add((change.category_id, change.product_id))
         if change.op == DELETE:
             products.pop(change.product_id, None)
         else:
@@ -238,15 +263,90 @@ class Following(RuleBasedStateMachine):
             self.root.switch(names[choice % len(names)])
         self.check()
 
-    @rule(catalogue=catalogues)
-    def index(self, catalogue: Any) -> None:
-        """Build a release from a catalogue that is older than all changes."""
+    @rule(days=st.floats(0.01, 40))
+    def wait(self, days: float) -> None:
+        self.clock.true += days * DAY_S
+        self.may_forget |= self.clock.true - 1_700_000_000 > REMEMBERED_S
+
+    @rule(
+        category=categories,
+        product=products,
+        photo=photos | st.none(),
+        ahead=st.sampled_from([0.1, 3.0, 20.0, 200.0]) | st.none(),
+        taken=st.booleans(),
+    )
+    def change_while_the_clock_is_wrong(
+        self, category: int, product: int, photo: int | None, ahead: float | None, taken: bool
+    ) -> None:
+        """It is days ahead, or shows what hosts without a clock of their own start with."""
+        self.clock.wrong = 1000.0 if ahead is None else self.clock.true + ahead * DAY_S
+        self.send(self.change(category, product, photo))
+        if taken:
+            self.take()
+        self.clock.wrong = None
+        self.was_wrong, self.may_forget = True, self.may_forget or ahead == 200.0
+        self.journal.settle(0, "")
+
+    @rule(catalogue=catalogues, days_old=st.sampled_from([0.0, 1.0, 10.0, 60.0, 1000.0]))
+    def index(self, catalogue: Any, days_old: float) -> None:
+        """Build a release from a catalogue that some changes are newer than."""
+        as_of = self.clock.true - days_old * DAY_S
         state, current = self.of(catalogue), self.state
-        for category_id, product_id in self.live:
+        try:
+            kept = self.kept(as_of)
+        except ForgottenError:
+            assert self.may_forget
+            with pytest.raises(CarryOverError, match="knows no more"):
+                self.indexed(self.of(catalogue), as_of)
+            self.check()
+            return
+        for category_id, product_id in kept:
             state.setdefault(category_id, {}).pop(product_id, None)
             if product_id in current.get(category_id, {}):
                 state[category_id][product_id] = current[category_id][product_id]
-        self.indexed(self.of(catalogue))
+        self.indexed(self.of(catalogue), as_of)
+        self.now_is(state)
+
+    @rule(catalogue=catalogues, days_old=st.sampled_from([0.0, 1.0, 10.0]))
+    def upgrade(self, catalogue: Any, days_old: float) -> None:
+        """Build beside a current release that this version cannot read."""
+        as_of = self.clock.true - days_old * DAY_S
+        current = self.root.folder(str(self.root.current()))
+        manifest = (current / MANIFEST).read_text()
+        try:
+            kept = self.kept(as_of)
+        except ForgottenError:
+            return
+        pending = {change[1:3] for change, _ in self.sent.values()}
+        lost = {one for one, op in kept.items() if op == PUT} - pending
+        (current / MANIFEST).write_text(json.dumps(json.loads(manifest) | {"format": 1}))
+        if lost:
+            with pytest.raises(CarryOverError, match=f"cannot be carried over: {len(lost)} "):
+                self.indexed(self.of(catalogue), as_of)
+            (current / MANIFEST).write_text(manifest)
+            self.check()
+            return
+        state = self.of(catalogue)
+        for (category_id, product_id), op in kept.items():
+            if op == DELETE:
+                state.get(category_id, {}).pop(product_id, None)
+        self.indexed(self.of(catalogue), as_of)
+        shutil.rmtree(current)
+        self.now_is(state)
+
+    def kept(self, as_of: float) -> dict[tuple[Id, Id], str]:
+        """What a build does not leave to its catalogue: all that is newer and, if ever the clock was
+        wrong, perhaps some that is not."""
+        kept: dict[tuple[Id, Id], str] = {
+            change[1:3]: change.op for change in self.journal.live_since(as_of)
+        }
+        newer = {one: op for one, (op, at) in self.live.items() if at >= as_of}
+        assert newer.items() <= kept.items()
+        assert self.was_wrong or newer == kept
+        return kept
+
+    def now_is(self, state: State) -> None:
+        """Hold what a build made against what it ought to be."""
         state = {category_id: products for category_id, products in state.items() if products}
         self.states[str(self.root.current())] = state
         self.check()
