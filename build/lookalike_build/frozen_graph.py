@@ -25,13 +25,16 @@ from PIL import Image
 from lookalike.manifest import Model
 from lookalike_build.extractor import Precision, WeightsError
 from lookalike_build.network import Features, optimizer_options, quiet
-from lookalike_build.photo import JPEG_OR_PNG, SIDE, to_jpeg_or_png
+from lookalike_build.photo import JPEG_OR_PNG, SIDE, check_memory, memory_to_decode, to_jpeg_or_png
 
 INPUT = "DecodeJpeg/contents:0"
 OUTPUT = "pool_3:0"
 _BATCH = 32
 _MAX_NAMED = 3
 _MAX_REASON = 200
+# What a pixel takes in such a graph: decoded, and as float32 until it is resized; of a progressive JPEG
+# its coefficients besides.
+_PIXEL_BYTES = 3 * (1 + 4 + 2)
 
 
 class FrozenGraph:
@@ -55,7 +58,9 @@ class FrozenGraph:
     @staticmethod
     def prepare(data: bytes) -> bytes:
         """Return a JPEG as it is and any other photo as PNG; raise PhotoError where it is unfit."""
-        return to_jpeg_or_png(data)
+        photo = to_jpeg_or_png(data)
+        check_memory(_size(photo), _PIXEL_BYTES)
+        return photo
 
     def stage(self, inputs: Sequence[bytes]) -> Sequence[bytes]:
         """Return the inputs: the graph takes them one by one."""
@@ -71,10 +76,16 @@ class FrozenGraph:
         import tensorflow as tf
 
         try:
-            features: npt.NDArray[Any] = self._run(photo).reshape(self.n_dims)
+            with memory_to_decode(_size(photo), _PIXEL_BYTES):
+                features: npt.NDArray[Any] = self._run(photo).reshape(self.n_dims)
         except tf.errors.InvalidArgumentError:  # its decoder takes fewer JPEGs than Pillow
             return np.full(self.n_dims, np.nan)
         return features
+
+
+def _size(photo: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(photo)) as picture:
+        return picture.size
 
 
 def _read(path: Path) -> bytes:

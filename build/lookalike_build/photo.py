@@ -11,13 +11,15 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
+
+from lookalike_build.memory_budget import DECODING
 
 # Width and height of the network's input.
 SIDE = 299
@@ -41,6 +43,16 @@ MAX_SIDE = 65_535
 # dozen at most.
 MAX_SCANS = 100
 
+# The most memory that a pixel takes, in bytes, as measured with 100 megapixels of each kind: decoded,
+# and once more as RGB, which takes 4. WebP's decoder holds it twice besides.
+_PIXEL_BYTES = {"JPEG": 5, "PNG": 8, "GIF": 5, "WEBP": 16}
+# Of a JPEG in more than one scan, each channel's coefficients are kept besides.
+_COEFFICIENT_BYTES = 2
+# A whole picture besides: its colours converted, turned, and as a PNG file.
+_WHOLE_BYTES = 8 + 4
+# Pixels of a picture that are made opaque at a time.
+_STRIP_PIXELS = 2**18
+
 # Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
@@ -60,6 +72,8 @@ _MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
 
 # Behind a scan's coded pixels, in which 0xFF is followed by 0 or a restart's number.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+
+_TOO_MANY_PIXELS = f"more than {MAX_PIXELS} pixels"
 
 _MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 
@@ -110,6 +124,9 @@ _WAYS_OUT = {
     errno.ENFILE: _MORE_FILES,
     errno.ENOMEM: _MORE_MEMORY,
 }
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
 
 
 class PhotoError(Exception):
@@ -199,14 +216,16 @@ def to_jpeg_or_png(data: bytes) -> bytes:
     Raises what `decode_photo` does.
     """
     with _reasons(data):
-        picture = _open(data)
         if data.startswith(_JPEG):
-            picture.draft(None, (1, 1))  # reads all of the file, and makes few pixels of it
-            picture.load()
-            return data
-        whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
-        png = io.BytesIO()
-        _turn(whole, picture.info.get("exif", b"")).save(png, "PNG", compress_level=1)
+            with _decoded(data, (1, 1)):  # reads all of the file, and makes few pixels of it
+                return data
+        with _decoded(data, more_bytes=_WHOLE_BYTES) as (picture, _):
+            whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
+            whole = _turn(whole, picture.info.get("exif", b""))
+            del picture
+            png = io.BytesIO()
+            whole.save(png, "PNG", compress_level=1)
+            del whole
         return png.getvalue()
 
 
@@ -224,7 +243,7 @@ def _reasons(data: bytes) -> Iterator[None]:
         reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"
         raise PhotoError(reason) from error
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"more than {MAX_PIXELS} pixels") from error
+        raise PhotoError(_TOO_MANY_PIXELS) from error
     except Exception as error:  # on garbage, Pillow raises nearly any class
         if host := host_error(error):
             raise host from error
@@ -237,59 +256,145 @@ def _in_short(error: Exception) -> str:
 
 
 def _decode(data: bytes) -> npt.NDArray[np.uint8]:
-    picture = _open(data)
     # JPEG only: decode at 1/2, 1/4 or 1/8, which costs a fraction and keeps two pixels for each
     # one that is needed. `box` leaves out what rounding up added at the right and the bottom.
-    drafted = picture.draft(None, (2 * SIDE, 2 * SIDE))
-    box = drafted[1] if drafted else None
-    square = _over_white(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+    with _decoded(data, (2 * SIDE, 2 * SIDE)) as (picture, box):
+        square = _over_white(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+        profile, exif = picture.info.get("icc_profile"), picture.info.get("exif", b"")
+        del picture
     # Colours and turn come last, where they cost least: a square is the same stretched or turned
     # first.
-    square = _to_srgb(square, picture.info.get("icc_profile"))
-    return np.array(_turn(square, picture.info.get("exif", b"")), dtype=np.uint8)
+    return np.array(_turn(_to_srgb(square, profile), exif), dtype=np.uint8)
 
 
-def _open(data: bytes) -> Image.Image:
-    """The picture in `data`, not decoded yet; PhotoError where that would take too much."""
-    _check_effort(data)
-    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if max(picture.size) > MAX_SIDE:
-        raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
-    return picture
+@contextmanager
+def _decoded(
+    data: bytes, least: Size | None = None, more_bytes: int = 0
+) -> Iterator[tuple[ImageFile.ImageFile, Box | None]]:
+    """The picture in `data`, for which memory is taken within the block.
+
+    A JPEG is decoded as small as it can be without falling below the size `least`, and the box is
+    what of it is the picture. `more_bytes` is what the block takes for each pixel besides.
+    PhotoError where decoding would take too much.
+    """
+    is_jpeg, webp_size = data.startswith(_JPEG), _webp_size(data)
+    scans = _scans(data) if is_jpeg else []
+    _check_effort(data, len(scans))
+    with ExitStack() as memory:
+        if webp_size:  # Pillow's decoder of WebP takes memory when it opens one
+            memory.enter_context(memory_to_decode(webp_size, _PIXEL_BYTES["WEBP"] + more_bytes))
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if max(picture.size) > MAX_SIDE:
+            raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
+        size, n_channels = picture.size, len(picture.getbands())
+        _, box = (picture.draft(None, least) if least else None) or (None, None)
+        if is_jpeg:
+            is_one_scan = scans == [n_channels] and "progressive" not in picture.info
+            kept_bytes = 0 if is_one_scan else _COEFFICIENT_BYTES * n_channels
+            shrunk = picture.width * picture.height / (size[0] * size[1])
+            memory.enter_context(memory_to_decode(size, kept_bytes + _PIXEL_BYTES["JPEG"] * shrunk))
+        elif not webp_size:
+            n_bytes = _PIXEL_BYTES[str(picture.format)] + more_bytes
+            memory.enter_context(memory_to_decode(size, n_bytes))
+        try:
+            picture.load()
+            picture.fp = None  # holds all pixels of a WebP once more
+            yield picture, box
+        finally:
+            picture.close()
+            del picture  # and with it, what its decoder holds
 
 
-def _check_effort(data: bytes) -> None:
+@contextmanager
+def memory_to_decode(size: Size, pixel_bytes: float) -> Iterator[None]:
+    """Have the memory for a picture of that size within the block: wait until it is there.
+
+    Raises what `check_memory` raises.
+    """
+    with DECODING.take(check_memory(size, pixel_bytes)):
+        yield
+
+
+def check_memory(size: Size, pixel_bytes: float) -> int:
+    """The bytes that decoding takes; PhotoError where there is never as much memory."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(_TOO_MANY_PIXELS)
+    # Besides, what is between the two passes that shrink it.
+    n_bytes = int(width * height * pixel_bytes) + SIDE * height * 4
+    if n_bytes > DECODING.n_bytes:
+        needed, there = n_bytes // 10**6, DECODING.n_bytes // 10**6
+        raise PhotoError(
+            f"{width} x {height} pixels take {needed} MB to decode, over the {there} MB there are; "
+            "shrink it or add memory"
+        )
+    return n_bytes
+
+
+def _webp_size(data: bytes) -> Size | None:
+    """Width and height that the header of a WebP names; None where it is no WebP, or broken."""
+    if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30):
+        return None
+    match data[12:16]:
+        case b"VP8X":
+            width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = (
+                int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28)
+            )
+        case _:
+            return None
+    return width, height
+
+
+def _check_effort(data: bytes, n_scans: int) -> None:
     """Raise PhotoError where Pillow would do the same work again and again."""
-    if data.startswith(_JPEG) and _n_scans(data) > MAX_SCANS:
+    if n_scans > MAX_SCANS:
         raise PhotoError(f"more than {MAX_SCANS} scans")
     # One is allowed, which Pillow unpacks up to MAX_TEXT_CHUNK; a few may be there by chance.
     if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
         raise PhotoError("many colour profiles")
 
 
-def _n_scans(data: bytes) -> int:
-    """How many scans a JPEG has up to its end mark."""
-    n_scans, place = 0, 2
+def _scans(data: bytes) -> list[int]:
+    """How many channels each scan of a JPEG has, up to its end mark."""
+    scans: list[int] = []
+    place = 2
     while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
-        n_scans += marker[1] == b"\xda"
-        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
-    return n_scans
+        place = marker.end()
+        if marker[1] == b"\xda":
+            scans += data[place + 2 : place + 3]
+        place += int.from_bytes(data[place : place + 2])
+    return scans
 
 
 def _over_white(picture: Image.Image) -> Image.Image:
-    """Decode, and return L, RGB or CMYK of the same size with nothing transparent.
+    """Return L, RGB or CMYK of the same size with nothing transparent.
 
     Before it is resized, so that colours hidden under transparency bleed into nothing.
     """
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
-        layer = picture.convert("LA" if picture.mode in ("1", "L", "LA") else "RGBA")
-        canvas = Image.new(layer.mode.removesuffix("A"), picture.size, "white")
-        canvas.paste(layer, mask=layer)
-        return canvas
+        return _opaque(picture)
     plain = {"1": "L", "P": "RGB"}.get(picture.mode)
     return picture.convert(plain) if plain else picture
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """The picture over white: L or RGB."""
+    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    canvas = Image.new(mode, picture.size, "white")
+    # In strips, as the layer takes four bytes a pixel.
+    n_rows = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, n_rows):
+        strip = (0, top, picture.width, min(top + n_rows, picture.height))
+        layer = picture.crop(strip).convert(f"{mode}A")
+        canvas.paste(layer, strip, layer)
+    return canvas
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

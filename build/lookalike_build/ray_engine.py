@@ -27,7 +27,9 @@ from lookalike_build.extract import Reader, Result, Rows
 from lookalike_build.extractor import Extractor
 from lookalike_build.known_photos import KnownPhotos
 from lookalike_build.local_engine import LocalEngine
+from lookalike_build.memory_budget import DECODING
 from lookalike_build.network import quiet
+from lookalike_build.photo import HostError
 from lookalike_build.ray_cluster import ClusterError, ray_cluster
 
 # Eight batches of the network: little is lost by a last one that is not full, or to be done again.
@@ -162,6 +164,8 @@ class _Worker:
         try:
             import ray
 
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            DECODING.share(_n_workers_here(nodes, ray.get_runtime_context().get_node_id()))
             self._reader, self._known = ray.get(data)
             extractor = make_extractor()
             if extractor.model != model:
@@ -182,6 +186,8 @@ class _Worker:
             results = chain.from_iterable(self._engine(rows, self._reader, self._known))
             return _block(sorted(results, key=lambda result: result.row))
         except Exception as error:
+            if isinstance(error, HostError):
+                error = HostError(f"{socket.gethostname()}: {error}")
             error.add_note(traceback.format_exc())
             return pa.table([[None]] * 4 + [[pickle.dumps(error)]], _RESULTS)
 
@@ -210,6 +216,15 @@ class _Needs(NamedTuple):
 def _room(machine: dict[str, float], unit: str) -> int:
     """How many workers that take one `unit` each find room in a machine."""
     return int(min(machine.get(unit, 0), machine.get("memory", 0) // WORKER_BYTES))
+
+
+def _n_workers_here(nodes: Iterable[dict[str, Any]], node_id: str) -> int:
+    """How many workers the machine `node_id` of ``ray.nodes()`` has room for, 1 at least."""
+    for node in nodes:
+        if node["NodeID"] == node_id:
+            machine = node["Resources"]
+            return max(1, _room(machine, "GPU" if machine.get("GPU") else "CPU"))
+    return 1
 
 
 def _shares(rows: Rows, size: int) -> Iterator[pa.Table]:

@@ -3,13 +3,15 @@
 import errno
 import io
 import os
+import pickle
 import resource
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,6 +22,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from lookalike_build import photo
+from lookalike_build.memory_budget import MemoryBudget
 from lookalike_build.photo import (
     MAX_PHOTO_BYTES,
     MAX_SCANS,
@@ -27,6 +30,7 @@ from lookalike_build.photo import (
     SIDE,
     HostError,
     PhotoError,
+    _webp_size,
     decode_photo,
     read_photo,
     to_jpeg_or_png,
@@ -427,7 +431,7 @@ def test_what_this_machine_lacks_is_no_fault_of_the_photo(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(photo, "_open", Mock(side_effect=error))
+    monkeypatch.setattr(Image, "open", Mock(side_effect=error))
     with pytest.raises(HostError, match=said):
         decode(GOOD_PNG)
 
@@ -493,6 +497,107 @@ def test_very_long_picture_is_rejected(turned: bool) -> None:
         else:
             assert reason(encoded(picture)) == "more than 65535 pixels wide or high"
     assert reason(animated_webp(2**24, 5)) == "more than 65535 pixels wide or high"
+
+
+def blank_webp(width: int, height: int) -> bytes:
+    """A lossless WebP of one colour: 44 bytes."""
+    return encoded(Image.new("RGBA", (width, height), (1, 2, 3, 4)), "WEBP", lossless=True)
+
+
+@every_format
+def test_size_is_known_before_webp_is_opened(name: str) -> None:
+    data = written(soft(300, 20), name)
+    assert _webp_size(data) == ((300, 20) if "WebP" in name else None)
+    assert _webp_size(animated_webp(300, 20)) == (300, 20)
+    assert _webp_size(data[:29]) is None
+
+
+@pytest.mark.parametrize("decode", [decode_photo, to_jpeg_or_png])
+def test_picture_that_never_fits_into_memory_is_rejected_with_what_it_takes(
+    decode: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo, "DECODING", MemoryBudget(10**6))
+    decode(blank_webp(100, 100))
+    for large in (
+        blank_webp(300, 300),
+        png(8, 6, b"", side=1024),
+    ):
+        with pytest.raises(
+            PhotoError, match=r"^\d+ x \d+ pixels take \d+ MB to decode, over the 1 MB"
+        ):
+            decode(large)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_more_is_decoded_at_a_time_than_memory_allows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the largest fit side by side, and nothing is left taken, not by a broken one either."""
+    data = written(soft(400, 300), name)
+    taken: list[int] = []
+    at_a_time: list[int] = []
+
+    class Counted(MemoryBudget):
+        @contextmanager
+        def take(self, n_bytes: int) -> Iterator[None]:
+            with super().take(n_bytes):
+                taken.append(n_bytes)
+                at_a_time.append(sum(taken))
+                yield
+                taken.remove(n_bytes)
+
+    budget = Counted(2 * max(photo._PIXEL_BYTES.values()) * 400 * 300)
+    monkeypatch.setattr(photo, "DECODING", budget)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode_photo, [data] * 40))
+    assert len(at_a_time) == 40
+    assert max(at_a_time) <= budget.n_bytes
+    reason(data[: len(data) // 2])
+    with budget.take(budget.n_bytes):
+        pass
+
+
+# Of each kind that takes most: 8 to 16 bytes a pixel.
+COSTLY: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "RGBA WebP": ("RGBA", "WEBP", {"lossless": True}),
+    "RGBA PNG": ("RGBA", "PNG", {}),
+    "transparent colour": ("RGB", "PNG", {"transparency": (0, 0, 0)}),
+    "16-bit grey": ("I;16", "PNG", {}),
+    "GIF": ("L", "GIF", {"transparency": 0}),
+    "progressive JPEG": ("CMYK", "JPEG", {"progressive": True}),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+@pytest.mark.parametrize("decode", ["decode_photo", "to_jpeg_or_png"])
+def test_decoding_takes_no_more_memory_than_it_asks_for(name: str, decode: str) -> None:
+    program = f"""
+import pickle, sys, lookalike_build.photo as photo
+from pathlib import Path
+
+def most():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+asked = []
+check = photo.check_memory
+photo.check_memory = lambda *args: asked.append(check(*args)) or asked[-1]
+small, data = pickle.load(sys.stdin.buffer)
+photo.{decode}(small)  # has loaded what any picture needs
+asked.clear()
+Path("/proc/self/clear_refs").write_text("5")
+before = most()
+photo.{decode}(data)
+print(most() - before, *asked)
+"""
+    mode, format_name, options = COSTLY[name]
+    small, data = (
+        encoded(Image.new(mode, size), format_name, **options) for size in ((9, 9), (2500, 2000))
+    )
+    given = pickle.dumps((small, data))
+    run = subprocess.run([sys.executable, "-c", program], input=given, stdout=-1, check=True)
+    took, asked = map(int, run.stdout.split())
+    assert took < asked + 8 * 2**20  # what Python and zlib take in passing
+    assert asked < 3 * took + 8 * 2**20
 
 
 def zeros(n_megabytes: int) -> bytes:

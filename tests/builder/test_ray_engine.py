@@ -23,7 +23,14 @@ from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo import decode_photo
 from lookalike_build.photo_reader import PhotoReader
 from lookalike_build.ray_cluster import ClusterError
-from lookalike_build.ray_engine import CPU_SHARE, GPU_SHARE, WORKER_BYTES, RayEngine, _Needs
+from lookalike_build.ray_engine import (
+    CPU_SHARE,
+    GPU_SHARE,
+    WORKER_BYTES,
+    RayEngine,
+    _n_workers_here,
+    _Needs,
+)
 
 # Ray Data warns of its own defaults.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
@@ -220,3 +227,17 @@ def test_a_worker_takes_a_gpu_with_its_part_of_the_cpus_or_a_cpu(
     nodes = [{"Alive": True, "Resources": {"memory": memory, **machine}} for machine in machines]
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": memory}}
     assert _Needs.of([*nodes, dead]) == needs
+
+
+@pytest.mark.parametrize(
+    ("machine", "n"),
+    [
+        ({"CPU": 8.0, "memory": 100.0 * WORKER_BYTES}, 8),
+        ({"CPU": 8.0, "memory": 3.5 * WORKER_BYTES}, 3),
+        ({"CPU": 8.0, "GPU": 2.0, "memory": 100.0 * WORKER_BYTES}, 2),
+        ({"CPU": 8.0, "memory": 0.5 * WORKER_BYTES}, 1),
+    ],
+)
+def test_workers_of_a_machine_share_its_memory(machine: dict[str, float], n: int) -> None:
+    other = {"NodeID": "other", "Resources": {"CPU": 64.0, "memory": 100.0 * WORKER_BYTES}}
+    assert _n_workers_here([other, {"NodeID": "here", "Resources": machine}], "here") == n
