@@ -44,7 +44,7 @@ from lookalike_build.follow import Follower, FollowError, follow
 from lookalike_build.follow_status import report as follow_report
 from lookalike_build.index import index
 from lookalike_build.local_engine import LocalEngine
-from lookalike_build.options import LOCAL, check_engine, check_shop, parser
+from lookalike_build.options import LOCAL, check_engine, check_shop, parser, schemes
 from lookalike_build.photo import HostError
 from lookalike_build.photo_cache import PhotoCache
 from lookalike_build.photo_reader import PhotoReader, has_urls
@@ -143,7 +143,7 @@ def _extract(options: argparse.Namespace) -> None:
     images = catalogue.rows["image"]
     urls = has_urls(images)
     cache = _cache(options) if urls and not options.no_cache else None
-    reader = PhotoReader(catalogue.folder.absolute(), options.timeout, options.retries, cache)
+    reader = _reader(options, catalogue.folder.absolute(), cache)
     n_readers = options.connections if urls else 0
     with progress("extract", len(images)) as done:
         outcome = extract(
@@ -176,6 +176,19 @@ def _extraction_engine(
 
     address, n_workers = options.ray_address, options.workers
     return RayEngine(settings.make, extractor.model, address, n_workers, n_readers)
+
+
+def _reader(
+    options: argparse.Namespace, folder: Path, cache: PhotoCache | None = None
+) -> PhotoReader:
+    return PhotoReader(
+        folder,
+        options.timeout,
+        options.retries,
+        cache,
+        schemes(options),
+        options.public_addresses_only,
+    )
 
 
 def _cache(options: argparse.Namespace) -> PhotoCache:
@@ -295,7 +308,7 @@ def _follow(options: argparse.Namespace) -> None:
             seal = FeedSeal(root.feed_key).seal
             feed = open_feed(options.changes, journal, types, _complain, seal)
         extractor = ExtractorSettings(options.model, options.weights, options.precision).make()
-        reader = PhotoReader(Path.cwd(), options.timeout, options.retries)
+        reader = _reader(options, Path.cwd())
         follower = Follower(
             root,
             journal,

@@ -23,6 +23,7 @@ from lookalike_build.experiment import BestBy, Question
 from lookalike_build.extractor import GRAPHDEF, IMAGENET, INCEPTION_V3, UNTRAINED, Precision
 from lookalike_build.features import PHOTOS
 from lookalike_build.network import N_DIMS
+from lookalike_build.photo_reader import SCHEMES, WEB_SCHEMES
 from lookalike_build.rating_files import RATING_COLUMNS
 from lookalike_build.ratings import MOST_PRODUCT_RATINGS, RatingSettings
 from lookalike_build.simulation import PAPER_CTR, PAPER_CVR
@@ -539,6 +540,30 @@ def _add_reading(added: argparse.ArgumentParser) -> None:
         help="photos from URLs that are read at a time (%(default)s)",
     )
 
+    added.add_argument(
+        "--allow-scheme",
+        type=_scheme,
+        action="append",
+        default=[],
+        metavar="SCHEME",
+        help="take photos also from SCHEME:// URLs, by fsspec; may be given again (http, https, file, "
+        "s3, gs and az need none). Some schemes, such as reference, read local files for whoever wrote "
+        "the URL",
+    )
+    added.add_argument(
+        "--public-addresses-only",
+        action="store_true",
+        help="take photos only from http and https URLs whose server has a public address, redirects "
+        "included, and by schemes of --allow-scheme; paths are refused and proxies not used: for "
+        "catalogues in which others write URLs",
+    )
+
+
+def schemes(options: argparse.Namespace) -> frozenset[str]:
+    """Those of the URLs from which photos are taken."""
+    taken = WEB_SCHEMES if options.public_addresses_only else SCHEMES
+    return taken | frozenset(options.allow_scheme)
+
 
 def _add_release_options(added: argparse.ArgumentParser) -> None:
     defaults = IndexSettings()
@@ -614,6 +639,12 @@ def _file(text: str) -> Path:
 def _weights(text: str) -> str:
     # Absolute: a worker on another machine has another working folder.
     return text if text in (IMAGENET, UNTRAINED) else str(Path(text).absolute())
+
+
+def _scheme(text: str) -> str:
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]{0,31}", text):
+        raise argparse.ArgumentTypeError(f'must be the name of a scheme such as sftp, not "{text}"')
+    return text.lower()
 
 
 def _events(text: str) -> Path:

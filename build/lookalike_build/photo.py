@@ -53,6 +53,10 @@ _WHOLE_BYTES = 8 + 4
 # Pixels of a picture that are made opaque at a time.
 _STRIP_PIXELS = 2**18
 
+# By default Pillow takes 16 MiB at a time, which the C library keeps for later once it is given back;
+# what is above 32 MiB it returns to the system.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+
 # Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 

@@ -25,8 +25,10 @@ import pyarrow.compute as pc
 from fsspec.asyn import sync
 from yarl import URL
 
+from lookalike_build.deadline import DeadlineThreads
 from lookalike_build.photo import MAX_PHOTO_BYTES, HostError, PhotoError, host_error, read_photo
 from lookalike_build.photo_cache import CachedPhoto, PhotoCache
+from lookalike_build.public_address import PrivateAddressError, public_socket
 
 # Seconds in which a connection must stand.
 CONNECT_S = 10.0
@@ -38,6 +40,20 @@ BACKOFF_S = 0.5
 MAX_WAIT_S = 30.0
 
 MAX_REDIRECTS = 5
+
+# Those that are taken unless others are allowed, with their other names.
+SCHEMES = frozenset(
+    ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+)
+WEB_SCHEMES = frozenset(("http", "https"))
+
+# More than these are not read at a time from stores other than web servers. It bounds the threads of
+# those that never answer.
+_STORE_THREADS = DeadlineThreads(256)
+
+# What fsspec chains URLs by: zip://a.png::https://example.com/a.zip
+_CHAIN = re.compile("(:|%3a){2}", re.IGNORECASE)
+_IPV6_HOST = re.compile(r"^https?://([^/?#@]*@)?\[[^]/?#]*", re.IGNORECASE)
 
 _SCHEME = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
 
@@ -60,9 +76,13 @@ class PassingError(PhotoError):
 class PhotoReader:
     """Reads photos; callable from many threads, and picklable.
 
-    An image is a path, relative to `folder` or absolute, or a URL: ``file://``, ``http://``,
-    ``https://``, or any that fsspec has a filesystem for (``s3://``, ``gs://``, ``az://``, …), set
-    up and given its credentials as fsspec does: by environment variables and configuration files.
+    An image is a path, relative to `folder` or absolute, or a URL of one of `schemes`: ``file://``,
+    ``http://``, ``https://``, or that of an object store (``s3://``, ``gs://``, ``az://``, …), which
+    fsspec sets up and gives its credentials: by environment variables and configuration files. fsspec
+    knows other schemes, some of which read local files and the environment for whoever wrote the URL.
+
+    With `public_only`, no path is read, and servers are connected to only at public addresses, by no
+    proxy. To take also ``file://`` and the object stores from `schemes` is the caller's to do.
 
     From a URL an attempt takes at most `timeout_s` seconds, and there are up to `retries` more
     where another may help. What was read is kept in `cache`, if there is one, and downloaded again
@@ -74,6 +94,8 @@ class PhotoReader:
     timeout_s: float = 30
     retries: int = 2
     cache: PhotoCache | None = None
+    schemes: frozenset[str] = SCHEMES
+    public_only: bool = False
 
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit.
@@ -82,8 +104,14 @@ class PhotoReader:
         """
         given = re.match(_SCHEME, image)
         if given is None:
+            if self.public_only:
+                raise PhotoError("a path, where only URLs are taken (--public-addresses-only)")
             return read_photo(self.folder / image)
         scheme = given[1].lower()
+        if scheme not in self.schemes:
+            raise PhotoError(f"{scheme}:// URLs are not taken; --allow-scheme {scheme} takes them")
+        if re.search(_CHAIN, re.sub(_IPV6_HOST, "", image)):
+            raise PhotoError("URLs with :: are not taken")
         if scheme in ("file", "local"):
             return read_photo(_path(image))
         return self._read_url(scheme + image[len(scheme) :])
@@ -115,12 +143,15 @@ class PhotoReader:
         """The photo at `url`: `cached` itself where that is still what is there."""
         try:
             if url.startswith(("http:", "https:")):
-                web = fsspec.filesystem("http", get_client=_new_session)
+                new_session = _new_public_session if self.public_only else _new_session
+                web = fsspec.filesystem("http", get_client=new_session)
                 photo: CachedPhoto = sync(
                     web.loop, _download, web, url, cached, timeout=self.timeout_s
                 )
                 return photo
-            return self._copy(*_filesystem(url), cached)
+            return _STORE_THREADS.call(
+                lambda: self._copy(*_filesystem(url), cached), self.timeout_s
+            )
         except PhotoError:
             raise
         except Exception as error:  # libraries for object stores raise nearly any class
@@ -142,7 +173,7 @@ class PhotoReader:
         return CachedPhoto(data, validator)
 
     def _call(self, store: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a filesystem, within the time where it is one that can be stopped."""
+        """Call a filesystem, and stop it in time where it is one that can be stopped."""
         if store.async_impl:
             function = getattr(store, f"_{name}")
             return sync(store.loop, function, *args, **kwargs, timeout=self.timeout_s)
@@ -168,6 +199,7 @@ _FINAL_ERRORS: list[tuple[type[Exception], str]] = [
     (aiohttp.ClientConnectorCertificateError, "the server's certificate is not valid"),
     (aiohttp.TooManyRedirects, f"more than {MAX_REDIRECTS} redirects"),
     (aiohttp.RedirectClientError, "a redirect to what is no http or https URL"),
+    (PrivateAddressError, "its server has no public address (--public-addresses-only)"),
     (ValueError, "not a valid URL"),
 ]
 
@@ -183,6 +215,9 @@ _PASSING_ERRORS: list[tuple[type[Exception], str]] = [
 
 
 def _photo_error(error: Exception) -> PhotoError:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        private = isinstance(error.os_error, PrivateAddressError)
+        error = error.os_error if private else error
     for kind, reason in _FINAL_ERRORS:
         if isinstance(error, kind):
             return PhotoError(reason)
@@ -215,13 +250,22 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 async def _new_session(**_: Any) -> aiohttp.ClientSession:
     """A session for all threads of the process, which bound its connections."""
+    return _session(aiohttp.TCPConnector(limit=0), by_proxy=True)
+
+
+async def _new_public_session(**_: Any) -> aiohttp.ClientSession:
+    """The same, to public addresses only; by no proxy, which would resolve the names itself."""
+    return _session(aiohttp.TCPConnector(limit=0, socket_factory=public_socket), by_proxy=False)
+
+
+def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
         # Photos are compressed as they are.
         headers={"Accept-Encoding": "identity", "User-Agent": "lookalike-build"},
-        trust_env=True,  # proxies
+        trust_env=by_proxy,
     )
 
 

@@ -51,6 +51,10 @@ from support import change, integer_catalogue, publish, random_features, write_s
         (["extract", __file__, "--features", "f", "--timeout", "0"], "a number from 0.1 to 3600"),
         (["extract", __file__, "--features", "f", "--connections", "0"], "from 1 to 1024"),
         (
+            ["extract", __file__, "--features", "f", "--allow-scheme", "ftp://"],
+            'must be the name of a scheme such as sftp, not "ftp://"',
+        ),
+        (
             ["extract", __file__, "--features", "f", "--cache", "c", "--no-cache"],
             "not allowed with",
         ),
@@ -469,6 +473,33 @@ def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
     assert not (store / "photos").exists()
     assert "3 products = 0 extracted + 3 known" in extract("--cache", str(tmp_path / "kept"))
     assert len(list((tmp_path / "kept").rglob("*.photo"))) == 3
+
+
+def test_what_urls_may_reach_is_as_the_options_say(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    image = paint(tmp_path, "1.png", (1, 2, 3))
+    images = [f"{web}/{image}", image, "memory://1.png", "file:///none.png"]
+    rows: list[Row] = [(i, 1, image) for i, image in enumerate(images)]
+    catalogue, store = write_catalogue(tmp_path, rows), tmp_path / "f"
+
+    def reasons(*options: str) -> list[str]:
+        extract = ["extract", str(catalogue), "--features", str(store), "--max-rejected", "100"]
+        assert main([*extract, *options]) == 0
+        with (store / "rejected.csv").open(newline="") as file:
+            return [f"{row['product_id']}: {row['reason']}" for row in csv.DictReader(file)]
+
+    missing = "2: no such file", "3: no such file"
+    untaken = "2: memory:// URLs are not taken; --allow-scheme memory takes them"
+    assert reasons() == [untaken, missing[1]]
+    assert reasons("--allow-scheme", "ftp", "--allow-scheme", "Memory") == [*missing]
+    assert reasons("--public-addresses-only", "--allow-scheme", "memory") == [
+        "0: its server has no public address (--public-addresses-only)",
+        "1: a path, where only URLs are taken (--public-addresses-only)",
+        missing[0],
+        "3: file:// URLs are not taken; --allow-scheme file takes them",
+    ]
 
 
 @pytest.mark.tensorflow

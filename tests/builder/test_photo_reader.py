@@ -23,11 +23,19 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.registry import known_implementations
+from fsspec.spec import AbstractFileSystem
 
-from lookalike_build import photo_reader
+from lookalike_build import photo_reader, public_address
+from lookalike_build.deadline import DeadlineThreads
 from lookalike_build.photo import HostError, PhotoError
 from lookalike_build.photo_cache import CachedPhoto, PhotoCache
-from lookalike_build.photo_reader import MAX_REDIRECTS, MAX_WAIT_S, PhotoReader
+from lookalike_build.photo_reader import (
+    MAX_REDIRECTS,
+    MAX_WAIT_S,
+    SCHEMES,
+    WEB_SCHEMES,
+    PhotoReader,
+)
 
 MAX_BYTES = 100_000
 TIMEOUT_S = 0.25  # where it is to pass
@@ -97,14 +105,18 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
+# With the stores that the tests make up.
+ALLOWED = SCHEMES | {"memory", "depot", "drip", "gopher", "other"}
+
+
 @pytest.fixture
 def reader(tmp_path: Path) -> PhotoReader:
-    return PhotoReader(tmp_path, retries=2)
+    return PhotoReader(tmp_path, retries=2, schemes=ALLOWED)
 
 
 @pytest.fixture
 def caching(tmp_path: Path) -> PhotoReader:
-    return PhotoReader(tmp_path, retries=1, cache=PhotoCache(tmp_path / "cache"))
+    return PhotoReader(tmp_path, retries=1, cache=PhotoCache(tmp_path / "cache"), schemes=ALLOWED)
 
 
 def reason(reader: PhotoReader, image: str) -> str:
@@ -519,9 +531,9 @@ def test_failing_store_is_tried_again(
     told: Exception | str, expected: str, depot: type[Depot], tmp_path: Path
 ) -> None:
     depot.told = [told]
-    assert PhotoReader(tmp_path, TIMEOUT_S, retries=4).read(URL) == PHOTO
+    assert PhotoReader(tmp_path, TIMEOUT_S, 4, schemes=ALLOWED).read(URL) == PHOTO
     depot.told = [told]
-    assert reason(PhotoReader(tmp_path, TIMEOUT_S, retries=0), URL) == expected
+    assert reason(PhotoReader(tmp_path, TIMEOUT_S, 0, schemes=ALLOWED), URL) == expected
 
 
 @pytest.mark.parametrize(
@@ -533,10 +545,10 @@ def test_a_store_that_this_machine_fails_is_not_to_blame(
     wrapped = RuntimeError("s3cret")
     wrapped.__cause__ = error
     depot.told = [wrapped]
-    assert PhotoReader(tmp_path, retries=1).read(URL) == PHOTO
+    assert PhotoReader(tmp_path, retries=1, schemes=ALLOWED).read(URL) == PHOTO
     depot.told = [wrapped]
     with pytest.raises(HostError) as caught:
-        PhotoReader(tmp_path, retries=0).read(URL)
+        PhotoReader(tmp_path, retries=0, schemes=ALLOWED).read(URL)
     assert "s3cret" not in str(caught.value)
 
 
@@ -575,6 +587,141 @@ def test_cached_object_is_used_while_its_store_fails(
     depot.told = [TimeoutError(), OSError(16, "busy")]
     assert caching.read(URL) == PHOTO
     assert not depot.told
+
+
+class Drip(AbstractFileSystem):  # type: ignore[misc]
+    """A store that cannot be stopped, and never ends to answer, as an FTP server can."""
+
+    protocol = "drip"
+    cachable = False
+    enough = threading.Event()
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": 9, "type": "file"}
+
+    def cat_file(self, path: str, *_: Any, **__: Any) -> bytes:
+        assert self.enough.wait(60)
+        return PHOTO
+
+
+def test_a_store_that_cannot_be_stopped_is_given_up_on_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("drip", Drip, clobber=True)
+    monkeypatch.setattr(Drip, "enough", threading.Event())
+    monkeypatch.setattr(photo_reader, "_STORE_THREADS", DeadlineThreads(2))
+    reader = PhotoReader(tmp_path, TIMEOUT_S, 1, schemes=ALLOWED)
+    before = threading.active_count()
+    for _ in range(3):
+        assert reason(reader, "drip://host/photo.png") == LATE
+    assert threading.active_count() <= before + 2
+    Drip.enough.set()
+    assert PhotoReader(tmp_path, 30, schemes=ALLOWED).read("drip://host/photo.png") == PHOTO
+
+
+# What URLs may reach
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "reference://",
+        "reference://a?fo=/etc/passwd",
+        "ftp://127.0.0.1/photo.png",
+        "simplecache://a",
+        "SimpleCache://a",
+        "memory://bucket/photo.png",
+        "data://,abc",
+        "adl://a/b",
+    ],
+)
+def test_schemes_that_were_not_allowed_are_rejected(
+    image: str, tmp_path: Path, waits: list[float]
+) -> None:
+    scheme = image.partition(":")[0].lower()
+    expected = f"{scheme}:// URLs are not taken; --allow-scheme {scheme} takes them"
+    assert reason(PhotoReader(tmp_path), image) == expected
+    assert not waits
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "s3://a::file:///etc/passwd",
+        "s3://a/b%3A%3afile:///etc/passwd",
+        "s3://a/b:%3afile:///etc/passwd",
+        "memory://a.zip::memory://b",
+        "http://a/::b",
+        "s3://[::]/a",
+        "file:///a::b",
+    ],
+)
+def test_chains_of_urls_are_rejected(image: str, reader: PhotoReader) -> None:
+    assert reason(reader, image) == "URLs with :: are not taken"
+
+
+def test_a_server_may_have_an_ipv6_address(reader: PhotoReader) -> None:
+    assert reason(reader, "http://user:password@[::1]:9/a.png") != "URLs with :: are not taken"
+
+
+@pytest.fixture
+def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PhotoReader:
+    """To whom the test's own server is public, and all else is as it is."""
+    is_public = public_address.is_public
+    monkeypatch.setattr(public_address, "is_public", lambda ip: ip == "127.0.0.1" or is_public(ip))
+    return PhotoReader(tmp_path, retries=2, schemes=WEB_SCHEMES, public_only=True)
+
+
+PRIVATE = "its server has no public address (--public-addresses-only)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.2:{port}/photo.png",
+        "http://[::ffff:127.0.0.1]:{port}/photo.png",
+        "http://0.0.0.0:{port}/photo.png",
+        "http://10.0.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1%25lo]/",
+        "http://name.example/",
+    ],
+)
+def test_what_is_private_is_not_connected_to(
+    url: str, shop: Shop, public: PhotoReader, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **kw: resolve(
+            "192.168.0.1" if host == "name.example" else host, *args, **kw
+        ),
+    )
+    shop.answers = [GOOD]
+    port = shop.server_address[1]
+    assert reason(public, url.format(port=port)) == PRIVATE
+    assert not shop.requests
+    shop.answers = [redirect(url.format(port=port)), GOOD]
+    assert reason(public, shop.url) == PRIVATE
+    assert len(shop.requests) == 1
+    assert not waits
+
+
+def test_what_is_public_is_read_by_no_proxy(
+    shop: Shop, public: PhotoReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy")
+    shop.answers = [redirect("/other.png"), GOOD]
+    assert public.read(shop.url) == PHOTO
+
+
+def test_paths_are_not_read_where_only_public_servers_are(public: PhotoReader) -> None:
+    assert reason(public, "photo.png") == (
+        "a path, where only URLs are taken (--public-addresses-only)"
+    )
+    assert reason(public, "file:///etc/passwd").startswith("file:// URLs are not taken")
 
 
 # The cache

@@ -1,0 +1,55 @@
+"""Calls that return in time, also to what cannot be stopped: a synchronous store that drips."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import BoundedSemaphore, Thread
+from time import monotonic
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+_Jobs = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
+
+
+class DeadlineThreads:
+    """At most `n` threads that do calls; the end of the process does not wait for them.
+
+    A call that is not done in time goes on in its thread, and its result is dropped. Threads are used
+    again, as fsspec has its connections by thread.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._free = BoundedSemaphore(n)
+        self._idle: list[_Jobs] = []
+
+    def call(self, function: Callable[[], Result], timeout_s: float) -> Result:
+        """What `function` returns or raises within `timeout_s` seconds; else TimeoutError."""
+        end = monotonic() + timeout_s
+        if not self._free.acquire(timeout=timeout_s):
+            raise TimeoutError
+        future: Future[Result] = Future()
+        try:
+            self._jobs_of_a_thread().put((function, future))
+        except BaseException:
+            self._free.release()
+            raise
+        return future.result(max(0, end - monotonic()))
+
+    def _jobs_of_a_thread(self) -> _Jobs:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            jobs: _Jobs = SimpleQueue()
+            Thread(target=self._work, args=(jobs,), name="deadline", daemon=True).start()
+            return jobs
+
+    def _work(self, jobs: _Jobs) -> None:
+        while True:
+            function, future = jobs.get()
+            try:
+                future.set_result(function())
+            except BaseException as error:  # the caller's to judge
+                future.set_exception(error)
+            del function, future
+            self._idle.append(jobs)
+            self._free.release()
