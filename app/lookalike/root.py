@@ -12,8 +12,8 @@
     ROOT/.lock                   held by whoever adds or removes a release or changes `current`
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower
-    ROOT/.at-work                what the follower works on, see `lookalike_build.at_work`
-    ROOT/.feed.key               the follower's own, see `lookalike_build.feed_seal`
+    ROOT/.at-work                what the follower works on, its own
+    ROOT/.feed.key               seals the images of the follower's feed, its own
     ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
 Whatever moment a writer dies at, `current` names a complete release and the next writer clears what
