@@ -196,8 +196,7 @@ class Changes:
         ids = _split(environ)
         if len(ids) != 2:
             raise BadRequest(
-                'the path must be /products/CATEGORY_ID/PRODUCT_ID; in an id write %2F for "/", '
-                "which NGINX Unit hands on and `lookalike serve` cannot"
+                'the path must be /products/CATEGORY_ID/PRODUCT_ID; in an id write %2F for "/"'
             )
         manifest = release.manifest
         return (

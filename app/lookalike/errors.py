@@ -63,6 +63,13 @@ class MethodNotAllowed(HttpError):  # noqa: N818
         self.headers = [("Allow", ", ".join(allow))]
 
 
+class RequestTimeout(HttpError):  # noqa: N818
+    """The body does not come, or too slowly. The embedded server alone waits for it in the app."""
+
+    status = "408 Request Timeout"
+    error = "request_timeout"
+
+
 class TooLarge(HttpError):  # noqa: N818
     """The body is larger than any that could be meant."""
 

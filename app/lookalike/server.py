@@ -12,6 +12,8 @@ class ServerError(Exception):
 
 
 PHOTOS = "/photos"
+_MAX_REQUESTS = 10_000
+"""How many requests a worker has at once: those whose bodies do not come count until that is a 408."""
 
 
 def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = None) -> None:
@@ -21,21 +23,22 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
     """
     try:
         from granian import Granian
-        from granian.constants import Interfaces
+        from granian.constants import HTTPModes, Interfaces
     except ImportError:
         raise ServerError("granian is missing; run: pip install 'lookalike[serve]'") from None
-    check_address(host, port)
+    address = check_address(host, port)
     if photos is not None and not photos.is_dir():
         raise ServerError(f"--photos {photos}: no such folder")
-    # The workers import lookalike.wsgi, which reads its settings from the environment.
+    # The workers read their settings from the environment, in lookalike.wsgi.
     os.environ[ROOT.name] = str(root)
     Granian(
-        "lookalike.wsgi:application",
-        address=host,
+        "lookalike.asgi:application",
+        address=address,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
         workers=workers,
-        blocking_threads=1,  # a request never waits for anything
+        backpressure=_MAX_REQUESTS,
         websockets=False,
         respawn_failed_workers=True,
         # A worker told to stop while it starts may miss it, and granian would wait for it for good.
@@ -46,13 +49,15 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
     ).serve()
 
 
-def check_address(host: str, port: int) -> None:
-    """Raise ServerError where nothing can listen on host:port, which granian would panic at."""
+def check_address(host: str, port: int) -> str:
+    """The IP address of `host`. Raises ServerError where nothing can listen on host:port."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without SO_REUSEPORT, by which workers share a port: another server is in the way.
             probe.bind(address)
+            return str(address[0])
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ServerError(f"cannot listen on {host}:{port}: {reason}; choose another") from error

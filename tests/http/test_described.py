@@ -70,7 +70,7 @@ UNSAID = re.compile(
     # what no schema can say: of a number, of two parameters
     r"|limit must be a whole number from 1 to 1000, not \d+(\.0|e\d+)\W|vector is all zeros"
     r"|a limit of \d+ is beyond the table|category_id is missing|page goes with category_id"
-    # what the embedded server cannot
+    # a slash in an id that was sent as it is
     r"|in an id write %2F"
 )
 """Why something is refused that is fit as far as the schemas say; their descriptions say this too."""
