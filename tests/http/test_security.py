@@ -241,6 +241,7 @@ def test_no_path_leads_outside_or_into_a_header(
 
 def test_an_id_of_dots_is_an_id_or_no_path_at_all(server: Server, root: ReleaseRoot) -> None:
     """Where a server does not follow the dots: in the journal an id is a value and no path."""
+    journaled(root)  # there is a journal from now on
     files = files_beside(root)
     said: set[tuple[Id, Id]] = set()
     for path in ("../secret", "%2e%2e/%2e%2e", "shoes/..", "shoes/%2e", "..%2F..%2Fsecret/x"):
