@@ -22,7 +22,7 @@ def served(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app of a root that takes changes."""
     source = ReleaseSource(root)
     source.look()
-    changes = Changes(root, source, TOKEN, 2**23)
+    changes = Changes(root, source, TOKEN, 2**23, 2**30)
     monkeypatch.setattr(asgi, "_wsgi", Application(source, 1000, 10, changes=changes))
 
 
