@@ -326,9 +326,12 @@ class Staging:
         self, entries: Sequence[CategoryEntry], id_type: IdType, anew: bool
     ) -> tuple[BehaviourEntry | None, str | None]:
         """The current release's behaviour, or why it cannot be had; an update must not go without."""
-        name, manifest = self._root.current(), None
-        with suppress(ReleaseError, RootError):
+        name = self._root.current()
+        try:
             manifest = self._root.manifest(name) if name else None
+        except (ReleaseError, RootError) as error:
+            had_any = name and (self._root.releases / name / BEHAVIOUR).exists()
+            return None, f"the current release cannot be read: {error}" if had_any else None
         if manifest is None or manifest.behaviour is None:
             return None, None
         if manifest.product_id_type != id_type:

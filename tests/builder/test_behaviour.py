@@ -1,5 +1,6 @@
 """Behaviour in releases: made beside the current categories, and right in whatever comes after."""
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from lookalike.manifest import (
     BEHAVIOUR_TABLE,
     FORMAT,
     GONE,
+    MANIFEST,
     PRODUCT_IDS,
     BehaviourEntry,
     Id,
@@ -353,6 +355,17 @@ def test_a_damaged_file_is_made_anew_of_the_same_ratings(root: ReleaseRoot, file
     assert root.current() != name
     assert lists(root) == before
     list(root.check(str(root.current())))
+
+
+def test_a_build_says_that_it_leaves_out_that_of_an_older_version(
+    root: ReleaseRoot, tmp_path: Path
+) -> None:
+    rate(root, ratings())
+    manifest = root.folder(str(root.current())) / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    published = index(write_store(tmp_path / "f", CATALOGUE), root, SETTINGS)
+    assert str(published.left_out).startswith("the current release cannot be read: ")
+    assert opened(root).behaviour is None
 
 
 def test_a_build_does_not_read_what_was_gone(root: ReleaseRoot, tmp_path: Path) -> None:
