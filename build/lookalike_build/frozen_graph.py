@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lookalike.manifest import Model
 from lookalike_build.extractor import Precision, WeightsError
@@ -78,7 +78,10 @@ class FrozenGraph:
         try:
             with memory_to_decode(_size(photo), _PIXEL_BYTES):
                 features: npt.NDArray[Any] = self._run(photo).reshape(self.n_dims)
-        except tf.errors.InvalidArgumentError:  # its decoder takes fewer JPEGs than Pillow
+        except (
+            UnidentifiedImageError,
+            tf.errors.InvalidArgumentError,
+        ):  # its decoder takes fewer JPEGs than Pillow
             return np.full(self.n_dims, np.nan)
         return features
 

@@ -27,26 +27,60 @@ class KnownPhotos:
 
     def places(self, photo_sha256s: Sequence[str]) -> Places:
         """The places of the photos, in their order; -1 for one that is unknown."""
-        digests = _digests(photo_sha256s)
+        return self._places_of(_digests(photo_sha256s))
+
+    def plus(self, photo_sha256s: Sequence[str], places: Sequence[int] | Places) -> "KnownPhotos":
+        """These and more, 0 or above their places; of a photo known before the new place, of one that
+        is given twice the first."""
+        more = KnownPhotos()
+        more._digests, first = np.unique(_digests(photo_sha256s), return_index=True)
+        more._places = np.asarray(places, np.int64)[first]
+        return self.updated(more)
+
+    def updated(self, newer: "KnownPhotos") -> "KnownPhotos":
+        """These and `newer`, whose places count for photos of both."""
+        at = self._digests.searchsorted(newer._digests)
+        known = self._places_of(newer._digests) >= 0
+        both = KnownPhotos()
+        both._places = self._places.copy()
+        both._places[at[known]] = newer._places[known]
+        # The others go between: to sort all again would take seconds for millions.
+        both._places = np.insert(both._places, at[~known], newer._places[~known])
+        both._digests = np.insert(self._digests, at[~known], newer._digests[~known])
+        return both
+
+    def _places_of(self, digests: Digests) -> Places:
         if not len(self):
             return np.full(len(digests), -1)
         found = np.minimum(self._digests.searchsorted(digests), len(self) - 1)
         return np.where(self._digests[found] == digests, self._places[found], -1)
 
-    def plus(self, photo_sha256s: Sequence[str], places: Sequence[int] | Places) -> "KnownPhotos":
-        """These and more, 0 or above their places; of a photo known before the new place, of one that
-        is given twice the first."""
-        digests, first = np.unique(_digests(photo_sha256s), return_index=True)
-        given = np.asarray(places, np.int64)[first]
-        known = self.places(photo_sha256s)[first] >= 0
-        at = self._digests.searchsorted(digests)
-        more = KnownPhotos()
-        more._places = self._places.copy()
-        more._places[at[known]] = given[known]
-        # The others go between: to sort all again would take seconds for millions.
-        more._places = np.insert(more._places, at[~known], given[~known])
-        more._digests = np.insert(self._digests, at[~known], digests[~known])
-        return more
+
+class GrowingPhotos:
+    """Known photos that are added to, a few or many at a time, in 40 bytes each.
+
+    Additions stand beside one another until they are as many as those before, and are then merged: each
+    photo is copied a few times, however many additions there are.
+    """
+
+    def __init__(self, known: KnownPhotos | None = None) -> None:
+        self._parts = [known or KnownPhotos()]  # oldest and largest first
+
+    def places(self, photo_sha256s: Sequence[str]) -> Places:
+        """As `KnownPhotos.places`; of a photo added more than once the newest."""
+        digests = _digests(photo_sha256s)
+        places = np.full(len(digests), -1)
+        for part in self._parts:
+            newer = part._places_of(digests)
+            places = np.where(newer >= 0, newer, places)
+        return places
+
+    def add(self, photo_sha256s: Sequence[str], places: Sequence[int] | Places) -> None:
+        """Add photos and their places, as `KnownPhotos.plus`."""
+        part = KnownPhotos().plus(photo_sha256s, places)
+        while self._parts and len(self._parts[-1]) <= len(part):
+            part = self._parts.pop().updated(part)
+        self._parts.append(part)
 
 
 def _digests(photo_sha256s: Sequence[str]) -> Digests:

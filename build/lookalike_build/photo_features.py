@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lookalike_build.features import CATEGORIES, ROW_GROUP, FeatureError, Features, features_of
-from lookalike_build.known_photos import KnownPhotos, Places
+from lookalike_build.known_photos import GrowingPhotos, KnownPhotos, Places
 from lookalike_build.unfinished import Unfinished
 
 _UNFINISHED = 0
@@ -25,7 +25,7 @@ Rows = npt.NDArray[np.int64]
 class PhotoFeatures:
     """The features of one model in the store's `folder`, to be found, added to and made into files.
 
-    `known` are the photos whose features are there. A place in it is 0 for what is unfinished, else
+    `known` are the photos whose features are there at first. A place is 0 for what is unfinished, else
     the number of the file, from 1 on, and of the row in it.
     """
 
@@ -38,6 +38,7 @@ class PhotoFeatures:
         self._unfinished = Unfinished(folder, model)
         try:
             self.known = self._all_known(folder / CATEGORIES)
+            self._places = GrowingPhotos(self.known)
         except BaseException:
             self.close()
             raise
@@ -54,7 +55,7 @@ class PhotoFeatures:
     def complete(self, path: Path, photo_sha256s: Sequence[str]) -> None:
         """The photos' features are in the category's file at `path`: find them there from now on."""
         if all(file.path != path for file in self._files):
-            self.known = self.known.plus(*self._add_file(path))
+            self._places.add(*self._add_file(path))
         self._unfinished.remove(photo_sha256s)
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class PhotoFeatures:
 
     def _piece(self, photo_sha256s: Sequence[str]) -> Features:
         features = np.empty((len(photo_sha256s), self._n_dims), np.float32)
-        places = self.known.places(photo_sha256s)
+        places = self._places.places(photo_sha256s)
         files, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
         for number in np.unique(files[files > _UNFINISHED]).tolist():
             starts = self._files[number - 1].starts

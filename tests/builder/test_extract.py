@@ -15,6 +15,7 @@ from PIL import Image
 
 from extraction import BATCH, MeanColour, Row, paint, run, run_again, write_catalogue
 from lookalike.manifest import Id, Model
+from lookalike_build import local_engine
 from lookalike_build.catalogue import read_catalogue
 from lookalike_build.extract import Outcome, Product, extract
 from lookalike_build.features import REJECTED, FeatureError, FeatureStore
@@ -153,7 +154,11 @@ def test_only_a_new_or_changed_photo_is_extracted(tmp_path: Path) -> None:
         assert feature == expected
 
 
-def test_a_photo_of_many_products_is_extracted_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_recent", [1, 2 * BATCH, 65_536])
+def test_a_photo_of_many_products_is_extracted_once(
+    n_recent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_engine, "_RECENT", n_recent)
     placeholder = paint(tmp_path, "placeholder.png", (5, 6, 7))
     rows = [(i, i // 20, placeholder) for i in range(100)]
     rows += [(100 + i, 9, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]

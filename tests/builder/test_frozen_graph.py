@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lookalike_build import photo
 from lookalike_build.extractor import Precision, WeightsError
 from lookalike_build.frozen_graph import FrozenGraph
+from lookalike_build.memory_budget import MemoryBudget
 from lookalike_build.photo import PhotoError
 
 pytestmark = [
@@ -182,8 +184,8 @@ def test_each_photo_has_its_row_in_any_company(graph: FrozenGraph, n: int) -> No
     photos = [encoded(soft(100 + seed, 90, seed), "JPEG") for seed in range(n)]
     together = features(graph, *photos)
     assert together.shape == (n, N_DIMS)
-    for photo, row in zip(photos, together, strict=True):
-        np.testing.assert_allclose(features(graph, photo)[0], row, rtol=1e-5)
+    for one, row in zip(photos, together, strict=True):
+        np.testing.assert_allclose(features(graph, one)[0], row, rtol=1e-5)
 
 
 def test_a_photo_that_the_graph_refuses_is_a_row_of_nan_and_the_others_are_not(
@@ -199,6 +201,21 @@ def test_a_photo_that_the_graph_refuses_is_a_row_of_nan_and_the_others_are_not(
 def test_what_is_broken_is_rejected_before_it_reaches_the_graph(data: bytes) -> None:
     with pytest.raises(PhotoError):
         FrozenGraph.prepare(data)
+
+
+def test_a_photo_too_large_to_be_decoded_in_the_graph_is_rejected_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(photo, "DECODING", MemoryBudget(10**6))
+    FrozenGraph.prepare(picture(100, 100))
+    with pytest.raises(PhotoError, match=r"^300 x 300 pixels take 2 MB to decode, over the 1 MB"):
+        FrozenGraph.prepare(picture(300, 300))
+
+
+def picture(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def test_photos_can_be_prepared_in_other_processes() -> None:
