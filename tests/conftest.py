@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lookalike.root import ReleaseRoot
 from support import integer_catalogue, publish, string_catalogue
+
+# A slow machine is no fault of an example.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,10 @@ class Extractor(Protocol):
         ...
 
     def features(self, staged: Any) -> npt.NDArray[np.float32]:
-        """The features (n, n_dims) of what was staged together, in its order."""
+        """The features (n, n_dims) of what was staged together, in its order.
+
+        What stands beside a photo may move its features by rounding, and by no more.
+        """
         ...
 
 

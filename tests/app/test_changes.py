@@ -612,6 +612,7 @@ def metrics(client: Client) -> dict[str, float]:
 
 
 def test_metrics_say_where_the_journal_stands(client: Client, numbers: ReleaseRoot) -> None:
+    began = time.time()
     empty = metrics(client)
     assert empty["changes_pending"] == empty["oldest_pending_change_seconds"] == 0
     assert not numbers.journal.exists()
@@ -624,12 +625,12 @@ def test_metrics_say_where_the_journal_stands(client: Client, numbers: ReleaseRo
         journal.batch_done(1, 0.5)
     found = metrics(client)
     assert found["changes_pending"] == 1
-    assert 0 < found["oldest_pending_change_seconds"] < 10
+    assert 0 < found["oldest_pending_change_seconds"] <= time.time() - began
     assert found['changes_total{state="live"}'] == 2
     assert found['changes_total{state="rejected"}'] == 1
     assert (found["follow_batch_seconds_count"], found["follow_batch_seconds_sum"]) == (2, 0.75)
     assert (found["follow_last_batch_seconds"], found["follow_last_batch_changes"]) == (0.5, 1)
-    assert abs(time.time() - found["follow_last_batch_timestamp_seconds"]) < 10
+    assert began <= found["follow_last_batch_timestamp_seconds"] <= time.time()
     assert found['requests_total{route="DELETE /products",status="202"}'] == 4
 
 

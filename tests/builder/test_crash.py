@@ -46,10 +46,10 @@ from support import (
     rate,
     write_store,
 )
+from waiting import HUNG_S
 
 SHIM: Final = Path(__file__).parents[1] / "data" / "kill_shim.c"
 LANES: Final = 2
-TIMEOUT_S: Final = 60
 SETTINGS: Final = IndexSettings(n_trees=2, neighbours=5)
 WRITES: Final = ("write", "pwrite", "writev", "fwrite")
 BYTES: Final = {"write", "fwrite", "fclose", "fsync"}
@@ -556,7 +556,7 @@ TARGETS: Final = {target for expected in ANSWERS.values() for target in expected
 
 def _expect(status: int, work: Callable[[], object], log: Path | None = None) -> None:
     """Do `work` in a fork, which is to exit with `status`, below zero for a signal."""
-    found = _wait(_fork(work, log, TIMEOUT_S))
+    found = _wait(_fork(work, log, round(HUNG_S)))
     if found != status and log:
         with log.open("a") as file:
             file.write(f"exit status {found}, expected {status}\n")

@@ -23,6 +23,7 @@ from lookalike_build.local_engine import LocalEngine
 from lookalike_build.photo import HostError, decode_photo
 from lookalike_build.photo_reader import PhotoReader
 from lookalike_build.unfinished import Unfinished
+from waiting import HUNG_S
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
@@ -313,7 +314,7 @@ def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
     class Slow(PhotoReader):
         def read(self, image: str) -> bytes:
             if image == "0.png":
-                assert others_are_done.wait(30)
+                assert others_are_done.wait(HUNG_S)
             return super().read(image)
 
     heard: list[int] = []
@@ -343,7 +344,7 @@ def test_a_batch_is_staged_while_the_network_works_on_the_one_before(tmp_path: P
         def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
             if len(self.batches) == 0:
                 for _ in range(2):  # this batch, and the next
-                    assert n_staged.acquire(timeout=30)
+                    assert n_staged.acquire(timeout=HUNG_S)
             return super().features(photos)
 
     outcome, network = run(tmp_path, list(rows), Overlapped())

@@ -34,6 +34,7 @@ from support import (
     string_catalogue,
     write_store,
 )
+from waiting import HUNG_S
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -362,11 +363,11 @@ def test_what_is_indexed_waits_for_whoever_changes_the_root(
             published = pool.submit(
                 index, store, root, IndexSettings(), done=lambda _: indexed.set()
             )
-            assert indexed.wait(60)
+            assert indexed.wait(HUNG_S)
             with pytest.raises(TimeoutError):
                 published.result(0.2)
             assert root.current() == before
-        assert published.result(60) == (root.current(), True, 0, None)
+        assert published.result(HUNG_S) == (root.current(), True, 0, None)
     assert root.current() != before
 
 

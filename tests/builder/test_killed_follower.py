@@ -18,6 +18,7 @@ from lookalike.manifest import Id, category_folder
 from lookalike.root import ReleaseRoot
 from lookalike_build.live_category import LiveCategory
 from support import Catalogue, client_of, publish, random_features
+from waiting import wait_until
 
 KILLS = 100
 N_DIMS = 4
@@ -55,11 +56,8 @@ def test_a_follower_killed_a_hundred_times_loses_and_repeats_nothing(tmp_path: P
                 assert process.is_alive()
                 killed += 1
             reached = expect_never_back(root, journal, start, sent, reached)
-        with following(root):
-            until = time.monotonic() + 60
-            while journal.status().n_pending:
-                assert time.monotonic() < until
-                time.sleep(0.01)
+        with following(root) as process:
+            wait_until(lambda: not journal.status().n_pending, process)
         for number, change in sent.items():
             outcome = journal.outcome(number)
             assert outcome is not None

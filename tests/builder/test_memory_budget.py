@@ -9,6 +9,7 @@ import pytest
 
 from lookalike_build import memory_budget
 from lookalike_build.memory_budget import MemoryBudget, memory_limit
+from waiting import HUNG_S
 
 
 def test_a_large_one_comes_to_its_turn_among_small_ones() -> None:
@@ -36,7 +37,7 @@ def test_a_large_one_comes_to_its_turn_among_small_ones() -> None:
 
 
 def test_what_fits_is_taken_side_by_side() -> None:
-    budget, together = MemoryBudget(10), threading.Barrier(3, timeout=30)
+    budget, together = MemoryBudget(10), threading.Barrier(3, timeout=HUNG_S)
 
     def take(n_bytes: int) -> None:
         with budget.take(n_bytes):

@@ -163,7 +163,8 @@ def test_a_large_category_with_more_near_copies_than_are_kept() -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
 def test_a_large_category_full_of_ties(data: st.DataObject) -> None:
@@ -212,7 +213,8 @@ def test_spares_of_a_large_category_where_rounding_matters_are_exact(scale: floa
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
 def test_spares_of_a_large_category_full_of_ties(data: st.DataObject) -> None:

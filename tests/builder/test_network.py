@@ -34,6 +34,20 @@ def features_of(network: Network, photos: np.ndarray) -> np.ndarray:
     return network.features(network.stage(list(photos)))
 
 
+ROUNDING = 1e-6
+"""How far rounding may move a feature, as a share of its length.
+
+Sums in another order moved one by 1.1e-7 at most, between a photo alone and batches of 2 to 40, with
+TensorFlow's own kernels and AVX2. bfloat16 moves one by 4e-3.
+"""
+
+
+def moved(before: np.ndarray, after: np.ndarray) -> float:
+    """How far the feature that moved most has moved, as a share of its length."""
+    distances = np.linalg.norm(after.astype(np.float64) - before, axis=1)
+    return float(np.max(distances / np.linalg.norm(before.astype(np.float64), axis=1)))
+
+
 def least_cosine(one: np.ndarray, other: np.ndarray) -> float:
     cosines = np.sum(one * other, axis=1)
     return float(np.min(cosines / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)))
@@ -52,12 +66,13 @@ def test_features_are_the_pooling_layers(untrained: Network, photos: np.ndarray)
     np.testing.assert_allclose(features, model.predict(prepared, verbose=0), rtol=1e-3, atol=1e-6)
 
 
-def test_a_photo_has_the_same_features_in_any_company(
+def test_a_photo_has_the_same_features_in_any_company_but_for_rounding(
     untrained: Network, photos: np.ndarray
 ) -> None:
-    together = features_of(untrained, photos)
-    for photo, feature in zip(photos, together, strict=True):
-        np.testing.assert_allclose(features_of(untrained, photo[None])[0], feature, rtol=1e-4)
+    alone = np.concatenate([features_of(untrained, photo[None]) for photo in photos])
+    assert moved(alone, alone[[1, 2, 0]]) > 1000 * ROUNDING
+    for order in ([0, 1, 2], [2, 0, 1], [1, 1, 2, 0]):
+        assert moved(alone[order], features_of(untrained, photos[order])) < ROUNDING
 
 
 def test_mixed_precision_hardly_moves_a_feature_and_leaves_float32_alone(
@@ -66,14 +81,14 @@ def test_mixed_precision_hardly_moves_a_feature_and_leaves_float32_alone(
     before = features_of(untrained, photos)
     mixed = features_of(Network(UNTRAINED, batch=4, precision="mixed"), photos)
     assert least_cosine(before, mixed) > 0.999
-    np.testing.assert_array_equal(features_of(untrained, photos), before)
+    assert moved(before, features_of(untrained, photos)) < ROUNDING
 
 
 def test_precision_is_mixed_by_itself_where_the_cpu_has_it(photos: np.ndarray) -> None:
     flags = Path("/proc/cpuinfo").read_text().split()
     precision: Precision = "mixed" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
     expected = features_of(Network(UNTRAINED, batch=4, precision=precision), photos)
-    np.testing.assert_array_equal(features_of(Network(UNTRAINED, batch=4), photos), expected)
+    assert moved(expected, features_of(Network(UNTRAINED, batch=4), photos)) < ROUNDING
 
 
 def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(

@@ -36,6 +36,7 @@ from lookalike_build.photo_reader import (
     WEB_SCHEMES,
     PhotoReader,
 )
+from waiting import HUNG_S
 
 MAX_BYTES = 100_000
 TIMEOUT_S = 0.25  # where it is to pass
@@ -300,11 +301,12 @@ def test_what_may_pass_is_tried_again(
     name: str, shop: Shop, tmp_path: Path, waits: list[float]
 ) -> None:
     given, expected = PASSING[name]
+    timeout_s = TIMEOUT_S if expected == LATE else HUNG_S
     shop.answers = [given]
-    assert reason(PhotoReader(tmp_path, TIMEOUT_S, retries=1), shop.url) == expected
+    assert reason(PhotoReader(tmp_path, timeout_s, retries=1), shop.url) == expected
     assert len(waits) == 1
     shop.answers = [given, GOOD]
-    assert PhotoReader(tmp_path, TIMEOUT_S, retries=4).read(shop.url) == PHOTO
+    assert PhotoReader(tmp_path, timeout_s, retries=99).read(shop.url) == PHOTO
 
 
 def test_the_time_is_for_all_redirects_together(shop: Shop, tmp_path: Path) -> None:
@@ -411,7 +413,7 @@ def free_port() -> int:
 
 
 def test_threads_download_at_once(shop: Shop, reader: PhotoReader) -> None:
-    together = threading.Barrier(32, timeout=30)
+    together = threading.Barrier(32, timeout=HUNG_S)
 
     def when_all_have_asked() -> Iterator[bytes]:
         together.wait()
@@ -530,10 +532,11 @@ URL = "depot://user:s3cret@bucket/photo.png"
 def test_failing_store_is_tried_again(
     told: Exception | str, expected: str, depot: type[Depot], tmp_path: Path
 ) -> None:
+    timeout_s = TIMEOUT_S if expected == LATE else HUNG_S
     depot.told = [told]
-    assert PhotoReader(tmp_path, TIMEOUT_S, 4, schemes=ALLOWED).read(URL) == PHOTO
+    assert PhotoReader(tmp_path, timeout_s, 99, schemes=ALLOWED).read(URL) == PHOTO
     depot.told = [told]
-    assert reason(PhotoReader(tmp_path, TIMEOUT_S, 0, schemes=ALLOWED), URL) == expected
+    assert reason(PhotoReader(tmp_path, timeout_s, 0, schemes=ALLOWED), URL) == expected
 
 
 @pytest.mark.parametrize(
@@ -600,7 +603,7 @@ class Drip(AbstractFileSystem):  # type: ignore[misc]
         return {"name": path, "size": 9, "type": "file"}
 
     def cat_file(self, path: str, *_: Any, **__: Any) -> bytes:
-        assert self.enough.wait(60)
+        assert self.enough.wait(HUNG_S)
         return PHOTO
 
 

@@ -39,6 +39,7 @@ from lookalike.journal import Change, Journal
 from lookalike.root import ReleaseRoot
 from servers import REPOSITORY, Serve
 from support import TOKEN, integer_catalogue, make_slim, publish, string_catalogue
+from waiting import HUNG_S
 
 AnyCase = Case[Any]
 CASES: Final = int(os.environ.get("DESCRIBED_CASES", "60"))
@@ -249,7 +250,7 @@ def search(case: AnyCase) -> AnyCase:
 
 def check(host: Host, case: AnyCase, headers: dict[str, str]) -> int:
     """Ask a host for a case; the status of the answer, which is as the description has it."""
-    answer = case.call(host.url, host.session, headers, timeout=20)
+    answer = case.call(host.url, host.session, headers, timeout=HUNG_S)
     sent = {"session": host.session, "headers": headers, "base_url": host.url}
     if case.method.lower() in PATHS[case.operation.path]:
         excluded: list[Any] = [not_a_server_error, positive_data_acceptance]
@@ -296,7 +297,7 @@ def _check_head(host: Host, answer: Response) -> None:
     """HEAD is answered as GET is, without the body."""
     url = answer.request.url or ""
     headers = {k: v for k, v in answer.request.headers.items() if not k.startswith("Content-")}
-    head = host.session.head(url, headers=headers, timeout=20)
+    head = host.session.head(url, headers=headers, timeout=HUNG_S)
     assert (head.status_code, head.content) == (answer.status_code, b"")
     same = set(answer.headers) - {"connection", "date", "server"}
     if "/metrics" in url:
