@@ -498,7 +498,8 @@ class Driver:
         served = _served(root)
         assert served == self._scenario.after, served
         self._scenario.judge(root)
-        files = {CURRENT, RELEASES, *LOCKS, *JOURNAL.parts[: root.journal.exists()]}
+        files = {CURRENT, RELEASES, AT_WORK, root.feed_key.name, *LOCKS}
+        files |= {*JOURNAL.parts[: root.journal.exists()]}
         assert set(_listing(root.path)) <= files
         assert set(_listing(root.releases)) - {root.rebasing.name} == set(root.names())
         assert not root.rebasing.exists() or not _listing(root.rebasing)
