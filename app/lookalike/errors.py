@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import orjson
 
-from lookalike.output import printable
-
 
 class HttpError(Exception):
     """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`.
@@ -20,7 +18,7 @@ class HttpError(Exception):
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.error)
         # A path in it may hold bytes that are not UTF-8, which no answer can.
-        self.detail = None if detail is None else printable(detail)
+        self.detail = detail and detail.encode(errors="backslashreplace").decode()
 
     def body(self) -> bytes:
         """The JSON object that says what was wrong."""
