@@ -7,20 +7,15 @@ a 408.
 """
 
 import asyncio
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from lookalike.errors import HttpError, RequestTimeout, Unavailable
-from lookalike.wsgi import application as _wsgi
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIEnvironment
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 _BODY_S: Final = 10.0
 _BYTES_S: Final = 100_000
@@ -43,56 +38,57 @@ class _Unread:
         raise _BodyWanted
 
 
-class _Held:
-    n_bytes = 0
+class Asgi:
+    """The WSGI application `wsgi` as an ASGI 3 application, for requests of type http."""
 
+    def __init__(self, wsgi: "WSGIApplication") -> None:
+        self._wsgi = wsgi
+        self._held_bytes = 0
 
-async def application(scope: Message, receive: Receive, send: Send) -> None:
-    """Answer one request (ASGI 3, type http)."""
-    environ = _environ(scope)
-    try:
-        status, headers, body = _call(environ)
-    except _BodyWanted:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        environ = _environ(scope)
         try:
-            environ["wsgi.input"] = BytesIO(await _read(environ, receive))
-            status, headers, body = _call(environ)
-        except HttpError as error:
-            status, headers, body = _refusal(error)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+            status, headers, body = self._call(environ)
+        except _BodyWanted:
+            try:
+                environ["wsgi.input"] = BytesIO(await self._read(environ, receive))
+                status, headers, body = self._call(environ)
+            except HttpError as error:
+                status, headers, body = _refusal(error)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
+    def _call(self, environ: "WSGIEnvironment") -> _Answer:
+        answered: list[tuple[str, list[tuple[str, str]]]] = []
 
-def _call(environ: "WSGIEnvironment") -> _Answer:
-    answered: list[tuple[str, list[tuple[str, str]]]] = []
+        def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Any:
+            answered.append((status, headers))
 
-    def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Any:
-        answered.append((status, headers))
+        pieces: Iterable[bytes] = self._wsgi(environ, start_response)
+        ((status, headers),) = answered
+        return int(status[:3]), _encoded(headers), b"".join(pieces)
 
-    pieces: Iterable[bytes] = _wsgi(environ, start_response)
-    ((status, headers),) = answered
-    return int(status[:3]), _encoded(headers), b"".join(pieces)
-
-
-async def _read(environ: "WSGIEnvironment", receive: Receive) -> bytes:
-    """The body, or as much of it as came before the client went."""
-    pieces = bytearray()
-    patience_s = _BODY_S + int(environ["CONTENT_LENGTH"]) / _BYTES_S
-    try:
-        async with asyncio.timeout(patience_s):
-            more = True
-            while more:
-                message = await receive()
-                piece = message.get("body", b"")
-                _Held.n_bytes += len(piece)
-                pieces += piece
-                if _Held.n_bytes > _MAX_HELD_BYTES:
-                    raise Unavailable("too many bodies come at once", 10)
-                more = message["type"] == "http.request" and message.get("more_body", False)
-    except TimeoutError:
-        raise RequestTimeout(f"the body did not come within {patience_s:.0f} s") from None
-    finally:
-        _Held.n_bytes -= len(pieces)
-    return bytes(pieces)
+    async def _read(self, environ: "WSGIEnvironment", receive: Receive) -> bytes:
+        """The body, or as much of it as came before the client went."""
+        pieces = bytearray()
+        patience_s = _BODY_S + int(environ["CONTENT_LENGTH"]) / _BYTES_S
+        try:
+            async with asyncio.timeout(patience_s):
+                more = True
+                while more:
+                    message = await receive()
+                    piece = message.get("body", b"")
+                    self._held_bytes += len(piece)
+                    pieces += piece
+                    if self._held_bytes > _MAX_HELD_BYTES:
+                        raise Unavailable("too many bodies come at once", 10)
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not come within {patience_s:.0f} s") from None
+        finally:
+            self._held_bytes -= len(pieces)
+        return bytes(pieces)
 
 
 def _refusal(error: HttpError) -> _Answer:
@@ -131,14 +127,3 @@ def _environ(scope: Message) -> "WSGIEnvironment":
         text = value.decode("latin-1")
         environ[key] = f"{environ[key]},{text}" if key in environ else text
     return environ
-
-
-def _end_with_parent() -> None:
-    """End this process when the server's first one is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-threading.Thread(target=_end_with_parent, name="lookalike-parent", daemon=True).start()

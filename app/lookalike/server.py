@@ -32,7 +32,7 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
     # The workers read their settings from the environment, in lookalike.wsgi.
     os.environ[ROOT.name] = str(root)
     Granian(
-        "lookalike.asgi:application",
+        "lookalike.embedded:application",
         address=address,
         port=port,
         interface=Interfaces.ASGINL,

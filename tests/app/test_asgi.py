@@ -17,16 +17,17 @@ from support import TOKEN
 BODY = b'{"category_id":1,"product_ids":[100],"limit":2}'
 
 
-@pytest.fixture(autouse=True)
-def served(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def app(root: ReleaseRoot) -> asgi.Asgi:
     """The app of a root that takes changes."""
     source = ReleaseSource(root)
     source.look()
     changes = Changes(root, source, TOKEN, 2**23, 2**30)
-    monkeypatch.setattr(asgi, "_wsgi", Application(source, 1000, 10, changes=changes))
+    return asgi.Asgi(Application(source, 1000, 10, changes=changes))
 
 
 def ask(
+    app: asgi.Asgi,
     method: str,
     target: str,
     pieces: Sequence[bytes] = (),
@@ -57,52 +58,53 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(asgi.application(scope, receive, send))
+    asyncio.run(app(scope, receive, send))
     start, end = sent
     names = {name.decode(): value.decode() for name, value in start["headers"]}
     assert names["content-length"] == str(len(end["body"])) or method == "HEAD"
     return start["status"], names, end["body"]
 
 
-def test_a_body_is_read_in_whatever_pieces_it_comes() -> None:
+def test_a_body_is_read_in_whatever_pieces_it_comes(app: asgi.Asgi) -> None:
     for pieces in ([BODY], [BODY[:5], BODY[5:]], [bytes([byte]) for byte in BODY]):
-        status, headers, body = ask("POST", "/nns", pieces)
+        status, headers, body = ask(app, "POST", "/nns", pieces)
         assert (status, headers["content-type"]) == (200, "application/json")
         assert body.startswith(b"[[100,")
 
 
-def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_is_408(app: asgi.Asgi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi, "_BODY_S", 0.01)
     for pieces in ((), (BODY[:5],)):
-        status, headers, body = ask("POST", "/nns", pieces, length=len(BODY))
+        status, headers, body = ask(app, "POST", "/nns", pieces, length=len(BODY))
         assert (status, json.loads(body)["error"]) == (408, "request_timeout")
         assert (headers["connection"], headers["cache-control"]) == ("close", "no-store")
 
 
-def test_bodies_that_come_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_come_at_once_are_bounded(
+    app: asgi.Asgi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asgi, "_MAX_HELD_BYTES", 20)
-    status, headers, _ = ask("POST", "/nns", [BODY])
+    status, headers, _ = ask(app, "POST", "/nns", [BODY])
     assert (status, headers["retry-after"]) == (503, "10")
-    monkeypatch.undo()
-    assert asgi._Held.n_bytes == 0
+    assert app._held_bytes == 0
 
 
-def test_what_is_refused_for_another_reason_waits_for_no_body() -> None:
+def test_what_is_refused_for_another_reason_waits_for_no_body(app: asgi.Asgi) -> None:
     product, trusted = "/products/1/100", [(b"authorization", f"Bearer {TOKEN}".encode())]
-    assert ask("PUT", product, length=100)[0] == 401
-    assert ask("PUT", f"{product}/x", length=100, headers=trusted)[0] == 400
-    assert ask("PUT", product, length=2**40, headers=trusted)[0] == 413
-    assert ask("POST", "/nns?x", length=100)[0] == 400
-    assert ask("GET", "/nns?category_id=1&product_id=100", length=100)[0] == 200
-    assert ask("PUT", product, [b"photo"], headers=trusted)[0] == 202
+    assert ask(app, "PUT", product, length=100)[0] == 401
+    assert ask(app, "PUT", f"{product}/x", length=100, headers=trusted)[0] == 400
+    assert ask(app, "PUT", product, length=2**40, headers=trusted)[0] == 413
+    assert ask(app, "POST", "/nns?x", length=100)[0] == 400
+    assert ask(app, "GET", "/nns?category_id=1&product_id=100", length=100)[0] == 200
+    assert ask(app, "PUT", product, [b"photo"], headers=trusted)[0] == 202
 
 
-def test_a_slash_in_an_id_is_told_from_one_between_ids() -> None:
+def test_a_slash_in_an_id_is_told_from_one_between_ids(app: asgi.Asgi) -> None:
     trusted = [(b"authorization", f"Bearer {TOKEN}".encode())]
-    answer = json.loads(ask("DELETE", "/products/1/1%2F2", headers=trusted)[2])
+    answer = json.loads(ask(app, "DELETE", "/products/1/1%2F2", headers=trusted)[2])
     assert 'not "1/2"' in answer["detail"]
 
 
-def test_a_header_with_an_underscore_is_not_taken_for_another() -> None:
+def test_a_header_with_an_underscore_is_not_taken_for_another(app: asgi.Asgi) -> None:
     lie = [(b"content_length", b"1"), (b"authorization_", b"x")]
-    assert ask("POST", "/nns", [BODY], headers=lie)[0] == 200
+    assert ask(app, "POST", "/nns", [BODY], headers=lie)[0] == 200
