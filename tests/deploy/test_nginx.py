@@ -546,6 +546,8 @@ def _lower(front: Front, shipped: str, ours: str) -> None:
     """Have nginx take up its files with another value in them."""
     file = front.log.parent / "lookalike" / "lookalike.conf"
     file.write_text(file.read_text().replace(shipped, ours))
+    # Its master, its worker, and what looks after the cache.
+    front.wait_until(lambda: len(in_session(front.session)) > 2)
     before = set(in_session(front.session))
     os.kill(front.session, signal.SIGHUP)
     front.wait_until(lambda: not (before - {front.session}) & set(in_session(front.session)))
