@@ -98,6 +98,10 @@ class Follower:
                 f"{suspects[0]} to {suspects[-1]}"
             )
 
+    def end(self) -> None:
+        """Leave nothing that would look as if the follower had died."""
+        self._updater.end()
+
     def has_room(self) -> bool:
         """Whether so little is pending that a feed may add to it."""
         return self._journal.n_pending(MOST_FED) < MOST_FED
@@ -261,8 +265,9 @@ def follow(
         if follower.step() or added:
             continue
         if once or (feed and feed.ended):
-            return
+            break
         stop.wait(POLL_S)
+    follower.end()
 
 
 class _Photos:

@@ -8,6 +8,7 @@ answered as before, and it is tried again later.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -80,6 +81,12 @@ class Updater:
                 reason = "the follower ended meanwhile"
                 self._failed(entry.category_id, reason, _AFTER_DEATH_S)
         rmtree(self._root.rebasing, ignore_errors=True)  # each is removed again before it is made
+
+    def end(self) -> None:
+        """Give up the indexes that are being made, so that the next updater sees no failure."""
+        # They are still written to: moved in one step to what `begin` removes.
+        with suppress(OSError):
+            self._root.rebasing.rename(self._root.updating)
 
     def has_work(self) -> bool:
         """Whether an index waits for the next update, or is to be tried again."""

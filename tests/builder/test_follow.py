@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -780,6 +781,22 @@ def test_an_index_at_work_when_the_follower_ended_is_tried_again_later(
     assert follower.step()
     assert not follower.step()
     assert entry_of(root).n_added == 0
+
+
+def test_a_follower_that_stops_leaves_no_index_that_looks_failed(
+    root: ReleaseRoot, journal: Journal, followed: Made
+) -> None:
+    class Begun(Later):
+        def submit(self, job: Callable[[], Any]) -> Future[Any]:
+            (root.rebasing / "1").mkdir(parents=True)
+            return super().submit(job)
+
+    journal.add(put(500 + one, one) for one in range(6))
+    follow(followed(Begun()), None, threading.Event(), once=True)
+    assert entry_of(root).n_added == 6
+    lines: list[str] = []
+    follow(followed(tell=lines.append), None, threading.Event(), once=True)
+    assert lines == []
 
 
 def test_old_releases_that_cannot_be_removed_are_told_of_and_stop_nothing(
