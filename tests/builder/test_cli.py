@@ -2,13 +2,12 @@
 
 import csv
 import os
-import resource
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +29,14 @@ from lookalike_build.extractor import ExtractorSettings
 from lookalike_build.features import FeatureStore
 from lookalike_build.photo import HostError
 from lookalike_build.photo_reader import PhotoReader
-from support import change, integer_catalogue, publish, random_features, write_store
+from support import (
+    change,
+    files_of_at_most,
+    integer_catalogue,
+    publish,
+    random_features,
+    write_store,
+)
 
 
 @pytest.mark.parametrize(
@@ -284,17 +290,6 @@ def test_an_index_says_that_it_leaves_damaged_behaviour_out(
     ) in capsys.readouterr().err
 
 
-@contextmanager
-def full_disk(n_bytes: int) -> Iterator[None]:
-    """Where no file can grow beyond so many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 RECORDS = "event,pattern,method,category_id\n" + "impression,A,image,1\nimpression,B,image,1\n" * 9
 
 
@@ -322,7 +317,7 @@ def test_a_full_disk_is_said_of_the_file_written_to(
     monkeypatch.chdir(tmp_path)
     write_store(tmp_path / "f", integer_catalogue())
     Path("records.csv").write_text(RECORDS)
-    with full_disk(n_bytes):
+    with files_of_at_most(n_bytes):
         assert main(command.split()) == 1
     said = capsys.readouterr().err.splitlines()[-1].replace(f"{tmp_path}/", "")
     assert said == f"lookalike-build: {written}: File too large"
