@@ -14,6 +14,7 @@ from lookalike.root import ReleaseRoot
 from lookalike.source import ReleaseSource
 from support import TOKEN
 
+TRUSTED = [(b"authorization", f"Bearer {TOKEN}".encode())]
 BODY = b'{"category_id":1,"product_ids":[100],"limit":2}'
 
 
@@ -72,12 +73,27 @@ def test_a_body_is_read_in_whatever_pieces_it_comes(app: asgi.Asgi) -> None:
         assert body.startswith(b"[[100,")
 
 
-def test_a_body_that_does_not_come_is_408(app: asgi.Asgi, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "target"),
+    [
+        ("post", "/nns", "/nns"),
+        ("put", "/products/{category_id}/{product_id}", "/products/1/100"),
+    ],
+)
+def test_a_body_that_does_not_come_is_408_as_described(
+    app: asgi.Asgi, monkeypatch: pytest.MonkeyPatch, method: str, path: str, target: str
+) -> None:
+    described = json.loads(ask(app, "GET", "/openapi.json")[2])
+    response = described["paths"][path][method]["responses"]["408"]
+    errors = described["components"]["schemas"]["Error"]["properties"]["error"]["enum"]
     monkeypatch.setattr(asgi, "_BODY_S", 0.01)
     for pieces in ((), (BODY[:5],)):
-        status, headers, body = ask(app, "POST", "/nns", pieces, length=len(BODY))
+        status, headers, body = ask(app, method.upper(), target, pieces, len(BODY), headers=TRUSTED)
         assert (status, json.loads(body)["error"]) == (408, "request_timeout")
         assert (headers["connection"], headers["cache-control"]) == ("close", "no-store")
+        assert "request_timeout" in errors
+        of_the_server = {"connection", "content-length", "content-type"}
+        assert set(headers) - of_the_server == {name.lower() for name in response["headers"]}
 
 
 def test_bodies_that_come_at_once_are_bounded(
@@ -90,18 +106,17 @@ def test_bodies_that_come_at_once_are_bounded(
 
 
 def test_what_is_refused_for_another_reason_waits_for_no_body(app: asgi.Asgi) -> None:
-    product, trusted = "/products/1/100", [(b"authorization", f"Bearer {TOKEN}".encode())]
+    product = "/products/1/100"
     assert ask(app, "PUT", product, length=100)[0] == 401
-    assert ask(app, "PUT", f"{product}/x", length=100, headers=trusted)[0] == 400
-    assert ask(app, "PUT", product, length=2**40, headers=trusted)[0] == 413
+    assert ask(app, "PUT", f"{product}/x", length=100, headers=TRUSTED)[0] == 400
+    assert ask(app, "PUT", product, length=2**40, headers=TRUSTED)[0] == 413
     assert ask(app, "POST", "/nns?x", length=100)[0] == 400
     assert ask(app, "GET", "/nns?category_id=1&product_id=100", length=100)[0] == 200
-    assert ask(app, "PUT", product, [b"photo"], headers=trusted)[0] == 202
+    assert ask(app, "PUT", product, [b"photo"], headers=TRUSTED)[0] == 202
 
 
 def test_a_slash_in_an_id_is_told_from_one_between_ids(app: asgi.Asgi) -> None:
-    trusted = [(b"authorization", f"Bearer {TOKEN}".encode())]
-    answer = json.loads(ask(app, "DELETE", "/products/1/1%2F2", headers=trusted)[2])
+    answer = json.loads(ask(app, "DELETE", "/products/1/1%2F2", headers=TRUSTED)[2])
     assert 'not "1/2"' in answer["detail"]
 
 

@@ -149,7 +149,7 @@ def test_what_nginx_logs_is_an_experiment(tmp_path: Path) -> None:
     assert found["traffic"][0]["method"] == "behaviour"
     assert found["left_out"]["other"] == 2
     assert found["left_out"]["malformed"] == 1
-    assert found["faults"][0].endswith('line 28: pattern must be A or B, not "\ufffd[31m"')
+    assert found["faults"][0].endswith(r'line 28: pattern must be A or B, not "\u001b[31m"')
 
 
 @pytest.mark.unit
