@@ -30,8 +30,8 @@ def test_what_is_found_is_the_brute_force_ranking(trees: bool, n: int) -> None:
         assert np.isin(order[:n], items).mean() > 0.9
         ranks = np.argsort(order)[items]
         assert len(np.unique(ranks)) == n
-        # In their order, but for distances closer than float32 rounds, which it may do either way.
-        assert np.all(np.diff(distances[ranks]) > -1e-7)
+        # In the order of distances as float32 rounds them, which is another on another CPU.
+        assert np.all(np.diff(found) >= 0)
         np.testing.assert_allclose(found, distances[ranks], atol=1e-6)
 
 
