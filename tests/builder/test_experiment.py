@@ -318,7 +318,7 @@ def test_the_command_writes_all_three_and_says_where_it_failed(
     assert main(["report", str(path), "--from", "2026-01-01"]) == 1
     assert "no impressions of pattern A that were answered; left out: 41" in capsys.readouterr().err
     assert main(["report", str(path), "--html", str(tmp_path / "no" / "r.html")]) == 1
-    assert "no/.r.html.part: No such file or directory" in capsys.readouterr().err
+    assert "no/r.html: No such file or directory" in capsys.readouterr().err
 
 
 def test_the_command_takes_a_period_paths_and_columns(tmp_path: Path) -> None:
