@@ -124,7 +124,8 @@ def _unreadable(root: ReleaseRoot) -> str:
             return "there is no current release"
         root.manifest(name)
     except (ReleaseError, RootError) as error:
-        return f"the current release cannot be read: {error}"
+        fault, _, _ = str(error).partition("; ")  # then comes "index again", which this does
+        return f"the current release cannot be read: {fault}"
     return f"release {name} is a slim copy, without features"
 
 
