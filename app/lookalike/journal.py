@@ -110,6 +110,8 @@ _FORMATS: Final = (
         " WHERE n < (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)",
         "CREATE TABLE clock_steps ("
         " first INTEGER PRIMARY KEY, showed REAL NOT NULL, shows REAL NOT NULL)",
+        "CREATE TABLE made (made_at REAL NOT NULL)",
+        "INSERT INTO made VALUES (:now)",
         "CREATE TABLE feed_tails ("
         " feed TEXT PRIMARY KEY, position INTEGER NOT NULL, sha256 TEXT NOT NULL)",
         "CREATE TABLE waiting (photo_bytes INTEGER NOT NULL)",
@@ -125,7 +127,8 @@ _FORMATS: Final = (
 `image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds. `live` has
 the newest live change of each product, `forgotten` when the newest of those forgotten was received.
 A row of `clock_steps` stands as long as the clock, which had shown `showed` by the change before
-`first`, shows less, `shows` when that was first seen. `feed_tails` has the digest of what stands before
+`first`, shows less, `shows` when that was first seen; before the first change stands when the journal
+was `made`. `feed_tails` has the digest of what stands before
 a feed's position, as long as that is the position; `waiting` what the photos of pending changes take.
 Processes of the version before may have the file open: they write to columns by name, and read all of
 `journal`, which so gets no more columns.
@@ -588,17 +591,17 @@ def _look_at_clock(database: sqlite3.Connection) -> float:
         ):
             database.execute(update, [now, caught_up])
         database.execute("DELETE FROM clock_steps WHERE showed <= ?", [now])
-    rows = database.execute(
-        "SELECT seq + 1, coalesce((SELECT received_at FROM changes WHERE number = seq),"
-        " (SELECT max(received_at) FROM live)) FROM sqlite_sequence"
-    )
-    for first, showed in rows.fetchall():
-        if showed is not None and 0 < showed - now <= _CLOCK_STEP_S:
-            return float(showed)
-        if showed is not None and showed > now:
-            database.execute(
-                "INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now]
-            )
+    ((first, showed),) = database.execute(
+        "SELECT n + 1, coalesce((SELECT received_at FROM changes WHERE number = n),"
+        " (SELECT max(received_at) FROM live), (SELECT made_at FROM made))"
+        " FROM (SELECT coalesce(max(seq), 0) AS n FROM sqlite_sequence)"
+    ).fetchall()
+    if 0 < showed - now <= _CLOCK_STEP_S:
+        return float(showed)
+    if showed > now:
+        database.execute(
+            "INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now]
+        )
     return now
 
 
