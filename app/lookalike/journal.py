@@ -109,7 +109,8 @@ _FORMATS: Final = (
         " FROM (SELECT count(*) AS n, min(received_at) AS oldest FROM changes)"
         " WHERE n < (SELECT coalesce(max(seq), 0) FROM sqlite_sequence)",
         "CREATE TABLE clock_steps ("
-        " first INTEGER PRIMARY KEY, showed REAL NOT NULL, shows REAL NOT NULL)",
+        " first INTEGER NOT NULL, showed REAL NOT NULL, shows REAL NOT NULL,"
+        " PRIMARY KEY (first, showed)) WITHOUT ROWID",
         "CREATE TABLE made (made_at REAL NOT NULL)",
         "INSERT INTO made VALUES (:now)",
         "CREATE TABLE feed_tails ("
@@ -599,8 +600,12 @@ def _look_at_clock(database: sqlite3.Connection) -> float:
     if 0 < showed - now <= _CLOCK_STEP_S:
         return float(showed)
     if showed > now:
+        database.execute("INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now])
+        # It may go back once more before the next change comes.
         database.execute(
-            "INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now]
+            "INSERT OR IGNORE INTO clock_steps SELECT first, shows, ?2 FROM clock_steps"
+            " WHERE first = ?1 AND shows > ?2",
+            [first, now],
         )
     return now
 

@@ -220,6 +220,33 @@ def test_changes_that_came_while_the_clock_was_behind_are_not_taken_for_old_ones
     assert products_since(journal, began) == {1, 2, 3, 4}
 
 
+def test_a_clock_behind_at_the_very_first_change_makes_it_no_old_one(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the journal was made tells."""
+    began = time.time()
+    now = 1000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, put(1))
+    now = began + 60
+    assert products_since(journal, began) == {1}
+
+
+def test_a_clock_that_was_ahead_and_then_behind_makes_nothing_old(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    now = began + 200 * DAY_S
+    (ahead,) = journal.add([put(1)])
+    now = began + 1
+    journal.settle(ahead, "r1")
+    now = 1000.0
+    make_live(journal, put(2))
+    now = began + 2
+    assert products_since(journal, began) == {1, 2}
+
+
 def test_a_clock_that_is_behind_for_a_moment_makes_nothing_old(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
