@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from support import integer_catalogue, publish, string_catalogue
 
 # A slow machine is no fault of an example.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lookalike.experiment import METHODS, PATTERNS
-from lookalike_build.cli import main
-from lookalike_build.event_records import Records, Tally
-from lookalike_build.simulation import Flags, Impressions
+from lookalike_build.commands.cli import main
+from lookalike_build.experiment.records import Records, Tally
+from lookalike_build.simulation.visitors import Flags, Impressions
 
 Record = Mapping[str, Any]
 

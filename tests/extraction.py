@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lookalike.manifest import Model
-from lookalike_build.catalogue import read_catalogue
-from lookalike_build.extract import Outcome, extract
-from lookalike_build.local_engine import LocalEngine
-from lookalike_build.photo import decode_photo
-from lookalike_build.photo_reader import PhotoReader
+from lookalike.release.manifest import Model
+from lookalike_build.catalogue.reader import read_catalogue
+from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import Outcome, extract
+from lookalike_build.photos.decoding import decode_photo
+from lookalike_build.photos.reader import PhotoReader
 
 BATCH = 8
 Row = tuple[object, object, str]

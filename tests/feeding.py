@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from lookalike.journal import Journal
-from lookalike_build.change_feed import open_feed
+from lookalike_build.following.feed import open_feed
 
 
 def follow_in_process(folder: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from lookalike.journal import Journal
-from lookalike.root import ReleaseRoot
-from lookalike_build.background import Background, BackgroundThread, Result
-from lookalike_build.follow import Follower
-from lookalike_build.local_engine import LocalEngine
-from lookalike_build.photo import PhotoError
+from lookalike.release.root import ReleaseRoot
+from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.following.background import Background, BackgroundThread, Result
+from lookalike_build.following.follower import Follower
+from lookalike_build.photos.decoding import PhotoError
 from support import MODEL, Features
 
 BAD = b"no photo"

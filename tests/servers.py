@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from bad_requests import Address
-from lookalike.root import ReleaseRoot
-from lookalike.unit import PrivateUnit, find_unitd
-from lookalike.unit_config import APPLICATION, configuration
-from lookalike.unit_control import UnitError
+from lookalike.operate.unit.config import APPLICATION, configuration
+from lookalike.operate.unit.control import UnitError
+from lookalike.operate.unit.private import PrivateUnit, find_unitd
+from lookalike.release.root import ReleaseRoot
+from support import REPOSITORY
 from waiting import HUNG_S, wait_until
 
-REPOSITORY = Path(__file__).parents[1]
 SHIPPED = REPOSITORY / "unit-config.json"
 NGINX = REPOSITORY / "deploy/nginx"
 

@@ -22,25 +22,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from lookalike.application import Application
-from lookalike.browse import Browse
-from lookalike.changes import Changes
 from lookalike.experiment import Experiment
-from lookalike.manifest import INDEX, Applied, Id, IdType, Model
-from lookalike.root import ReleaseRoot
-from lookalike.searches import Searches
-from lookalike.source import ReleaseSource
-from lookalike_build.behaviour import Made, Progress, add_behaviour
-from lookalike_build.features import FeatureStore, FeatureWriter
-from lookalike_build.index import IndexSettings, index
-from lookalike_build.live_category import AllChanges
-from lookalike_build.rating_files import RATING_COLUMNS, Take
-from lookalike_build.ratings import RatingSettings
-from lookalike_build.update import Updater
+from lookalike.release.files import INDEX
+from lookalike.release.ids import Id, IdType
+from lookalike.release.manifest import Applied, Model
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.application import Application
+from lookalike.serving.browse.handler import Browse
+from lookalike.serving.changes import Changes
+from lookalike.serving.searches import Searches
+from lookalike.serving.source import ReleaseSource
+from lookalike_build.behaviour.build import Made, Progress, add_behaviour
+from lookalike_build.behaviour.files import RATING_COLUMNS, Take
+from lookalike_build.behaviour.ratings import RatingSettings
+from lookalike_build.features.store import FeatureStore, FeatureWriter
+from lookalike_build.following.update import Updater
+from lookalike_build.indexing.build import IndexSettings, index
+from lookalike_build.indexing.live import AllChanges
 
 MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
 N_DIMS = 16
+REPOSITORY = Path(__file__).parents[1]
 
 Rating = tuple[str, Id, int]
 """Of a user, of a product, when (Unix time, seconds)."""

@@ -1,5 +1,5 @@
 """``python -m lookalike``: the same as the command ``lookalike``."""
 
-from lookalike.cli import main
+from lookalike.operate.cli import main
 
 raise SystemExit(main())

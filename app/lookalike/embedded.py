@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 
-from lookalike.asgi import Asgi
+from lookalike.serving.asgi import Asgi
 from lookalike.wsgi import application as _wsgi
 
 

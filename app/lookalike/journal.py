@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from lookalike.manifest import Id
-from lookalike.root import sync
+from lookalike.release.ids import Id
+from lookalike.release.root import sync
 
 PUT: Final = "put"
 DELETE: Final = "delete"

@@ -34,10 +34,10 @@ def unavailable(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
 
 def _make_application() -> "WSGIApplication":
     try:
-        from lookalike.log import log_to_stderr
+        from lookalike.serving.log import log_to_stderr
 
         log_to_stderr()
-        from lookalike.assembly import make_application
+        from lookalike.serving.assembly import make_application
 
         return make_application(os.environ)
     except Exception:

@@ -1,12 +1,12 @@
 """The command ``lookalike-build``, also as ``python -m lookalike_build``."""
 
-from lookalike.output import complain
+from lookalike.terminal.output import complain
 
 
 def main() -> int:
     """Run the command; say what to install where only the app is installed."""
     try:
-        from lookalike_build.cli import main as command
+        from lookalike_build.commands.cli import main as command
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; run: pip install 'lookalike[build]'"
         complain(f"lookalike-build: {message}")

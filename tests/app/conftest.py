@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.doctor import host
+from lookalike.operate.doctor import host
 
 
 @pytest.fixture

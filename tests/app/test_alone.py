@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import lookalike
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 
 
 def test_the_app_answers_where_the_builder_and_tensorflow_are_not_installed(
@@ -30,7 +30,7 @@ for absent in ("lookalike_build", "tensorflow", "keras", "pyarrow", "PIL", "tqdm
 from lookalike.wsgi import application
 environ = {"PATH_INFO": "/nns", "REQUEST_METHOD": "GET", "QUERY_STRING": sys.argv[1]}
 print(b"".join(application(environ, lambda status, headers: print(status))).decode())
-from lookalike.cli import main
+from lookalike.operate.cli import main
 raise SystemExit(main(["serve"]))
 """
     run = subprocess.run(

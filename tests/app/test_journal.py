@@ -29,7 +29,7 @@ from lookalike.journal import (
     read_rejected,
     read_status,
 )
-from lookalike.manifest import Id
+from lookalike.release.ids import Id
 from support import as_nobody, no_more_files, readable_by_all
 
 DAY_S = 24 * 3600

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lookalike.root import ReleaseRoot
-from lookalike.settings import ROOT
-from lookalike.unit_config import APPLICATION, configuration
-from lookalike.unit_control import UnitError
-from servers import REPOSITORY, free_port, private_unit
+from lookalike.operate.unit.config import APPLICATION, configuration
+from lookalike.operate.unit.control import UnitError
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import ROOT
+from servers import free_port, private_unit
+from support import REPOSITORY
 from waiting import HUNG_S, wait_until
 
 SERVE, BUILD = "Containerfile.serve", "Containerfile.build"

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from lookalike.cli import main
-from lookalike.doctor.host import Asked, Host, RunningUnit
-from lookalike.manifest import NEIGHBOURS
-from lookalike.root import ReleaseRoot
-from lookalike.settings import ROOT
-from lookalike.unit import PrivateUnit, find_unitd
-from lookalike.unit_config import APPLICATION, configuration
-from lookalike.unit_control import UnitError
-from servers import REPOSITORY, SHIPPED, Front, configure_nginx, free_port
-from support import forget, make_slim
+from lookalike.operate.cli import main
+from lookalike.operate.doctor.host import Asked, Host, RunningUnit
+from lookalike.operate.unit.config import APPLICATION, configuration
+from lookalike.operate.unit.control import UnitError
+from lookalike.operate.unit.private import PrivateUnit, find_unitd
+from lookalike.release.files import NEIGHBOURS
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import ROOT
+from servers import SHIPPED, Front, configure_nginx, free_port
+from support import REPOSITORY, forget, make_slim
 from waiting import HUNG_S, wait_until
 
 pytestmark = [pytest.mark.nginx, pytest.mark.unit]

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from experiments import report
-from lookalike.unit import PrivateUnit, find_unitd
-from lookalike.unit_control import UnitError
-from servers import REPOSITORY, free_port
+from lookalike.operate.unit.control import UnitError
+from lookalike.operate.unit.private import PrivateUnit, find_unitd
+from servers import free_port
+from support import REPOSITORY
 from waiting import HUNG_S, wait_until
 
 RELATED = """

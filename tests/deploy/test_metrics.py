@@ -17,10 +17,10 @@ import yaml
 
 from bad_requests import Address
 from lookalike.journal import Change, Journal
-from lookalike.metrics import ROUTES, STATUSES
-from lookalike.root import ReleaseRoot
-from servers import REPOSITORY, Server, embedded, free_port
-from support import TOKEN, integer_catalogue, publish
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.metrics import ROUTES, STATUSES
+from servers import Server, embedded, free_port
+from support import REPOSITORY, TOKEN, integer_catalogue, publish
 from waiting import HUNG_S, wait_until
 
 FOLDER = REPOSITORY / "deploy" / "metrics"

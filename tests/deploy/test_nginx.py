@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 
 from bad_requests import Address
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from servers import (
     NGINX,
     Front,

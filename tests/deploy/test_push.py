@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.manifest import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, SLIM_FILES
-from lookalike.release import is_slim
-from lookalike.root import ReleaseRoot
-from servers import REPOSITORY, embedded
-from support import Catalogue, integer_catalogue, publish, random_features, rate
+from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, SLIM_FILES
+from lookalike.release.opened import is_slim
+from lookalike.release.root import ReleaseRoot
+from servers import embedded
+from support import REPOSITORY, Catalogue, integer_catalogue, publish, random_features, rate
 
 PUSH = REPOSITORY / "deploy/push"
 UNCHANGED = ("1", "3", "40")

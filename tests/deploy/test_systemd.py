@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.cli import _parser as serving_parser
-from lookalike_build.options import parser as building_parser
-from servers import REPOSITORY
+from lookalike.operate.cli import _parser as serving_parser
+from lookalike_build.commands.options import parser as building_parser
+from support import REPOSITORY
 
 SHIPPED = REPOSITORY / "deploy/systemd"
 INSTALLED = Path("/opt/lookalike")

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from lookalike.cli import main
-from lookalike.root import ReleaseRoot
-from lookalike.unit import PrivateUnit
-from lookalike.unit_config import APPLICATION, CHANGES
-from servers import REPOSITORY, SHIPPED, free_port, in_session, private_unit
-from support import TOKEN
+from lookalike.operate.cli import main
+from lookalike.operate.unit.config import APPLICATION, CHANGES
+from lookalike.operate.unit.private import PrivateUnit
+from lookalike.release.root import ReleaseRoot
+from servers import SHIPPED, free_port, in_session, private_unit
+from support import REPOSITORY, TOKEN
 from waiting import HUNG_S, wait_until
 
 pytestmark = pytest.mark.unit

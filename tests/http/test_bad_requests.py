@@ -6,7 +6,7 @@ from http.client import HTTPException
 import pytest
 
 from bad_requests import Address, BadRequest, all_bad_requests, send
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from servers import Serve
 
 BAD_REQUESTS = all_bad_requests()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize, sync_playwright
 
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from servers import Server, embedded
 from support import integer_catalogue, publish, random_features
 

@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 
 from lookalike.journal import Change, Journal
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from servers import Serve, Server, unit
 from support import TOKEN, integer_catalogue, publish, string_catalogue
 from waiting import HUNG_S

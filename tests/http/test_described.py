@@ -33,17 +33,17 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-import lookalike.errors
-from lookalike.errors import HttpError
+import lookalike.serving.errors
 from lookalike.journal import Change, Journal
-from lookalike.root import ReleaseRoot
-from servers import REPOSITORY, Serve
-from support import TOKEN, integer_catalogue, make_slim, publish, string_catalogue
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.errors import HttpError
+from servers import Serve
+from support import REPOSITORY, TOKEN, integer_catalogue, make_slim, publish, string_catalogue
 from waiting import HUNG_S
 
 AnyCase = Case[Any]
 CASES: Final = int(os.environ.get("DESCRIBED_CASES", "60"))
-PATHS = json.loads((REPOSITORY / "app/lookalike/openapi.json").read_text())["paths"]
+PATHS = json.loads((REPOSITORY / "app/lookalike/serving/openapi.json").read_text())["paths"]
 OPERATIONS = [(path, method) for path, methods in PATHS.items() for method in methods]
 
 # Of every category some products, and the features of each.
@@ -59,7 +59,7 @@ SETTLED = (1, 2)
 """Changes that the journal has before the server starts: one live, one rejected."""
 
 ERRORS: Final[dict[int, set[str]]] = defaultdict(set)
-for kind in vars(lookalike.errors).values():
+for kind in vars(lookalike.serving.errors).values():
     if isinstance(kind, type) and issubclass(kind, HttpError) and kind is not HttpError:
         ERRORS[int(kind.status[:3])].add(kind.error)
 
@@ -155,7 +155,7 @@ def hosts(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
 
 
 OF_NO_BODY = {408}
-"""Of a body that does not come, and of `lookalike serve` alone: tests/app/test_asgi.py has it."""
+"""Bodies that do not come, and `lookalike serve` alone: tests/app/serving/test_asgi.py has them."""
 
 every_operation = pytest.mark.parametrize(("path", "method"), OPERATIONS)
 
@@ -259,7 +259,7 @@ def check(host: Host, case: AnyCase, headers: dict[str, str]) -> int:
         excluded: list[Any] = [not_a_server_error, positive_data_acceptance]
         if case.operation.path == "/related":
             # Ids need not be known there, any short text is one, and one value is an array of one: what
-            # is unfit as data is fit as it is sent. What is not, tests/app/test_related.py has.
+            # is unfit as data is fit as it is sent. What is not, tests/app/serving/test_related.py has.
             excluded.append(negative_data_rejection)
         case.validate_response(
             answer, headers=headers, transport_kwargs=sent, excluded_checks=excluded

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
 from servers import Server, free_port, in_session
 from waiting import wait_until
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lookalike.root import ReleaseRoot
-from lookalike_build.cli import main
-from lookalike_build.extractor import UNTRAINED
+from lookalike.release.root import ReleaseRoot
+from lookalike_build.commands.cli import main
+from lookalike_build.networks.extractor import UNTRAINED
 from servers import Serve, Server
 from support import TOKEN
 from waiting import HUNG_S, wait_until

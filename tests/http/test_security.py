@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from lookalike.journal import Journal
-from lookalike.manifest import Id
-from lookalike.root import ReleaseRoot
+from lookalike.release.ids import Id
+from lookalike.release.root import ReleaseRoot
 from servers import Serve, Server, cpu_s
 from support import TOKEN, publish, string_catalogue
 from waiting import HUNG_S

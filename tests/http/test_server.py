@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.metrics import SHARED_MEMORY, file_name
-from lookalike.root import ReleaseRoot
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.metrics import SHARED_MEMORY, file_name
 from servers import Serve, Server
 from support import brute_force, integer_catalogue, publish, random_features
 from waiting import HUNG_S

@@ -23,12 +23,12 @@ from load.made_features import MadeFeatures
 from load.made_release import product_id
 from load.serving import CEILING, Run, Served, Verdict, in_turn, print_rows, serving, wrk
 from load.vectors import vectors_beside_annoy
-from lookalike.root import ReleaseRoot
-from lookalike.settings import SEARCH_PERCENT
-from lookalike.unit_config import APPLICATION
-from lookalike_build.index import IndexSettings, index
-from lookalike_build.neighbours import exact_neighbours
-from lookalike_build.table import SPARES
+from lookalike.operate.unit.config import APPLICATION
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import SEARCH_PERCENT
+from lookalike_build.indexing.build import IndexSettings, index
+from lookalike_build.indexing.neighbours import exact_neighbours
+from lookalike_build.indexing.table import SPARES
 from support import Rating, rate, write_store
 
 N_ITEMS, N_DIMS, K = 31_667, 2048, 100

@@ -17,9 +17,9 @@ from pathlib import Path
 from load.checking_client import Seen, check_answers
 from load.made_release import make_release
 from load.serving import Served, Verdict, serving
-from lookalike.root import ReleaseRoot
-from lookalike.settings import MAX_AGE_S
-from lookalike.unit_config import APPLICATION
+from lookalike.operate.unit.config import APPLICATION
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import MAX_AGE_S
 from servers import nginx_before
 from waiting import wait_until
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from load.made_release import product_id
-from lookalike import usual
-from lookalike.application import Application
-from lookalike.root import ReleaseRoot
-from lookalike.source import ReleaseSource
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving import fast_path as usual
+from lookalike.serving.application import Application
+from lookalike.serving.source import ReleaseSource
 
 N, ROUNDS = 20_000, 7
 

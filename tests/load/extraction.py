@@ -16,16 +16,17 @@ import numpy.typing as npt
 
 from load.ray_extraction import extract_on_ray
 from load.serving import Verdict
-from lookalike_build.catalogue import COLUMNS, Catalogue, read_catalogue
-from lookalike_build.drawing import draw_catalogue
-from lookalike_build.extract import extract
-from lookalike_build.extractor import UNTRAINED
-from lookalike_build.features import FeatureStore
-from lookalike_build.local_engine import LocalEngine
-from lookalike_build.neighbours import exact_neighbours, recall_at_k
-from lookalike_build.network import Network, optimizer_options
-from lookalike_build.photo import decode_photo, read_photo
-from lookalike_build.photo_reader import PhotoReader
+from lookalike_build.catalogue.reader import COLUMNS, Catalogue, read_catalogue
+from lookalike_build.demo.drawing import draw_catalogue
+from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import extract
+from lookalike_build.features.store import FeatureStore
+from lookalike_build.indexing.neighbours import exact_neighbours, recall_at_k
+from lookalike_build.networks.extractor import UNTRAINED
+from lookalike_build.networks.inception import Network
+from lookalike_build.networks.runtime import optimizer_options
+from lookalike_build.photos.decoding import decode_photo, read_photo
+from lookalike_build.photos.reader import PhotoReader
 
 K = 10
 BATCH = 32

@@ -30,19 +30,20 @@ from load.asking import Asked, Noted, ask
 from load.made_release import product_id
 from load.serving import Run, Served, Verdict, serving, wrk
 from lookalike.journal import Journal
-from lookalike.manifest import FEATURES, category_folder
-from lookalike.root import ReleaseRoot
-from lookalike.settings import TOKEN
-from lookalike.unit_config import APPLICATION
-from lookalike_build.catalogue import read_catalogue
-from lookalike_build.category_index import IndexSettings
-from lookalike_build.drawing import draw_catalogue
-from lookalike_build.extractor import UNTRAINED
-from lookalike_build.index import index
-from lookalike_build.live_category import LiveCategory
-from lookalike_build.neighbours import exact_neighbours
-from lookalike_build.network import Network
-from lookalike_build.photo import decode_photo, read_photo
+from lookalike.operate.unit.config import APPLICATION
+from lookalike.release.files import FEATURES
+from lookalike.release.ids import category_folder
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import TOKEN
+from lookalike_build.catalogue.reader import read_catalogue
+from lookalike_build.demo.drawing import draw_catalogue
+from lookalike_build.indexing.build import index
+from lookalike_build.indexing.category import IndexSettings
+from lookalike_build.indexing.live import LiveCategory
+from lookalike_build.indexing.neighbours import exact_neighbours
+from lookalike_build.networks.extractor import UNTRAINED
+from lookalike_build.networks.inception import Network
+from lookalike_build.photos.decoding import decode_photo, read_photo
 from support import Catalogue, write_store
 from waiting import wait_until
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lookalike.manifest import Model
-from lookalike.root import ReleaseRoot
-from lookalike.vector_index import Distances, Items
-from lookalike_build.category_index import IndexSettings, build_annoy
-from lookalike_build.projection import project
-from lookalike_build.staging import Staging, Tuned
+from lookalike.release.manifest import Model
+from lookalike.release.root import ReleaseRoot
+from lookalike.release.vectors import Distances, Items
+from lookalike_build.indexing.category import IndexSettings, build_annoy
+from lookalike_build.indexing.projection import project
+from lookalike_build.publishing.category import Tuned
+from lookalike_build.publishing.staging import Staging
 
 FIRST_ID, ID_STEP = 10_000, 3
 

@@ -12,12 +12,13 @@ from unittest.mock import patch
 
 import numpy as np
 
-from lookalike.manifest import Model
-from lookalike_build import ray_engine
-from lookalike_build.extractor import UNTRAINED, Extractor, ExtractorSettings
-from lookalike_build.features import Features
-from lookalike_build.known_photos import KnownPhotos
-from lookalike_build.photo_reader import PhotoReader
+from lookalike.release.manifest import Model
+from lookalike_build.extraction import ray_engine
+from lookalike_build.extraction.known_photos import KnownPhotos
+from lookalike_build.features.store import Features
+from lookalike_build.networks.extractor import UNTRAINED, Extractor
+from lookalike_build.networks.settings import ExtractorSettings
+from lookalike_build.photos.reader import PhotoReader
 
 # Smaller shares than the engine's own tell finer how fast they come; on one core they cost no more.
 SHARE = 64

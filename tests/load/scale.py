@@ -16,9 +16,9 @@ from load.change import N_ITEMS as MEAN_ITEMS
 from load.change import changing_releases
 from load.made_release import make_release
 from load.serving import CEILING, Served, Verdict, in_turn, print_rows, serving, total_bytes, wrk
-from lookalike.manifest import HOT_FILES
-from lookalike.root import ReleaseRoot
-from lookalike.unit_config import APPLICATION
+from lookalike.operate.unit.config import APPLICATION
+from lookalike.release.files import HOT_FILES
+from lookalike.release.root import ReleaseRoot
 from support import forget
 
 N_ITEMS, N_CATEGORIES, K, N_DIMS = 3_800_000, 120, 100, 16

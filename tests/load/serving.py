@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.root import ReleaseRoot
-from lookalike.settings import ROOT
-from lookalike.unit import PrivateUnit, find_unitd
-from lookalike.unit_config import APPLICATION, configuration
+from lookalike.operate.unit.config import APPLICATION, configuration
+from lookalike.operate.unit.private import PrivateUnit, find_unitd
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.settings import ROOT
 from servers import SHIPPED, free_port, in_session
 
 HERE = Path(__file__).parent

@@ -8,10 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from load.serving import Verdict
-from lookalike.vector_index import Items, VectorIndex
-from lookalike_build.category_index import RECALL_SAMPLE, IndexSettings, build_annoy, halved, tune
-from lookalike_build.neighbours import recall_at_k
-from lookalike_build.projection import project
+from lookalike.release.vectors import Items, VectorIndex
+from lookalike_build.indexing.category import (
+    RECALL_SAMPLE,
+    IndexSettings,
+    build_annoy,
+    halved,
+    tune,
+)
+from lookalike_build.indexing.neighbours import recall_at_k
+from lookalike_build.indexing.projection import project
 
 Features = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]

@@ -1,0 +1,169 @@
+"""Check of nginx in front: it lets go of idle connections to Unit before Unit does.
+
+Where Unit closes a connection just as nginx sends a request on it, that request is lost or asked twice.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from lookalike.operate.amounts import seconds_text
+from lookalike.operate.doctor.finding import Finding, absent, ok, problem, warning
+from lookalike.operate.doctor.host import Host, Version
+
+_RUN_S = 30.0
+_DEFAULT_S = 60.0
+"""nginx's own ``keepalive_timeout`` of an upstream."""
+_KEEPS_BY_ITSELF: Version = (1, 29, 7)
+"""From this version on nginx keeps connections to an upstream without being told to."""
+_UNIT_S, _FREEUNIT_S = 180.0, 30.0
+_FREEUNIT: Version = (1, 35, 4)
+"""From this version on FreeUnit's ``idle_timeout`` is the shorter one; Unit's own last is 1.35.0."""
+_WORD = re.compile(
+    r"""\s+|\#[^\n]*|"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|([{};])|([^\s{};"']+)"""
+)
+_TIME = re.compile(r"(\d+)(ms|[smhdwMy]?)")
+_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LOCAL = ("localhost", "127.0.0.1", "[::1]", "*", "0.0.0.0", "[::]")  # noqa: S104  # compared only
+
+
+class Upstream(NamedTuple):
+    """An ``upstream`` of nginx's: where it leads; whether and how long it keeps idle connections."""
+
+    name: str
+    servers: tuple[str, ...]
+    keeps: bool
+    timeout_s: float
+
+
+def nginx(host: Host) -> Iterator[Finding]:
+    """Every upstream of nginx's that leads to the app keeps idle connections shorter than Unit."""
+    program = shutil.which("nginx", path=None) or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        yield absent("not here: no nginx on PATH")
+        return
+    command = [program, "-T", *(["-c", str(host.asked.nginx)] if host.asked.nginx else [])]
+    run = subprocess.run(command, capture_output=True, timeout=_RUN_S, check=False)
+    if run.returncode:
+        said = run.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        yield warning(
+            f"nginx's configuration cannot be had: {said[0]}",
+            "run this as root; `nginx -t` says what is wrong with it",
+        )
+        return
+    listeners = host.app.listeners if host.app else (urlsplit(host.urls[0]).netloc,)
+    settings = host.unit.config.get("settings") or {} if host.unit else {}
+    told = (settings.get("http") or {}).get("idle_timeout")
+    idle_s = float(told) if told is not None else default_idle_s(_unit_version(host))
+    upstreams = read_upstreams(run.stdout.decode(errors="replace"))
+    leading = [each for each in upstreams if any(_leads(each, to) for to in listeners)]
+    if not leading:
+        yield absent(f"none of nginx's upstreams leads to {' or '.join(listeners)}")
+    version = re.search(r"nginx/([\d.]+)", _version_of(program))
+    for upstream in leading:
+        yield keep_alive(upstream, idle_s, version_of(version[1] if version else ""))
+
+
+def keep_alive(upstream: Upstream, idle_s: float, version: Version) -> Finding:
+    """Whether `upstream` of nginx `version` lets go before Unit, which closes after `idle_s`."""
+    name = f"nginx's upstream {upstream.name}"
+    if not upstream.keeps and version < _KEEPS_BY_ITSELF:
+        return ok(f"{name} makes a connection for each request (no keepalive)")
+    kept, unit_s = seconds_text(upstream.timeout_s), seconds_text(idle_s)
+    if upstream.timeout_s < idle_s:
+        return ok(f"{name} keeps idle connections {kept}, shorter than Unit's {unit_s}")
+    shorter_s = max(1, min(20, int(idle_s / 2)))
+    return problem(
+        f"{name} keeps idle connections {kept}, Unit closes them after {unit_s}: requests get lost",
+        f"keepalive_timeout {shorter_s}s; in that upstream, as deploy/nginx has it",
+    )
+
+
+def default_idle_s(version: Version) -> float:
+    """The ``idle_timeout`` of Unit or FreeUnit of a version where the configuration has none."""
+    return _FREEUNIT_S if version >= _FREEUNIT else _UNIT_S
+
+
+def read_upstreams(text: str) -> list[Upstream]:
+    """The upstreams in what ``nginx -T`` writes."""
+    found: list[Upstream] = []
+    statement: list[str] = []
+    inside: Upstream | None = None
+    for word in _words(text):
+        if word == "{" and inside is None and statement[:1] == ["upstream"]:
+            inside = Upstream(statement[1], (), False, _DEFAULT_S)
+        elif word == "}" and inside is not None:
+            found.append(inside)
+            inside = None
+        elif word == ";" and inside is not None:
+            inside = _with(inside, statement)
+        elif word not in ("{", "}", ";"):
+            statement.append(word)
+            continue
+        statement = []
+    return found
+
+
+def _with(upstream: Upstream, statement: list[str]) -> Upstream:
+    match statement:
+        case ["server", address, *_]:
+            return upstream._replace(servers=(*upstream.servers, address))
+        case ["keepalive", number, *_]:
+            return upstream._replace(keeps=number != "0")
+        case ["keepalive_timeout", time]:
+            return upstream._replace(timeout_s=_seconds(time))
+    return upstream
+
+
+def _words(text: str) -> Iterator[str]:
+    for match in _WORD.finditer(text):
+        word = next((group for group in match.groups() if group is not None), None)
+        if word is not None:
+            yield word
+
+
+def _seconds(text: str) -> float:
+    """nginx's time, such as ``1m30s``; LookupError names one that is none."""
+    parts = _TIME.findall(text)
+    if not parts or "".join(map("".join, parts)) != text:
+        raise LookupError(f"not a time: {text}")
+    return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _leads(upstream: Upstream, listener: str) -> bool:
+    """Whether a server of `upstream` is the address `listener` of Unit on this host."""
+    return any(_same_address(server, listener) for server in upstream.servers)
+
+
+def _same_address(server: str, listener: str) -> bool:
+    if server == listener:
+        return True
+    (one, one_port), (other, other_port) = _parts(server), _parts(listener)
+    if one_port != other_port:
+        return False
+    return one == other or other in ("*", "0.0.0.0") or {one, other} <= {*_LOCAL}  # noqa: S104
+
+
+def _parts(address: str) -> tuple[str, str]:
+    host, colon, port = address.rpartition(":")
+    return (host, port) if colon and port.isdigit() else (address, "80")
+
+
+def _unit_version(host: Host) -> Version:
+    running = host.unit.version if host.unit else ""
+    return version_of(running or (host.unitd.version if host.unitd else ""))
+
+
+def _version_of(program: str) -> str:
+    run = subprocess.run(
+        [program, "-v"], capture_output=True, text=True, timeout=_RUN_S, check=False
+    )
+    return run.stdout + run.stderr
+
+
+def version_of(text: str) -> Version:
+    """A version such as ``1.35.0``, to be compared."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

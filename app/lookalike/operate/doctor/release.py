@@ -1,0 +1,206 @@
+"""Checks of the release root: the current release is sound, Unit's user may read it, there is room."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lookalike.operate.amounts import bytes_text
+from lookalike.operate.doctor.access import READ, SEARCH, WRITE, User, described, refused, to_read
+from lookalike.operate.doctor.finding import Finding, absent, ok, problem, warning
+from lookalike.operate.doctor.host import Host
+from lookalike.release.files import MANIFEST, ReleaseError
+from lookalike.release.manifest import Manifest
+from lookalike.release.opened import check_release, files_of, is_slim
+from lookalike.release.root import ReleaseRoot, RootError
+from lookalike.serving.settings import ROOT, TOKEN, TOKEN_FILE
+
+_FULL_BYTES = 64 * 2**20
+"""With less free, a disk is called full."""
+_JOURNAL_BYTES = 256 * 2**20
+"""Twice what the journal may have in its files besides the photos that wait."""
+_NOT_OURS, _AS_ROOT = "is not for this user to read", "run this as root"
+
+
+def release(host: Host) -> Iterator[Finding]:
+    """The current release is what its manifest says, as far as the app checks; with full, all of it."""
+    root = host.root
+    if root is None:
+        yield problem("no root is given", f"give --root ROOT, or set {ROOT.name}")
+        return
+    if not os.access(root.path, os.R_OK | os.X_OK, effective_ids=True):
+        yield (
+            warning(f"{root.path} {_NOT_OURS}", _AS_ROOT)
+            if _is_there(root.path)
+            else problem(f"there is no folder {root.path}", "give the root with --root ROOT")
+        )
+        return
+    try:
+        found = host.read_current()
+        if found is None:
+            raise root.none_yet()
+        folder, manifest = found
+        for _ in root.check(manifest.release) if host.asked.full else ():
+            pass
+        check_release(folder, manifest)
+    except RootError as error:
+        yield problem(str(error), "publish a release there, or give another --root ROOT")
+    except ReleaseError as error:
+        if error.reason == os.strerror(errno.EACCES):
+            yield warning(f"{error.file} {_NOT_OURS}", _AS_ROOT)
+            return
+        yield problem(
+            f"the current release must not be served: {error}",
+            "`lookalike rollback` makes the one before current; index or copy this one again",
+        )
+    else:
+        yield ok(sound(folder, manifest, host.asked.full))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
+def sound(folder: Path, manifest: Manifest, full: bool) -> str:
+    """What a sound release is and how far it was looked into."""
+    slim = ", a slim copy: no answers to vectors" if is_slim(folder, manifest) else ""
+    how = "every byte as its manifest says"
+    if not full:
+        how = "sizes and ends as its manifest says (every byte: `lookalike check`)"
+    return (
+        f"{manifest.release}: {manifest.n_items} products in {len(manifest.categories)} "
+        f"categories{slim}; {how}"
+    )
+
+
+def permissions(host: Host) -> Iterator[Finding]:
+    """Unit's user can read the environment and the release, and write the journal where it is to."""
+    user, root = host.user, host.root
+    if user is None:
+        yield absent("not looked at: no Unit, so no user of its own to read the root")
+        return
+    if root is None or host.current is None:
+        yield absent("not looked at: there is no fit current release")
+        return
+    found = [*_reading(host, user, root, *host.current), *_writing(host, user, root)]
+    yield from found or [ok(f"user {user.name} can read what it serves{_and_journal(host)}")]
+
+
+def _reading(
+    host: Host, user: User, root: ReleaseRoot, folder: Path, manifest: Manifest
+) -> Iterator[Finding]:
+    home = Path((host.app and host.app.config.get("home")) or sys.prefix)
+    package = Path(__file__).parents[2]
+    for what, wanted, remedy in (
+        (
+            "its Python environment",
+            # The environment, what it is based on, and this package.
+            to_read([home, Path(os.__file__).parent, package], [package / "wsgi.py"]),
+            "have Python and its environment where that user may read them, such as under /opt",
+        ),
+        (
+            "the release",
+            to_read(
+                [root.path, root.releases, folder],
+                [folder / MANIFEST, *files_of(folder, manifest)],
+            ),
+            f"chgrp lookalike {root.path} && chmod g+rx {root.path} && chgrp -R lookalike "
+            f"{root.releases} && chmod -R g+rX {root.releases}, for a user of that group",
+        ),
+    ):
+        yield from _denied(user, "read", what, wanted, remedy)
+
+
+def release_bytes(folder: Path, manifest: Manifest) -> int:
+    """The size of the files that a copy like the one in `folder` has, by the manifest."""
+    return sum(entry.n_bytes for entry in files_of(folder, manifest).values())
+
+
+def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
+    token_file = host.environ.get(TOKEN_FILE.name)
+    if token_file:
+        path = Path(token_file)
+        yield from _denied(
+            user,
+            "read",
+            "the token",
+            [(path, READ)],
+            f"chown {user.name} {path} and chmod 400 {path}",
+        )
+    if not takes_changes(host):
+        return
+    folder = root.journal.parent
+    make = f"install -d -o lookalike-build -g lookalike -m 2770 {folder}"
+    if not folder.exists():
+        # The app makes the folder where it may.
+        yield from _denied(user, "make", "the journal", [(root.path, WRITE | SEARCH)], make)
+        return
+    files = [path for path in folder.glob(f"{root.journal.name}*") if path.is_file()]
+    wanted = [(folder, READ | WRITE | SEARCH), *((path, READ | WRITE) for path in files)]
+    yield from _denied(user, "write", "the journal", wanted, make)
+
+
+def takes_changes(host: Host) -> bool:
+    """Whether the app takes changes of products over HTTP."""
+    return bool(host.environ.get(TOKEN.name) or host.environ.get(TOKEN_FILE.name))
+
+
+def _and_journal(host: Host) -> str:
+    return " and write the journal" if takes_changes(host) else ""
+
+
+def _denied(
+    user: User, verb: str, what: str, wanted: list[tuple[Path, int]], remedy: str
+) -> Iterator[Finding]:
+    try:
+        path = refused(user, wanted)
+    except FileNotFoundError as error:
+        yield problem(f"{error.filename} is missing, to {verb} {what}", remedy)
+    except PermissionError as error:
+        yield warning(
+            f"whether user {user.name} can {verb} {what} cannot be told: we may not look at "
+            f"{error.filename}",
+            _AS_ROOT,
+        )
+    else:
+        if path:
+            yield problem(
+                f"user {user.name} cannot {verb} {what}: {path} is {described(path)}", remedy
+            )
+
+
+def disk(host: Host) -> Iterator[Finding]:
+    """The root's disk has room for another release, and for the journal where changes are taken."""
+    if host.root is None or not os.access(host.root.path, os.X_OK, effective_ids=True):
+        yield absent("not looked at: there is no root to look at")
+        return
+    needed = release_bytes(*host.current) if host.current else 0
+    yield room(host.root.path, _free(host.root.path), needed)
+    journal = host.root.journal.parent
+    if takes_changes(host) and journal.is_dir():
+        free = _free(journal)
+        if _FULL_BYTES <= free < _JOURNAL_BYTES:
+            yield warning(
+                f"{bytes_text(free)} free for the journal {journal}; it may grow by 128 MiB and "
+                "the photos that wait",
+                "make room",
+            )
+
+
+def room(path: Path, free: int, needed: int) -> Finding:
+    """Whether `free` bytes at `path` take another release as large as the current, `needed` bytes."""
+    text = f"{bytes_text(free)} free at {path}, another release like the current takes "
+    text += f"{bytes_text(needed)} at most"
+    remedy = "make room, or keep fewer releases (`lookalike-build index --keep`)"
+    if free < _FULL_BYTES:
+        return problem(f"{bytes_text(free)} free at {path}: the disk is full", remedy)
+    return warning(text, remedy) if free < needed else ok(text)
+
+
+def _free(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,84 @@
+"""A check of what is secret: only root, and the user who needs it, may read it."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lookalike.operate.doctor.access import READ, SEARCH, WRITE, User, described, may, refused
+from lookalike.operate.doctor.finding import Finding, absent, ok, warning
+from lookalike.operate.doctor.host import Host
+from lookalike.serving.settings import TOKEN_FILE
+
+SERVING, BUILDING = "lookalike", "lookalike-build"
+"""The users that deploy/systemd makes."""
+ENVIRONMENTS = (Path("/etc/lookalike/build.env"), Path("/etc/lookalike/serve.env"))
+"""Files that systemd reads as root, for its services alone."""
+_NOT_OWNER, _OTHERS = 0o077, 0o007
+
+
+def secrets(host: Host) -> Iterator[Finding]:
+    """Who serves cannot read the builder's home, nor who builds the token."""
+    serving, building = host.user or _user(SERVING), _user(BUILDING)
+    looked_at, found = [], []
+    for path in filter(_is_there, ENVIRONMENTS):
+        looked_at.append(path)
+        if path.stat().st_mode & _NOT_OWNER or path.stat().st_uid != 0:
+            found.append(
+                warning(
+                    f"{path} may hold secrets and is {described(path)}; root alone is to read it",
+                    f"chown root:root {path} and chmod 600 {path}",
+                )
+            )
+    token = Path(host.environ.get(TOKEN_FILE.name) or os.devnull)
+    if token != Path(os.devnull) and _is_there(token):
+        looked_at.append(token)
+        found += _token(token, serving, building)
+    home = Path(pwd.getpwnam(BUILDING).pw_dir) if building else None
+    if building and home and _is_there(home):
+        looked_at.append(home)
+        if serving and serving.uid not in (0, building.uid) and _gets_at(serving, home):
+            found.append(
+                warning(
+                    f"user {serving.name} may look into {home}, where {BUILDING} has photos, features "
+                    f"and credentials: it is {described(home)}",
+                    f"chmod 700 {home}",
+                )
+            )
+    if not looked_at:
+        yield absent("not looked at: no token file, and nothing that deploy/systemd makes")
+        return
+    yield from found or [ok(f"only who needs it may read {', '.join(map(str, looked_at))}")]
+
+
+def _token(path: Path, serving: User | None, building: User | None) -> Iterator[Finding]:
+    status = path.stat()
+    owner = serving.name if serving else SERVING
+    remedy = f"chown {owner} {path} and chmod 400 {path}"
+    if status.st_mode & _OTHERS:
+        yield warning(f"{path} with the token is for all to read", remedy)
+    elif building and (not serving or serving.uid != building.uid) and may(building, status, READ):
+        yield warning(
+            f"user {building.name} can read the token, which it does not need: {path} is "
+            f"{described(path)}",
+            remedy,
+        )
+
+
+def _gets_at(user: User, folder: Path) -> bool:
+    """Whether the user may list it, write to it, or reach what is in it."""
+    return any(refused(user, [(folder, what)]) is None for what in (READ, WRITE, SEARCH))
+
+
+def _user(name: str) -> User | None:
+    with suppress(KeyError):
+        return User.named(name)
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False

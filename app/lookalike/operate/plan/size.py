@@ -1,0 +1,101 @@
+"""The size of a release that has not been made: every file, by the formats in `release.opened`."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from lookalike.operate.plan.measured import TREE_NODES
+from lookalike.release.files import (
+    ADDED,
+    DISTANCES,
+    FEATURES,
+    INDEX,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    PROJECTION,
+    ROWS,
+    SLIM_FILES,
+    SPARES,
+)
+from lookalike.release.vectors import node_dtype
+
+SPARE = 24
+"""How many more neighbours than are served the builder keeps."""
+N_TREES = 10
+N_INDEX_DIMS = 128
+
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the size of a category depends on besides its number of products.
+
+    `id_bytes` is the length of the longest product id, None where ids are whole numbers.
+    """
+
+    neighbours: int = 100
+    n_dims: int = 2048
+    id_bytes: int | None = None
+    n_trees: int = N_TREES
+
+
+def release_sizes(categories: Iterable[int], shape: Shape) -> Sizes:
+    """Bytes by file name, over all categories of these numbers of products."""
+    total: Counter[str] = Counter()
+    for n_items, times in Counter(categories).items():
+        for file, size in category_sizes(n_items, shape).items():
+            total[file] += times * size
+    return dict(total)
+
+
+def category_sizes(n_items: int, shape: Shape) -> Sizes:
+    """Bytes by file name of a category just indexed: exact but for the trees in ``index.ann``."""
+    k = min(shape.neighbours, n_items - 1)
+    width = min(shape.neighbours + SPARE, n_items - 1)
+    n_index_dims = min(N_INDEX_DIMS, shape.n_dims, n_items)
+    ids = "<i8" if shape.id_bytes is None else f"|S{shape.id_bytes}"
+    return {
+        PRODUCT_IDS: _array_bytes(ids, n_items),
+        NEIGHBOURS: _array_bytes("<u4", n_items, k),
+        DISTANCES: _array_bytes("<f4", n_items, width),
+        SPARES: _array_bytes("<u4", n_items, width - k),
+        ROWS: _array_bytes("<u4", n_items),
+        FEATURES: _array_bytes("<f4", n_items, shape.n_dims),
+        ADDED: _array_bytes("<f4", 0, shape.n_dims),
+        PROJECTION: _array_bytes("<f4", shape.n_dims, n_index_dims),
+        INDEX: _index_bytes(n_items, n_index_dims, shape.n_trees),
+    }
+
+
+def slim_bytes(sizes: Sizes) -> int:
+    """Of these files, those that a slim copy has."""
+    return sum(sizes[file] for file in SLIM_FILES)
+
+
+def _index_bytes(n_items: int, n_dims: int, n_trees: int) -> int:
+    """An Annoy file: a node an item, the trees' nodes, and a copy of each root.
+
+    A leaf holds up to n_dims + 2 items; where one holds them all a tree is its root.
+    """
+    leaf = n_dims + 2
+    tree_nodes = 1.0 if n_items <= leaf else TREE_NODES.value * n_items / leaf
+    nodes = n_items + round(n_trees * tree_nodes) + n_trees
+    return nodes * int(node_dtype(n_dims).itemsize)
+
+
+def _array_bytes(descr: str, *shape: int) -> int:
+    items = int(np.prod(shape, dtype=np.int64))
+    return _header_bytes(descr, shape) + items * np.dtype(descr).itemsize
+
+
+@lru_cache
+def _header_bytes(descr: str, shape: tuple[int, ...]) -> int:
+    file = io.BytesIO()
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()

@@ -1,0 +1,59 @@
+"""How long the builder takes, from the machine's speed and measured constants.
+
+The table of a category is made in two steps. All products meet: a float32 matrix product on all cores,
+n^2 * n_dims operations since each pair is met once, while one core merges what came of the last block.
+Then each product's candidates are ranked in float64, on up to two cores.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from lookalike.operate.plan.machine import Machine
+from lookalike.operate.plan.measured import (
+    INDEX,
+    INDEX_CATEGORY,
+    MERGE,
+    PHOTOS_BFLOAT16,
+    PHOTOS_FLOAT32,
+    PREPARE,
+    PRODUCT,
+    RANK,
+)
+from lookalike.operate.plan.size import Shape
+
+SPARE_SCORES = 28
+"""How many candidates more than k are kept and ranked."""
+
+
+def index_s(categories: Iterable[int], shape: Shape, machine: Machine) -> float:
+    """Seconds to index categories of these numbers of products, one after the other."""
+    return sum(
+        times * category_s(n_items, shape, machine)
+        for n_items, times in Counter(categories).items()
+    )
+
+
+def category_s(n_items: int, shape: Shape, machine: Machine) -> float:
+    """Seconds to index one category."""
+    rest = INDEX_CATEGORY.value * min(1, n_items / 2048) + INDEX.value * n_items
+    return table_s(n_items, shape, machine) + rest * machine.slower
+
+
+def table_s(n_items: int, shape: Shape, machine: Machine) -> float:
+    """Seconds for the exact table of one category."""
+    pairs, dims = n_items**2, shape.n_dims
+    product = pairs * dims / (machine.gflops * machine.cores * 1e9)
+    merge = pairs * MERGE.value * 1e-9 * machine.slower
+    # Merging is one core's work: with many cores, it is what the others wait for.
+    meet = max(merge, product + merge / machine.cores)
+    candidates = min(shape.neighbours + SPARE_SCORES, n_items)
+    rank = n_items * candidates * dims * RANK.value * 1e-9 * machine.slower
+    return (
+        meet + rank / min(2, machine.cores) + n_items * PREPARE.value * machine.slower * dims / 2048
+    )
+
+
+def photos_s(machine: Machine) -> float:
+    """Photos extracted in a second."""
+    each = PHOTOS_BFLOAT16 if machine.bfloat16 else PHOTOS_FLOAT32
+    return each.value * machine.cores * machine.gflops / PRODUCT.value

@@ -1,0 +1,54 @@
+"""The difference between two configurations of Unit, for people to read: secrets are hidden."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lookalike.operate.unit.config import APPLICATIONS
+
+_SECRET = re.compile(r"token|secret|passw|key|auth|cookie|ticket|credential|dsn", re.IGNORECASE)
+_PATH = re.compile(r"_(file|path|dir)$", re.IGNORECASE)  # says where a secret is, not what
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> list[str]:
+    """The lines of a unified diff of both as JSON, `name` for the new one; none if equal."""
+    if before == after:
+        return []
+    lines = difflib.unified_diff(
+        _pretty(before, before),
+        _pretty(after, before),
+        "Unit now",
+        name,
+        lineterm="",
+    )
+    return list(lines)
+
+
+def _pretty(config: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    shown = _shown(config, before, ())
+    return json.dumps(shown, indent=4, ensure_ascii=False).split("\n")
+
+
+def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:
+    """`value` with secrets hidden, and marked where `before` there was another."""
+    if isinstance(value, Mapping):
+        was = before if isinstance(before, Mapping) else {}
+        return {name: _shown(each, was.get(name), (*path, name)) for name, each in value.items()}
+    if isinstance(value, list):
+        earlier = [*(before if isinstance(before, list) else []), *[None] * len(value)]
+        return [_shown(each, was, path) for each, was in zip(value, earlier, strict=False)]
+    if not isinstance(value, str) or not _is_secret(path):
+        return value
+    return "(hidden)" if value == before or before is None else "(hidden, another)"
+
+
+def _is_secret(path: tuple[str, ...]) -> bool:
+    match path:
+        # What the host's other applications are told is none of the app's business.
+        case ("applications", name, "environment", *_) if name not in APPLICATIONS:
+            return True
+        case (*_, name):
+            return bool(_SECRET.search(name)) and not _PATH.search(name)
+    return False

@@ -1,0 +1,67 @@
+"""`lookalike unit status`: what Unit and the app say of themselves, on one screen."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lookalike.operate.unit.config import APPLICATION, CHANGES, own_listeners
+from lookalike.operate.unit.control import Control, python_versions
+from lookalike.operate.unit.listener import ask, problem_of
+from lookalike.terminal.output import say
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print the status; the exit status: 0 if the app is ready, else 1."""
+    control = Control(options.control)
+    unit = control.status()
+    addresses = own_listeners(control.configuration())
+    ready = ask(addresses, "/readyz")
+    problem = problem_of(ready) if addresses else f"no listener of Unit is for {APPLICATION}"
+    answer = ask(addresses, "/release")
+    release = answer[1] if answer and answer[0] == 200 else None
+    if options.json:
+        document = {
+            "ready": problem is None,
+            "problem": problem,
+            "listeners": addresses,
+            "release": release,
+            "unit": unit,
+        }
+        say(*json.dumps(document, indent=2).split("\n"))
+    else:
+        for name, text in _rows(unit, addresses, release, problem):
+            say(f"{name:12} {text}")
+    return int(problem is not None)
+
+
+def _rows(
+    unit: Mapping[str, Any],
+    addresses: list[str],
+    release: Mapping[str, Any] | None,
+    problem: str | None,
+) -> list[tuple[str, str]]:
+    application = unit.get("applications", {}).get(APPLICATION, {})
+    changes = unit.get("applications", {}).get(CHANGES)
+    rows = [
+        ("Unit", f"Python {', '.join(python_versions(unit)) or '(no module)'}"),
+        ("connections", _counts(unit.get("connections"))),
+        ("listeners", ", ".join(addresses) or "none"),
+        ("processes", _counts(application.get("processes"))),
+        ("requests", _counts({**application.get("requests", {}), **unit.get("requests", {})})),
+    ]
+    if changes:
+        rows.insert(-1, ("changes", f"processes {_counts(changes.get('processes'))}"))
+    if release:
+        slim = ", slim" if release["slim"] else ""
+        counted = f"products: {release['n_items']}, categories: {len(release['categories'])}"
+        rows.append(("release", f"{release['release']} ({counted}{slim})"))
+        if release.get("problem"):
+            rows.append(("refused", str(release["problem"])))
+    rows.append(("ready", "yes" if problem is None else f"no: {problem}"))
+    return rows
+
+
+def _counts(counts: Mapping[str, int] | None) -> str:
+    """Counters as Unit names them; a dash where it has none, as of an application it does not know."""
+    return ", ".join(f"{name} {n}" for name, n in (counts or {}).items()) or "-"

@@ -1,0 +1,120 @@
+"""The files of a release: what each is called, and what the manifest says of one."""
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+MANIFEST: Final = "manifest.json"
+PRODUCT_IDS: Final = "product_ids.npy"
+NEIGHBOURS: Final = "neighbours.npy"
+SPARES: Final = "spares.npy"
+DISTANCES: Final = "distances.npy"
+ROWS: Final = "rows.npy"
+FEATURES: Final = "features.npy"
+ADDED: Final = "added.npy"
+PROJECTION: Final = "projection.npy"
+INDEX: Final = "index.ann"
+BASE_FILES: Final = (FEATURES, PROJECTION, INDEX)
+"""What an update leaves as it is."""
+FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED, *BASE_FILES)
+SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
+HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
+"""What the usual answer is looked up in, and so is to be in memory."""
+BEHAVIOUR: Final = "behaviour.d"
+"""The folder of behaviour: with its dot it is no category's, whatever its id."""
+STARTS: Final = "starts.npy"
+RELATED: Final = "related.npy"
+LISTED: Final = "listed.npy"
+GONE: Final = "gone.npy"
+BEHAVIOUR_HOT_FILES: Final = (PRODUCT_IDS, STARTS, RELATED)
+"""What is related is looked up in these."""
+BEHAVIOUR_TABLE: Final = (*BEHAVIOUR_HOT_FILES, LISTED)
+"""What stays as it is until behaviour is made anew."""
+BEHAVIOUR_FILES: Final = (*BEHAVIOUR_TABLE, GONE)
+ENDS_BYTES: Final = 4096
+"""How much of each end of a file its ``ends_sha256`` covers."""
+
+
+class ReleaseError(Exception):
+    """A release that must not be served: `file` (relative to its folder) and `reason`."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(file, reason)  # as `args`, with which another process makes it again
+        self.file = file
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest says of one file: its size and SHA-256, of all of it and of its two ends."""
+
+    n_bytes: int
+    sha256: str
+    ends_sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileEntry":
+        """Read `path` through and describe it."""
+        return cls(path.stat().st_size, sha256_of(path), ends_sha256_of(path))
+
+    def check_ends(self, path: Path, file: str) -> None:
+        """Compare size and ends of `path`, called `file` in a ReleaseError, with this entry."""
+        try:
+            size = regular_size(path, file)
+            if size != self.n_bytes:
+                raise ReleaseError(file, f"has {size} bytes, the manifest says {self.n_bytes}")
+            if ends_sha256_of(path) != self.ends_sha256:
+                raise ReleaseError(file, "is not the file the manifest describes (its ends differ)")
+        except OSError as error:
+            raise ReleaseError(file, reason_of(error)) from error
+
+    def check_all(self, path: Path, file: str) -> None:
+        """Compare every byte of `path` with this entry; ReleaseError for `file` if one differs."""
+        self.check_ends(path, file)
+        if sha256_of(path) != self.sha256:
+            raise ReleaseError(file, "its SHA-256 is not the manifest's")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ends_sha256_of(path: Path) -> str:
+    """SHA-256 of a file's first and last `ENDS_BYTES` bytes, as hexadecimal.
+
+    Tells two categories' files of one size apart without reading them.
+    """
+    with path.open("rb") as file:
+        head = file.read(ENDS_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - ENDS_BYTES))
+        return hashlib.sha256(head + file.read(ENDS_BYTES)).hexdigest()
+
+
+def regular_size(path: Path, file: str) -> int:
+    """The size of a regular file, found without opening it: a pipe would block for good."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ReleaseError(file, "is not a regular file")
+    return status.st_size
+
+
+def reason_of(error: Exception) -> str:
+    """One line for what went wrong with a file, without its path."""
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOENT:
+            return "is missing"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files; raise the limit (LimitNOFILE in systemd, ulimit -n)"
+        if error.errno == errno.ENOMEM:
+            return "cannot be mapped; free memory, or allow more mappings (sysctl vm.max_map_count)"
+        return error.strerror or str(error)
+    return f"cannot be read: {error}".splitlines()[0]

@@ -1,0 +1,228 @@
+"""A release on disk: every category's index, immutable, vouched for by one manifest.
+
+This module is the only description of the files; the builder writes what it says, the app and the
+command line read through it. A release is a folder:
+
+===========================  ====================================================================
+``manifest.json``            `Manifest`: the only entry; nothing is opened that it does not list
+``<category>/product_ids.npy``  item → product id, ascending, so that it is also the look-up from
+                             product id to item: ``<i8``, or ``|S<width>`` UTF-8 (n_items,)
+``<category>/neighbours.npy``   ``<u4`` (n_items, k): the exact k nearest items, nearest first,
+                             the item itself left out; k is at most n_items - 1
+``<category>/spares.npy``       ``<u4`` (n_items, n_spare): the next nearest, as far as they are known;
+                             then the item's own number
+``<category>/distances.npy``    ``<f4`` (n_items, k + n_spare): the angular distances of both, 0 to 2;
+                             infinite where no neighbour is known
+``<category>/rows.npy``         ``<u4`` (n_items,): where an item's feature is: from n_base on in
+                             ``added.npy``; without changes since the index was made, the item
+``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index is of
+``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came later
+``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the directions in which they differ most
+``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
+                             `node_dtype` says, n_base of them, then the trees
+``behaviour.d/``             `lookalike.release.behaviour`, where there is any
+===========================  ====================================================================
+
+Spares make it cheap to remove a product from the lists of others: the next nearest is there already.
+
+A serve host may hold a *slim* copy, in which no category has its ``index.ann``, and none needs its
+spares, rows, features, added and projection: it answers all but vectors. Behaviour is whole there.
+
+``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
+into a folder that no release name points to yet.
+
+Annoy checks nothing of what it maps (github.com/spotify/annoy issues 394 and 423), hence two levels:
+`open_release` compares sizes, headers, the digest of each file's ends and the item numbers, in
+milliseconds a category; `verify_digests` reads every byte.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from lookalike.release.behaviour import Behaviour, check_behaviour
+from lookalike.release.category import Category, identity_of
+from lookalike.release.files import (
+    BEHAVIOUR,
+    BEHAVIOUR_FILES,
+    BEHAVIOUR_HOT_FILES,
+    FILES,
+    HOT_FILES,
+    INDEX,
+    SLIM_FILES,
+    FileEntry,
+)
+from lookalike.release.ids import Id, category_folder
+from lookalike.release.manifest import CategoryEntry, Manifest
+from lookalike.release.memory import resident_share
+
+
+class Release:
+    """An open release: its folder, its manifest, its categories by id, its behaviour if it has any,
+    and whether it is slim.
+
+    `etag` is that of what it answers: a slim copy's answers are not the full release's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        categories: Mapping[Id, Category],
+        behaviour: Behaviour | None,
+        slim: bool,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.categories = categories
+        self.behaviour = behaviour
+        self.slim = slim
+        self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
+
+    def resident_share(self) -> float | None:
+        """As `memory.resident_share`, of the files that are to be in memory."""
+        files = hot_files_of(self.folder, self.manifest)
+        return resident_share({path: entry.n_bytes for path, entry in files.items()})
+
+    def lock(self) -> None:
+        """Keep the hot files in memory while the release is open; OSError if not all are allowed."""
+        refused = None
+        for part in (*self.categories.values(), self.behaviour):
+            try:
+                if part:
+                    part.lock()
+            except OSError as error:
+                refused = error
+        if refused:
+            raise refused
+
+
+def open_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
+    """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
+
+    Its hot files are then in memory, as far as there is room. What has the same files in the open
+    release `before` is taken from there. Raises ReleaseError with the file named; nothing
+    of the release stays open then.
+    """
+    files = _files(folder, manifest)
+    categories: dict[Id, Category] = {}
+    for entry in manifest.categories:
+        category = folder / category_folder(entry.category_id)
+        known = same_category(before, entry, manifest, category, files)
+        categories[entry.category_id] = known or Category(category, entry, manifest, files)
+    behaviour = None
+    if manifest.behaviour:
+        behaviour = Behaviour(
+            folder / BEHAVIOUR,
+            manifest.behaviour,
+            manifest.product_id_type,
+            before.behaviour if before and _kind(before.manifest) == _kind(manifest) else None,
+        )
+    return Release(folder, manifest, categories, behaviour, INDEX not in files)
+
+
+def check_release(
+    folder: Path, manifest: Manifest, before: tuple[Path, Manifest] | None = None
+) -> None:
+    """`open_release` without keeping anything open: for any number of categories.
+
+    What has the same files in the release `before`, its folder and manifest, passes: they were
+    checked when that was published.
+    """
+    files = _files(folder, manifest)
+    known = {}
+    if before and _kind(before[1]) != _kind(manifest):
+        before = None
+    if before:
+        known = {entry.category_id: entry for entry in before[1].categories}
+    for entry in manifest.categories:
+        category = folder / category_folder(entry.category_id)
+        if before and known.get(entry.category_id) == entry:
+            published = before[0] / category.name
+            with suppress(OSError):
+                if identity_of(category, files) == identity_of(published, files):
+                    continue
+        Category(category, entry, manifest, files)
+    if manifest.behaviour:
+        check_behaviour(
+            folder / BEHAVIOUR,
+            manifest.behaviour,
+            manifest.product_id_type,
+            (before[0] / BEHAVIOUR, before[1].behaviour)
+            if before and before[1].behaviour
+            else None,
+        )
+
+
+def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
+    """Compare every byte of every file with the manifest, yielding each category when it is done;
+    behaviour comes last.
+
+    Raises ReleaseError with the file named.
+    """
+    files = _files(folder, manifest)
+    for entry in manifest.categories:
+        category = category_folder(entry.category_id)
+        for file in files:
+            path = folder / category / file
+            entry.files[file].check_all(path, f"{category}/{file}")
+        yield entry
+    if manifest.behaviour:
+        for file, described in manifest.behaviour.files.items():
+            described.check_all(folder / BEHAVIOUR / file, f"{BEHAVIOUR}/{file}")
+
+
+def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
+    """The files beside the manifest that a copy like the one in `folder` has, and what that says."""
+    return _files_of(folder, manifest, _files(folder, manifest), BEHAVIOUR_FILES)
+
+
+def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
+    """Those that are to be in memory."""
+    return _files_of(folder, manifest, HOT_FILES, BEHAVIOUR_HOT_FILES)
+
+
+def _files_of(
+    folder: Path, manifest: Manifest, files: tuple[str, ...], of_behaviour: tuple[str, ...]
+) -> dict[Path, FileEntry]:
+    found = {
+        folder / category_folder(entry.category_id) / file: entry.files[file]
+        for entry in manifest.categories
+        for file in files
+    }
+    if behaviour := manifest.behaviour:
+        found |= {folder / BEHAVIOUR / file: behaviour.files[file] for file in of_behaviour}
+    return found
+
+
+def is_slim(folder: Path, manifest: Manifest) -> bool:
+    """Whether the copy in `folder` is slim: there are categories, and none has its ``index.ann``."""
+    folders = [folder / category_folder(entry.category_id) for entry in manifest.categories]
+    return bool(folders) and not any((category / INDEX).exists() for category in folders)
+
+
+def _files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    return SLIM_FILES if is_slim(folder, manifest) else FILES
+
+
+def same_category(
+    before: Release | None,
+    entry: CategoryEntry,
+    manifest: Manifest,
+    folder: Path,
+    files: tuple[str, ...],
+) -> Category | None:
+    """The category of `before` that `entry` and the `files` in `folder` are of, if there is one."""
+    if before is None or _kind(before.manifest) != _kind(manifest):
+        return None
+    known = before.categories.get(entry.category_id)
+    try:
+        same = known and known.entry == entry and known.identity == identity_of(folder, files)
+    except OSError:
+        return None
+    return known if same else None
+
+
+def _kind(manifest: Manifest) -> tuple[object, ...]:
+    """What a category is opened with besides its entry."""
+    return manifest.n_dims, manifest.product_id_type

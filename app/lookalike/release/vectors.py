@@ -1,0 +1,192 @@
+"""Which items are nearest to a vector: candidates from an index of few dimensions, then exact ranking.
+
+Comparing 2048 numbers item by item is what makes a query slow, and trees over 2048 dimensions hardly
+cut that down. So items are projected on the `n_index_dims` directions in which the category differs
+most, `candidates` of them are found there, and only these are ranked by their features. Annoy finds
+the candidates where its trees lead there faster than comparing all projections would; where they do
+not, which the builder measures, `search_k` is `n_items` and all are compared.
+
+The directions are those of the features' second moment, the mean not taken off: then the scalar product
+of two projections is the best stand-in for that of the features, with no term to correct.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from lookalike.release.manifest import MAX_ANNOY
+from lookalike.release.memory import map_bytes
+
+Items = npt.NDArray[np.uint32]
+Distances = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float32]
+
+NO_ITEM = 2**32 - 1
+
+_ROWS = 64
+"""How many features are ranked at a time: half a megabyte, which stays in the CPU's cache."""
+_NEAR = 0.01
+"""Below this squared distance, float32 has no digits left for a difference of scalar products."""
+
+
+def node_dtype(n_dims: int) -> np.dtype[Any]:
+    """Annoy's node for the angular metric; the first n_items nodes of a file are the items.
+
+    Fields: n_descendants (1 for an item), norm (squared length of an item's vector), vector
+    (float32, n_dims). From AngularNode in annoylib.h, 1.17.3.
+    """
+    return np.dtype(
+        {
+            "names": ["n_descendants", "norm", "vector"],
+            "formats": ["<i4", "<f4", ("<f4", (n_dims,))],
+            "offsets": [0, 4, 12],
+            "itemsize": 12 + 4 * n_dims,
+        }
+    )
+
+
+def map_projections(path: Path, n_items: int, n_dims: int) -> Matrix:
+    """The items' vectors in an Annoy file, float32 (n_items, n_dims), mapped."""
+    with path.open("rb") as file:
+        mapped = map_bytes(file.fileno())
+    nodes = np.frombuffer(mapped, node_dtype(n_dims), count=n_items)
+    vectors: Matrix = nodes["vector"]
+    return vectors
+
+
+def features_of(rows: npt.NDArray[np.intp], base: Matrix, added: Matrix) -> Matrix:
+    """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
+    features = np.empty((rows.size, base.shape[1]), np.float32)
+    in_base = rows < len(base)
+    features[in_base] = base[rows[in_base]]
+    features[~in_base] = added[rows[~in_base] - len(base)]
+    return features
+
+
+class Changed(NamedTuple):
+    """What came into a category and what left it since its index was made.
+
+    `rows` is uint32 (n_items,), the row of an item's feature: from n_base on in `added`, float32
+    (n_added, n_dims). `items` is uint32 (n_base + n_added,), the item of a row, `NO_ITEM` where it
+    has left. `gone` are the rows of the index that have, `new` the rows in `added` that have not.
+    """
+
+    rows: Items
+    added: Matrix
+    items: Items
+    gone: npt.NDArray[np.intp]
+    new: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, rows: Items, added: Matrix, n_base: int) -> "Changed":
+        """All of it from `rows`, each of which is below n_base + n_added, and `added`."""
+        items = np.full(n_base + len(added), NO_ITEM, np.uint32)
+        items[rows] = np.arange(rows.size, dtype=np.uint32)
+        gone = np.flatnonzero(items[:n_base] == NO_ITEM)
+        return cls(rows, added, items, gone, n_base + np.flatnonzero(items[n_base:] != NO_ITEM))
+
+
+class VectorIndex:
+    """Finds the items of one category that are nearest to a vector.
+
+    `features` is float32 (n_base, n_dims); `projection` float32 (n_dims, n_index_dims); `index` is
+    Annoy over their projections, or these themselves, (n_base, n_index_dims), to compare all.
+    `candidates` and `search_k` are for up to `k` items. The features are the items', but for what is
+    `changed`: those that are gone are not found, those that are new are all ranked.
+    """
+
+    def __init__(
+        self,
+        features: Matrix,
+        projection: Matrix,
+        index: AnnoyIndex | Matrix,
+        candidates: int,
+        search_k: int,
+        k: int,
+        changed: Changed | None = None,
+    ) -> None:
+        self.features = features
+        self._projection = projection
+        self._index = index
+        self._candidates = candidates
+        self._search_k = search_k
+        self._k = k
+        self._changed = changed
+
+    def search(self, vector: npt.NDArray[np.float64], n: int) -> tuple[Items, Distances]:
+        """About the `n` items nearest to a vector of length 1, nearest first, and their distances.
+
+        Their distances and order are right; what may be missing is an item. The angular distance is
+        the Euclidean one of vectors of length 1.
+        """
+        short = vector.astype(np.float32)
+        rows = self._find(short, min(n, len(self.features)))
+        items = rows.astype(np.uint32)
+        if self._changed:
+            rows = np.concatenate([rows, self._changed.new])
+            items = self._changed.items[rows]
+        squares = self._squared_distances(rows, short)
+        order = np.lexsort((items, squares))[:n]
+        return items[order], np.sqrt(squares[order])
+
+    def direction(self, item: int) -> npt.NDArray[np.float64]:
+        """An item's feature scaled to length 1."""
+        row = int(self._changed.rows[item]) if self._changed else item
+        wide = self._features_of(np.array([row]))[0].astype(np.float64)
+        return np.asarray(wide / np.linalg.norm(wide))
+
+    def _features_of(self, rows: npt.NDArray[np.intp]) -> Matrix:
+        if self._changed is None or not self._changed.new.size:
+            return self.features[rows]
+        return features_of(rows, self.features, self._changed.added)
+
+    def _squared_distances(self, found: npt.NDArray[np.intp], vector: Matrix) -> Matrix:
+        squares = np.empty(found.size, np.float32)
+        for first in range(0, found.size, _ROWS):
+            rows = self._features_of(found[first : first + _ROWS])
+            lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+            some = 2 - 2 * (rows @ vector) / lengths
+            near = np.flatnonzero(some < _NEAR)
+            if near.size:
+                apart = rows[near] / lengths[near, None] - vector
+                some[near] = np.einsum("ij,ij->i", apart, apart)
+            squares[first : first + _ROWS] = some
+        return squares
+
+    def _find(self, vector: Matrix, n: int) -> npt.NDArray[np.intp]:
+        """The candidates for `n` items: rows of the index."""
+        projected = vector @ self._projection
+        n_base, changed = len(self.features), self._changed
+        n_left = n_base - changed.gone.size if changed else n_base
+        beyond = max(0, n - self._k)
+        candidates = min(max(self._candidates, n) + 2 * beyond, n_left)
+        if not isinstance(self._index, AnnoyIndex):
+            scores = self._index @ projected
+            if changed:
+                scores[changed.gone] = -np.inf
+            return _largest(scores, candidates)
+        search_k = self._search_k + self._search_k * beyond // max(1, self._k)
+        asked = candidates
+        while True:
+            found = self._index.get_nns_by_vector(
+                projected.tolist(), asked, search_k=min(search_k, MAX_ANNOY)
+            )
+            rows: npt.NDArray[np.intp] = np.array(found, np.intp)
+            if changed is None:
+                return rows
+            rows = rows[changed.items[rows] != NO_ITEM]
+            if rows.size >= candidates or asked == n_base:
+                return rows
+            # Of what is near some is gone, in the worst case all.
+            asked, search_k = min(2 * asked, n_base), 2 * search_k
+
+
+def _largest(scores: Matrix, n: int) -> npt.NDArray[np.intp]:
+    """Where the `n` largest of `scores` are, in no order; all places if there are no more."""
+    others = scores.size - n
+    if others <= 0:
+        return np.arange(scores.size)
+    return np.argpartition(scores, others - 1)[others:]

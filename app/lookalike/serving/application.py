@@ -1,0 +1,343 @@
+"""The WSGI application: a request is a look-up in the open release."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import cache, partial
+from importlib.resources import files
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from lookalike.experiment import Experiment
+from lookalike.release.category import Category
+from lookalike.release.ids import Id, shown
+from lookalike.release.opened import Release
+from lookalike.release.vectors import Distances
+from lookalike.serving.answer import (
+    JSON,
+    NO_STORE,
+    NOT_MODIFIED,
+    OK,
+    TEXT,
+    Answer,
+    Handler,
+    Headers,
+    reading,
+)
+from lookalike.serving.body import MAX_BYTES, Body, parse_body, read_body
+from lookalike.serving.browse.handler import Browse
+from lookalike.serving.changes import Changes
+from lookalike.serving.errors import (
+    BadRequest,
+    HttpError,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    SlimCopy,
+    Unavailable,
+)
+from lookalike.serving.fast_path import usual_body
+from lookalike.serving.metrics import RELATED, route_of
+from lookalike.serving.query import DEFAULT_LIMIT, Query, parse_query
+from lookalike.serving.related import DEFAULT_LIMIT as RELATED_LIMIT
+from lookalike.serving.related import Related
+from lookalike.serving.searches import Searches
+from lookalike.serving.source import ReleaseSource
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+logger = logging.getLogger(__name__)
+
+HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
+
+
+class Application:
+    """Answers from `source`'s release.
+
+    `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
+    `changes` takes changes of products, `browse` is the page to look at, `experiment`
+    assigns visitors the patterns of ``/related``, `searches` bounds what the tables cannot answer.
+    """
+
+    def __init__(
+        self,
+        source: ReleaseSource,
+        max_limit: int,
+        max_age_s: int,
+        max_product_ids: int = 100,
+        changes: Changes | None = None,
+        browse: Browse | None = None,
+        experiment: Experiment | None = None,
+        searches: Searches | None = None,
+    ) -> None:
+        self._source = source
+        self._changes = changes
+        self._metrics = source.metrics
+        self._max_limit = max_limit
+        self._max_product_ids = max_product_ids
+        self._searches = searches or Searches()
+        self._related = Related(
+            experiment or Experiment(), self._searches, max_limit, source.metrics
+        )
+        # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
+        # go on with what it has. nginx and RFC 5861 read both extensions.
+        caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
+        self._cache_control = ("Cache-Control", caching)
+        self._known_headers: tuple[str, Headers] = ("", [])
+        described = cache(partial(_openapi, max_limit, max_product_ids))
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
+            RELATED: reading(lambda environ: self._related.answer(self._source.release, environ)),
+            "/healthz": reading(lambda _: HEALTHY),
+            "/readyz": reading(self._readyz),
+            "/release": reading(self._release),
+            "/metrics": reading(self._metrics_text),
+            "/openapi.json": reading(lambda _: described()),
+            **(browse.routes() if browse else {}),
+        }
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer one request (PEP 3333) with Content-Length and at most one body chunk."""
+        started = perf_counter_ns()
+        usual = self._usual(environ)
+        if usual is not None:
+            start_response(OK, usual[0])
+            self._metrics.answered_nns(perf_counter_ns() - started)
+            return [usual[1]]
+        usual = self._usual_related(environ)
+        if usual is not None:
+            start_response(OK, usual[0])
+            self._metrics.answered(RELATED, OK, perf_counter_ns() - started)
+            return [usual[1]]
+        status, headers, body = self._answer(environ)
+        method = environ["REQUEST_METHOD"]
+        route = route_of(method, environ.get("PATH_INFO", ""))
+        self._metrics.answered(route, status, perf_counter_ns() - started)
+        # A 304 has no body and so neither type nor length.
+        if status is NOT_MODIFIED:
+            start_response(status, headers)
+            return []
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [] if method == "HEAD" else [body]
+
+    def _usual(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+        """The 200 that most requests get, in a third of the time; None for all others."""
+        if (
+            environ.get("PATH_INFO") != "/nns"
+            or environ["REQUEST_METHOD"] != "GET"
+            or "HTTP_IF_NONE_MATCH" in environ
+        ):
+            return None
+        try:
+            release = self._source.release
+            if release is None:
+                return None
+            body = usual_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
+            if body is None:
+                return None
+            return [*self._json_headers(release), ("Content-Length", str(len(body)))], body
+        except Exception:  # the full way meets the same defect, answers and logs it
+            return None
+
+    def _usual_related(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+        if environ.get("PATH_INFO") != RELATED or environ["REQUEST_METHOD"] != "GET":
+            return None
+        release = self._source.release
+        if release is None:
+            return None
+        try:
+            return self._related.usual(release, environ.get("QUERY_STRING", ""))
+        except Exception:  # as above
+            return None
+
+    def _answer(self, environ: "WSGIEnvironment") -> Answer:
+        try:
+            methods = self._routes.get(environ.get("PATH_INFO", ""))
+            if methods is None and self._changes:
+                methods = self._changes.methods(environ)
+            if methods is None:
+                raise NotFound
+            handler = methods.get(environ["REQUEST_METHOD"])
+            if handler is None:
+                raise MethodNotAllowed(list(methods))
+            return handler(environ)
+        except HttpError as error:
+            return _error(error, [NO_STORE])
+        except Exception:  # a defect costs one answer, never a traceback in a shop's page
+            route = route_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+            # Of a query what stands there is known to be fit; elsewhere it may be someone's token.
+            query = environ.get("QUERY_STRING") if route == "/nns" else ""
+            logger.exception("defect while answering %s %r", route, query)
+            return _error(Unavailable("the log has the reason"), [NO_STORE])
+
+    def _nns(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release  # once: the whole answer comes from this one
+        if release is None:
+            raise NotReady("no release is open")
+        manifest = release.manifest
+        headers = self._json_headers(release)
+        try:
+            query = parse_query(
+                environ.get("QUERY_STRING", ""),
+                self._max_limit,
+                manifest.category_id_type,
+                manifest.product_id_type,
+            )
+            category, item = _find(release, query)
+        except NotFound as error:
+            return (error.status, headers, error.body())
+        etag = headers[0][1]
+        condition = environ.get("HTTP_IF_NONE_MATCH")
+        if condition and (etag in condition or condition.strip() == "*"):
+            return (NOT_MODIFIED, headers[:-1], b"")
+        search = category.is_beyond(_n_neighbours(query))
+        with self._searches.allowed(environ) if search else nullcontext():
+            return (OK, headers, _neighbours(category, item, query))
+
+    def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady("no release is open")
+        if environ.get("QUERY_STRING"):
+            raise BadRequest("POST takes its parameters in the body, none after the question mark")
+        text = read_body(environ, MAX_BYTES)
+        body = parse_body(text, self._max_limit, self._max_product_ids, release.manifest)
+        category = release.categories.get(body.category_id)
+        if category is None:
+            raise NotFound
+        etag = self._json_headers(release)[0]
+        search = body.vector is not None or self._searches_for(body, category)
+        with self._searches.allowed(environ) if search else nullcontext():
+            return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
+
+    def _searches_for(self, body: Body, category: Category) -> bool:
+        """Whether the products' neighbours are beyond the table; BadRequest for too many of them."""
+        n, most = len(body.product_ids or ()), self._searches.most
+        if not category.is_beyond(_n_neighbours(body)):
+            return False
+        if n > most:
+            raise BadRequest(
+                f"a limit of {body.limit} is beyond the table of category {shown(body.category_id)} "
+                f"and {n} product_ids are too many for that: ask for at most {most} product_ids, or "
+                f"for a limit of at most {category.entry.k + (not body.exclude_self)}"
+            )
+        return True
+
+    def _json_headers(self, release: Release) -> Headers:
+        """The headers of a 200: which release it is from and how long it may be kept."""
+        # By ETag: a reference to the release would keep a replaced one's files mapped.
+        etag, headers = self._known_headers
+        if etag != release.etag:
+            etag = release.etag
+            headers = [("ETag", etag), self._cache_control, JSON]
+            self._known_headers = (etag, headers)
+        return headers
+
+    def _readyz(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady(self._source.problem)
+        body = orjson.dumps({"status": "ready", "release": release.manifest.release})
+        return (OK, [NO_STORE, JSON], body)
+
+    def _release(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        if release is None:
+            raise NotReady(self._source.problem)
+        body = orjson.dumps(_description(release) | {"problem": self._source.problem})
+        return (OK, [NO_STORE, JSON], body)
+
+    def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
+        journal = self._changes.status() if self._changes else None
+        text = self._metrics.text(self._source.release, journal)
+        return (OK, [NO_STORE, TEXT], text.encode())
+
+
+def _openapi(max_limit: int, max_product_ids: int) -> Answer:
+    """The description of all this, with the bounds that are settings as they are here."""
+    described = orjson.loads(files("lookalike.serving").joinpath("openapi.json").read_bytes())
+    schemas = described["components"]["schemas"]
+    for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", RELATED_LIMIT)):
+        schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
+    schemas["Wanted"]["maxItems"] = max_product_ids
+    return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))
+
+
+def _error(error: HttpError, headers: Headers) -> Answer:
+    return (error.status, [*headers, *error.headers, JSON], error.body())
+
+
+def _find(release: Release, query: Query) -> tuple[Category, int]:
+    category = release.categories.get(query.category_id)
+    item = category.item_of(query.product_id) if category else None
+    if category is None or item is None:
+        raise NotFound
+    return category, item
+
+
+def _n_neighbours(query: Query | Body) -> int:
+    """How many neighbours are asked for: the product itself counts too, unless it is left out."""
+    return query.limit - (not query.exclude_self)
+
+
+def _neighbours(category: Category, item: int, query: Query) -> bytes:
+    """The body of a 200: the product itself unless left out, then its neighbours, nearest first."""
+    items, distances = category.nearest(item, _n_neighbours(query))
+    product_ids = category.ids(items)
+    if not query.exclude_self:
+        product_ids.insert(0, query.product_id)
+        distances = np.concatenate([np.zeros(1, np.float32), distances])
+    return _products(product_ids, distances if query.distances else None)
+
+
+def _answer_to(body: Body, category: Category) -> bytes:
+    """The body of a 200: an answer for each product id, null for one unknown; or the vector's."""
+    if body.vector is not None:
+        if category.vectors is None:
+            raise SlimCopy(
+                "this host holds a slim copy of the release, without the index that a vector "
+                "needs; ask a host with a full copy"
+            )
+        items, distances = category.vectors.search(body.vector, body.limit)
+        return _products(category.ids(items), distances if body.distances else None)
+    answers = []
+    for product_id in body.product_ids or ():
+        item = category.item_of(product_id)
+        query = Query(body.category_id, product_id, body.limit, body.exclude_self, body.distances)
+        answers.append(b"null" if item is None else _neighbours(category, item, query))
+    return b"[%b]" % b",".join(answers)
+
+
+def _products(product_ids: list[Id], distances: Distances | None) -> bytes:
+    if distances is None:
+        return orjson.dumps(product_ids)
+    answer = {"product_ids": product_ids, "distances": distances}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _description(release: Release) -> dict[str, object]:
+    manifest = release.manifest
+    return {
+        "release": manifest.release,
+        "model": manifest.model,
+        "n_dims": manifest.n_dims,
+        "n_items": manifest.n_items,
+        "slim": release.slim,
+        "categories": [
+            {
+                "category_id": entry.category_id,
+                "n_items": entry.n_items,
+                "k": entry.k,
+                "n_trees": entry.n_trees,
+                "search_k": entry.search_k,
+                "recall": entry.recall,
+            }
+            for entry in manifest.categories
+        ],
+    }

@@ -1,0 +1,129 @@
+"""The WSGI application behind an ASGI server, as `lookalike serve` has it: no body holds a process.
+
+A WSGI server lets the app read the body, and the process waits meanwhile: two senders who send nothing
+stop two processes. Here the app is called without the body first, and once more when it has come if the
+app began to read it, which it does after all else is found right. A body that does not come in time is
+a 408.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from lookalike.serving.errors import HttpError, RequestTimeout, Unavailable
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+_BODY_S: Final = 10.0
+_BYTES_S: Final = 100_000
+"""A body may take `_BODY_S` seconds and one more for so many bytes."""
+_MAX_HELD_BYTES: Final = 2**28
+"""How much of bodies a process holds that are not complete yet."""
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+_Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+class _BodyWanted(BaseException):
+    """The app begins to read a body. No Exception: the app would take it for a defect of its own."""
+
+
+class _Unread:
+    def read(self, n: int = -1) -> bytes:
+        raise _BodyWanted
+
+
+class Asgi:
+    """The WSGI application `wsgi` as an ASGI 3 application, for requests of type http."""
+
+    def __init__(self, wsgi: "WSGIApplication") -> None:
+        self._wsgi = wsgi
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        environ = _environ(scope)
+        try:
+            status, headers, body = self._call(environ)
+        except _BodyWanted:
+            try:
+                environ["wsgi.input"] = BytesIO(await self._read(environ, receive))
+                status, headers, body = self._call(environ)
+            except HttpError as error:
+                status, headers, body = _refusal(error)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _call(self, environ: "WSGIEnvironment") -> _Answer:
+        answered: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _: object = None) -> Any:
+            answered.append((status, headers))
+
+        pieces: Iterable[bytes] = self._wsgi(environ, start_response)
+        ((status, headers),) = answered
+        return int(status[:3]), _encoded(headers), b"".join(pieces)
+
+    async def _read(self, environ: "WSGIEnvironment", receive: Receive) -> bytes:
+        """The body, or as much of it as came before the client went."""
+        pieces = bytearray()
+        patience_s = _BODY_S + int(environ["CONTENT_LENGTH"]) / _BYTES_S
+        try:
+            async with asyncio.timeout(patience_s):
+                more = True
+                while more:
+                    message = await receive()
+                    piece = message.get("body", b"")
+                    self._held_bytes += len(piece)
+                    pieces += piece
+                    if self._held_bytes > _MAX_HELD_BYTES:
+                        raise Unavailable("too many bodies come at once", 10)
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not come within {patience_s:.0f} s") from None
+        finally:
+            self._held_bytes -= len(pieces)
+        return bytes(pieces)
+
+
+def _refusal(error: HttpError) -> _Answer:
+    body = error.body()
+    headers = [
+        ("Cache-Control", "no-store"),
+        *error.headers,
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),  # what may come of the body is no request
+    ]
+    return int(error.status[:3]), _encoded(headers), body
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _environ(scope: Message) -> "WSGIEnvironment":
+    """What WSGI (PEP 3333) has in place of an ASGI scope."""
+    raw: bytes = scope["raw_path"]
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(raw).decode("latin-1"),
+        "REQUEST_URI": raw.decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "wsgi.input": _Unread(),
+    }
+    for name, value in scope["headers"]:
+        if b"_" in name:  # as `-` in the environment, and could be taken for another header
+            continue
+        key = name.decode("latin-1").upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ

@@ -1,0 +1,45 @@
+"""How the application is put together from its settings."""
+
+import logging
+from collections.abc import Mapping
+
+from lookalike.experiment import Experiment
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.application import Application
+from lookalike.serving.browse.handler import Browse
+from lookalike.serving.changes import Changes
+from lookalike.serving.limits import raise_open_files
+from lookalike.serving.metrics import shared_metrics
+from lookalike.serving.searches import Searches
+from lookalike.serving.settings import ROOT, SettingError, Settings
+from lookalike.serving.source import NoSource, ReleaseSource
+
+logger = logging.getLogger(__name__)
+
+
+def make_application(environ: Mapping[str, str]) -> Application:
+    """The application for the settings in `environ`; never ready if they are invalid."""
+    raise_open_files()
+    metrics = shared_metrics(environ.get(ROOT.name, ""))
+    try:
+        settings = Settings.read(environ)
+    except SettingError as error:
+        logger.error("%s", error)
+        return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
+    root = ReleaseRoot(settings.root)
+    source = ReleaseSource(root, metrics, settings.lock_memory)
+    source.start()
+    changes = Changes(
+        root, source, settings.token, settings.max_photo_bytes, settings.max_pending_bytes
+    )
+    browse = Browse(root, source, settings.image_url) if settings.browse else None
+    return Application(
+        source,
+        settings.max_limit,
+        settings.max_age_s,
+        settings.max_product_ids,
+        changes,
+        browse,
+        Experiment(settings.experiment_key, settings.b_percent),
+        Searches(settings.max_searches, settings.search_percent),
+    )

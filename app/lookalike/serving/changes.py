@@ -1,0 +1,261 @@
+"""Changes of products over HTTP: taken into the journal, and what became of each.
+
+    PUT    /products/<category id>/<product id>   the photo as the body
+    DELETE /products/<category id>/<product id>
+    GET    /changes/<number>
+
+Whoever asks must know the token; where none is set, these paths do not exist. A change is answered with
+its number as soon as it is on disk. `lookalike-build follow` takes it from there.
+"""
+
+import hmac
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import orjson
+
+from lookalike.journal import (
+    DELETE,
+    PUT,
+    Change,
+    Journal,
+    JournalError,
+    JournalFull,
+    Outcome,
+    State,
+    Status,
+    read_outcome,
+    read_status,
+)
+from lookalike.release.ids import Id
+from lookalike.release.root import ReleaseRoot, RootError
+from lookalike.serving.answer import ACCEPTED, JSON, NO_STORE, OK, Answer, Handler, reading
+from lookalike.serving.body import read_body
+from lookalike.serving.errors import BadRequest, NotFound, NotReady, Unauthorized, Unavailable
+from lookalike.serving.query import decoded, typed_id, unquote
+from lookalike.serving.source import ReleaseSource
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+logger = logging.getLogger(__name__)
+
+SEEN_S: Final = 1.0
+"""Seconds after a release is published until every process serves it; see `source.POLL_S`."""
+
+_PRODUCTS: Final = "/products/"
+_CHANGES: Final = "/changes/"
+_BUSY_S = 0.25  # look-ups wait meanwhile, where they share the process
+_RETRY_AFTER_S = 10
+"""The journal is opened anew at every request: it may have been busy, or its disk full."""
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
+
+_T = TypeVar("_T")
+
+
+class Changes:
+    """Takes changes for the release root `root`, typed as `source`'s release types its ids.
+
+    Without a `token` nobody may change anything. `max_photo_bytes` bounds a photo, `max_pending_bytes`
+    all that wait together.
+    """
+
+    def __init__(
+        self,
+        root: ReleaseRoot,
+        source: ReleaseSource,
+        token: str | None,
+        max_photo_bytes: int,
+        max_pending_bytes: int,
+    ) -> None:
+        self._root = root
+        self._source = source
+        self._token = token.encode() if token else None
+        self._max_photo_bytes = max_photo_bytes
+        self._max_pending_bytes = max_pending_bytes
+        self._mutex = threading.Lock()
+        self._journal: Journal | None = None
+        self._problems: dict[str, str] = {}
+        self._products: dict[str, Handler] = {"PUT": self._put, "DELETE": self._delete}
+        self._changes = reading(self._outcome)
+
+    def methods(self, environ: "WSGIEnvironment") -> dict[str, Handler] | None:
+        """What answers each method of the path asked for, None for a path that is not one of ours.
+
+        Raises Unauthorized for one that is, without the token.
+        """
+        path = environ.get("PATH_INFO", "")
+        if self._token is None or not path.startswith((_PRODUCTS, _CHANGES)):
+            return None
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        fit = hmac.compare_digest(given.strip().encode(errors="replace"), self._token)
+        if scheme.lower() != "bearer" or not fit:
+            raise Unauthorized("send the header `Authorization: Bearer TOKEN` with the right token")
+        return self._products if path.startswith(_PRODUCTS) else self._changes
+
+    def status(self) -> Status | None:
+        """Where the journal stands, for metrics; None where none is wanted, or it is unreadable."""
+        try:
+            status = read_status(self._root.journal)
+        except JournalError as error:
+            self._log("the journal's metrics are missing", error)
+            return None
+        return status or (None if self._token is None else Status())
+
+    def _put(self, environ: "WSGIEnvironment") -> Answer:
+        category_id, product_id = self._ids(environ)
+        if _NO_PHOTO.match(environ.get("CONTENT_TYPE") or ""):
+            raise BadRequest("the body must be the bytes of the photo file, no form and no JSON")
+        photo = read_body(environ, self._max_photo_bytes)
+        if not photo:
+            raise BadRequest("the body is empty; send the photo with Content-Length")
+        return self._add(environ, Change(PUT, category_id, product_id, photo=photo))
+
+    def _delete(self, environ: "WSGIEnvironment") -> Answer:
+        category_id, product_id = self._ids(environ)
+        if (environ.get("CONTENT_LENGTH") or "0") != "0":
+            raise BadRequest("DELETE takes no body: it removes the one product that its path names")
+        return self._add(environ, Change(DELETE, category_id, product_id))
+
+    def _add(self, environ: "WSGIEnvironment", change: Change) -> Answer:
+        (number,) = self._with_journal(
+            lambda journal: journal.add([change], most_bytes=self._max_pending_bytes)
+        )
+        location = f"{environ.get('SCRIPT_NAME') or ''}{_CHANGES}{number}"
+        body = orjson.dumps({"change": number, "state": "pending"})
+        return (ACCEPTED, [NO_STORE, ("Location", location), JSON], body)
+
+    def _outcome(self, environ: "WSGIEnvironment") -> Answer:
+        _refuse_query(environ)
+        number = environ["PATH_INFO"].removeprefix(_CHANGES)
+        if not _NUMBER.fullmatch(number):
+            raise NotFound
+        outcome = self._read_outcome(int(number))
+        if outcome is None:
+            raise NotFound
+        state = self._state(outcome)
+        answer: dict[str, object] = {
+            "change": int(number),
+            "op": outcome.op,
+            "category_id": outcome.category_id,
+            "product_id": outcome.product_id,
+            "state": state,
+            "received_at": datetime.fromtimestamp(outcome.received_at, UTC),
+        }
+        if state == "live":
+            answer["release"] = outcome.release
+        elif state == "rejected":
+            answer["reason"] = outcome.reason
+        return (OK, [NO_STORE, JSON], orjson.dumps(answer, option=orjson.OPT_UTC_Z))
+
+    def _read_outcome(self, number: int) -> Outcome | None:
+        """What became of a change, read without what writing needs: room on the disk, say."""
+        try:
+            return read_outcome(self._root.journal, number)
+        except JournalError as error:
+            self._log("what became of changes cannot be read", error)
+            raise Unavailable(
+                "the journal of changes; the log has the reason", _RETRY_AFTER_S
+            ) from error
+
+    def _state(self, outcome: Outcome) -> State:
+        """What became of a change, live only once whoever is told so finds it with any process."""
+        if outcome.state != "live" or outcome.settled_at is None:
+            return outcome.state
+        # With the clock set back, it was settled in the future: no reason to wait for that.
+        if 0 <= time.time() - outcome.settled_at < SEEN_S:
+            return "pending"
+        return "live" if self._has_seen(outcome.release or "") else "pending"
+
+    def _has_seen(self, name: str) -> bool:
+        """Whether the release `name`, once current, was taken up here or is not to be.
+
+        An older one that is served because it is current again, as after `lookalike rollback`, is
+        no reason to wait: the change did become live, and `/release` says what is served now.
+        """
+        release = self._source.release
+        if release is None:
+            return False
+        served = release.manifest.release
+        try:
+            return served >= name or served == self._root.current()
+        except RootError:
+            return False
+
+    def _ids(self, environ: "WSGIEnvironment") -> tuple[Id, Id]:
+        _refuse_query(environ)
+        release = self._source.release
+        if release is None:
+            raise NotReady("no release is open, which says whether ids are numbers or strings")
+        ids = _split(environ)
+        if len(ids) != 2:
+            raise BadRequest(
+                'the path must be /products/CATEGORY_ID/PRODUCT_ID; in an id write %2F for "/"'
+            )
+        manifest = release.manifest
+        return (
+            typed_id(ids[0], "category_id", manifest.category_id_type),
+            typed_id(ids[1], "product_id", manifest.product_id_type),
+        )
+
+    def _with_journal(self, use: Callable[[Journal], _T]) -> _T:
+        try:
+            with self._mutex:
+                if self._journal is None:
+                    self._journal = Journal(self._root.journal, _BUSY_S)
+                journal = self._journal
+            result = use(journal)
+        except JournalFull as error:
+            self._log("changes of products are not taken until others are settled", error)
+            raise Unavailable(
+                f"the photos that wait may take {self._max_pending_bytes} bytes together, and this one "
+                "would be more; send it again when some of them are live",
+                _RETRY_AFTER_S,
+            ) from error
+        except JournalError as error:
+            self._close()
+            self._log("changes of products are not taken", error)
+            raise Unavailable(
+                "the journal of changes; the log has the reason", _RETRY_AFTER_S
+            ) from error
+        self._problems.clear()
+        return result
+
+    def _close(self) -> None:
+        """Have the next request open the journal anew."""
+        with self._mutex:
+            if self._journal is not None:
+                self._journal.close()
+            self._journal = None
+
+    def _log(self, problem: str, error: JournalError) -> None:
+        """Log a problem once, not at each of a thousand requests."""
+        said = type(error).__name__ if isinstance(error, JournalFull) else str(error)
+        if self._problems.get(problem) != said:
+            logger.error("%s: %s", problem, error)
+        self._problems[problem] = said
+
+
+def _refuse_query(environ: "WSGIEnvironment") -> None:
+    if environ.get("QUERY_STRING"):
+        raise BadRequest("this path takes no parameters, none after the question mark")
+
+
+def _split(environ: "WSGIEnvironment") -> list[str]:
+    """What stands between the slashes after ``/products/``, decoded.
+
+    Taken from the path as it was sent where the server gives it, since in PATH_INFO a ``%2F`` is
+    a slash like any other.
+    """
+    prefix = (environ.get("SCRIPT_NAME") or "") + _PRODUCTS
+    sent = re.split("[?#]", environ.get("REQUEST_URI") or "")[0]
+    if sent.startswith(prefix):
+        return [unquote(part, "the path") for part in sent.removeprefix(prefix).split("/")]
+    path = environ["PATH_INFO"].removeprefix(_PRODUCTS)
+    return [decoded(part, "the path") for part in path.split("/")]

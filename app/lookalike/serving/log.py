@@ -1,0 +1,30 @@
+"""The app's log: lines on standard error, which Unit puts into its own log."""
+
+import logging
+import sys
+
+from lookalike.terminal.output import printable
+
+
+class Lines(logging.Formatter):
+    """A record begins a line, and what else it has is indented, whatever text of a client's is in it.
+
+    So nobody can write a line that looks like another record, or what a terminal would obey.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("lookalike[%(process)d] %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record and its traceback, with what is not printable escaped."""
+        return "\n    ".join(map(printable, super().format(record).split("\n")))
+
+
+def log_to_stderr() -> None:
+    """Have what the app logs, from INFO on, written to standard error."""
+    logger = logging.getLogger("lookalike")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Lines())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,160 @@
+"""``GET /related``: related products by the pattern that the visitor is assigned, or by the other.
+
+    GET /related?product_id=234&category_id=1&visitor=5f0c    → {"product_ids":[1871,…],…}
+
+Pattern A answers with what those who rated the product rated too (method "behaviour"), B with similar
+images (method "image"). Where the one has nothing to say the other answers. Body and headers name both
+pattern and method, so that an experiment can count each where it belongs.
+"""
+
+import re
+from collections.abc import Collection
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from lookalike.experiment import METHODS, PATTERNS, Experiment, Method, Pattern
+from lookalike.release.ids import Id
+from lookalike.release.opened import Release
+from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
+from lookalike.serving.errors import BadRequest, NotReady
+from lookalike.serving.metrics import Metrics
+from lookalike.serving.query import required_id, split_query, typed_count, typed_id
+from lookalike.serving.searches import Searches
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+DEFAULT_LIMIT: Final = 12
+"""How many products are answered unless `limit` is given, as on the page in Miyake et al. (2017)."""
+MAX_EXCLUDED: Final = 50
+"""Many more long ones would not fit into the 8 KB that Unit takes of a request line."""
+MAX_VISITOR: Final = 256
+PATTERN_HEADER: Final = "X-Lookalike-Pattern"
+METHOD_HEADER: Final = "X-Lookalike-Method"
+
+_PARAMETERS: Final = ("product_id", "category_id", "visitor", "limit", "exclude")
+_usual = re.compile(
+    r"product_id=([0-9]{1,18})&category_id=([0-9]{1,18})"
+    r"(?:&visitor=([A-Za-z0-9_-]{1,64}))?(?:&limit=([0-9]{1,9}))?"
+).fullmatch
+
+
+class Related:
+    """Answers from a release, by `experiment`, and counts.
+
+    `searches` bounds what the table cannot answer, `max_limit` bounds `limit`.
+    """
+
+    def __init__(
+        self, experiment: Experiment, searches: Searches, max_limit: int, metrics: Metrics
+    ) -> None:
+        self._experiment = experiment
+        self._searches = searches
+        self._metrics = metrics
+        self._max_limit = max_limit
+        self._headers: dict[tuple[Pattern, Method], Headers] = {
+            (pattern, method): [
+                NO_STORE,
+                (PATTERN_HEADER, pattern),
+                (METHOD_HEADER, method),
+                JSON,
+            ]
+            for pattern in PATTERNS
+            for method in METHODS
+        }
+        self._bodies: dict[tuple[Pattern, Method, int], bytes] = {}
+
+    def usual(self, release: Release, text: str) -> tuple[Headers, bytes] | None:
+        """What most requests get, in a fraction of the time, by their query; None for all others.
+
+        See `fast_path`: where both answer, they answer the same (a test compares them).
+        """
+        match = _usual(text)
+        if match is None:
+            return None
+        product_text, category_text, visitor, limit_text = match.groups()
+        limit = int(limit_text) if limit_text else DEFAULT_LIMIT
+        category = release.categories.get(int(category_text))
+        if category is None or category.integers is None or not 1 <= limit <= self._max_limit:
+            return None
+        product_id = int(product_text)
+        found: list[int] | list[Id] | None = category.integers.neighbours_of(product_id, limit)
+        if not found:
+            return None
+        # From here on there is an answer: a pattern drawn at random must not be drawn again for some.
+        pattern = self._experiment.pattern_of(visitor)
+        method: Method = "image"
+        if pattern == "A" and release.behaviour is not None:
+            rated = release.behaviour.related(product_id, limit)
+            if rated:
+                method, found = "behaviour", rated
+        self._metrics.related(pattern, method)
+        body = self._template(pattern, method, len(found)) % tuple(found)
+        return [*self._headers[pattern, method], ("Content-Length", str(len(body)))], body
+
+    def answer(self, release: Release | None, environ: "WSGIEnvironment") -> Answer:
+        """The answer to any request; BadRequest names the first parameter that is unfit."""
+        if release is None:
+            raise NotReady("no release is open")
+        manifest = release.manifest
+        excluded: list[str] = []
+        values = split_query(
+            environ.get("QUERY_STRING", ""), _PARAMETERS, repeated={"exclude": excluded}
+        )
+        product_id = required_id(values, "product_id", manifest.product_id_type)
+        category_id = required_id(values, "category_id", manifest.category_id_type)
+        visitor = values.get("visitor")
+        if visitor is not None and not 1 <= len(visitor) <= MAX_VISITOR:
+            raise BadRequest(f"visitor must have from 1 to {MAX_VISITOR} characters")
+        limit = typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, self._max_limit)
+        if len(excluded) > MAX_EXCLUDED:
+            raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
+        exclude = {typed_id(text, "exclude", manifest.product_id_type) for text in excluded}
+        pattern = self._experiment.pattern_of(visitor)
+        order: tuple[Method, ...] = METHODS[:2] if pattern == "A" else METHODS[1::-1]
+        for method in order:
+            if method == "image":
+                found = self._similar(environ, release, category_id, product_id, limit, exclude)
+            else:
+                found = _rated(release, product_id, limit, exclude)
+            if found:
+                break
+        else:
+            method = "none"
+        self._metrics.related(pattern, method)
+        body = orjson.dumps({"product_ids": found, "pattern": pattern, "method": method})
+        return (OK, self._headers[pattern, method], body)
+
+    def _similar(
+        self,
+        environ: "WSGIEnvironment",
+        release: Release,
+        category_id: Id,
+        product_id: Id,
+        limit: int,
+        exclude: Collection[Id],
+    ) -> list[Id]:
+        category = release.categories.get(category_id)
+        item = category.item_of(product_id) if category else None
+        if category is None or item is None:
+            return []
+        n = limit + len(exclude)
+        with self._searches.allowed(environ) if category.is_beyond(n) else nullcontext():
+            items, _ = category.nearest(item, n)
+        return [found for found in category.ids(items) if found not in exclude][:limit]
+
+    def _template(self, pattern: Pattern, method: Method, n: int) -> bytes:
+        key = (pattern, method, n)
+        if key not in self._bodies:
+            numbers = b",".join([b"%d"] * n)
+            said = f'"pattern":"{pattern}","method":"{method}"'.encode()
+            self._bodies[key] = b'{"product_ids":[' + numbers + b"]," + said + b"}"
+        return self._bodies[key]
+
+
+def _rated(release: Release, product_id: Id, limit: int, exclude: Collection[Id]) -> list[Id]:
+    if release.behaviour is None:
+        return []
+    return release.behaviour.related(product_id, limit, exclude)

@@ -1,0 +1,143 @@
+"""Where the app takes its release from: it follows the root's `current`, off the request path."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from lookalike.release.files import MANIFEST, ReleaseError
+from lookalike.release.opened import Release
+from lookalike.release.root import CURRENT, ReleaseRoot, RootError
+from lookalike.serving.limits import raise_locked_memory
+from lookalike.serving.metrics import Metrics
+from lookalike.terminal.output import printable
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""How often `current` is looked at: news is to be served within a second."""
+RETRY_S = 10.0
+"""How often a refused release is tried again; someone may be mending it."""
+
+
+class ReleaseSource:
+    """Holds the release to serve: the last `current` that passed its checks.
+
+    Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
+    a request sees one release; `problem`, why the present `current` is not served, or None;
+    `metrics`, where both are counted; `each_look`, what else is to be called at every look. With
+    `lock_memory`, hot files are locked in memory.
+    """
+
+    def __init__(
+        self, root: ReleaseRoot, metrics: Metrics | None = None, lock_memory: bool = False
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self.release: Release | None = None
+        self.problem: str | None = None
+        self.each_look: list[Callable[[], None]] = []
+        self._root = root
+        self._lock_memory = lock_memory
+        self._seen: tuple[object, ...] | None = None
+        self._retry_at = 0.0
+
+    def start(self) -> None:
+        """Look once, so that a process answers from its first request on; then keep looking."""
+        self.look()
+        try:
+            threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
+        except RuntimeError as error:
+            deaf = f"no release from now on is taken up: {error}; restart the app"
+            self.problem = f"{self.problem}; {deaf}" if self.problem else deaf
+            logger.error("%s", deaf)
+
+    def look(self) -> None:
+        """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log.
+
+        What metrics take long for is done here, too, off the request path.
+        """
+        self._look_at_current()
+        try:
+            self.metrics.join()
+            if self.release:
+                self.metrics.measure(self.release)
+            for each in self.each_look:
+                each()
+        except Exception:
+            logger.exception("defect in what is done off the request path")
+
+    def _look_at_current(self) -> None:
+        seen = self._identity()
+        waiting = self.problem is None or time.monotonic() < self._retry_at
+        if seen == self._seen and waiting:
+            return
+        self._seen = seen
+        try:
+            self._take_up()
+        except (ReleaseError, RootError, OSError) as error:
+            self._refuse(str(error))
+        except Exception as error:  # a defect must not end the thread that could take up the mend
+            logger.exception("defect while opening a release")
+            self._refuse(f"{type(error).__name__}: {error}")
+
+    def _follow(self) -> None:
+        while True:
+            time.sleep(POLL_S)
+            self.look()
+
+    def _identity(self) -> tuple[object, ...]:
+        """What changes when `current` does, at the price of three system calls."""
+        link = self._root.path / CURRENT
+        try:
+            status = (link / MANIFEST).stat()
+            # The link's own number too: switching to the same release has it looked at again.
+            return (link.readlink(), link.lstat().st_ino, status.st_ino, status.st_mtime_ns)
+        except OSError as error:
+            return (error.errno,)
+
+    def _take_up(self) -> None:
+        name = self._root.current()
+        if name is None:
+            raise self._root.none_yet()
+        started = time.monotonic()
+        release = self._root.open(name, self.release)
+        if self._lock_memory:
+            _lock(release)
+        self.release, self.problem = release, None
+        self.metrics.swapped()
+        manifest = release.manifest
+        logger.info(
+            "serving release %s (products: %d, categories: %d), opened in %.2f s",
+            *(name, manifest.n_items, len(manifest.categories), time.monotonic() - started),
+        )
+
+    def _refuse(self, reason: str) -> None:
+        reason = printable(reason)
+        self._retry_at = time.monotonic() + RETRY_S
+        if reason != self.problem:
+            served = self.release.manifest.release if self.release else "nothing"
+            self.metrics.refused()
+            logger.error("refused the current release: %s; still serving %s", reason, served)
+        self.problem = reason
+
+
+def _lock(release: Release) -> None:
+    limit = raise_locked_memory()
+    try:
+        release.lock()
+    except OSError as error:
+        logger.error(
+            "cannot lock the hot files in memory: %s; the limit is %s bytes, and twice the files' "
+            "size is needed while a release changes: raise it (LimitMEMLOCK in systemd, ulimit -l)",
+            *(error.strerror, limit),
+        )
+
+
+class NoSource(ReleaseSource):
+    """Stands in where there is no root to follow: never ready, for the reason given."""
+
+    def __init__(self, problem: str, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.release = None
+        self.each_look = []
+        self.problem = printable(problem)

@@ -1,0 +1,1 @@
+"""What both commands share: how they take their arguments and what they print."""

@@ -1,0 +1,164 @@
+"""Behaviour: ratings become a table in a new release, which is else the current one."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lookalike.release.behaviour import related_dtype
+from lookalike.release.files import (
+    BEHAVIOUR,
+    BEHAVIOUR_TABLE,
+    LISTED,
+    PRODUCT_IDS,
+    RELATED,
+    STARTS,
+    FileEntry,
+)
+from lookalike.release.ids import IdType
+from lookalike.release.manifest import BehaviourEntry, Manifest
+from lookalike.release.opened import is_slim
+from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot, named, sync
+from lookalike_build.behaviour.files import Take
+from lookalike_build.behaviour.ratings import Counts, Ratings, RatingsError, RatingSettings
+from lookalike_build.publishing.behaviour import Products, gone_of, products_of, read_ids, with_gone
+from lookalike_build.publishing.files import place, share, write_array
+from lookalike_build.publishing.ids import id_array
+from lookalike_build.publishing.staging import Published, Staging
+
+Read = Callable[[IdType, Take], object]
+"""Gives all ratings, of products whose ids are of the type, to what takes them."""
+Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
+"""Is told of how many products, and then how many more are done."""
+
+
+class Made(NamedTuple):
+    """The current release, the ratings that its behaviour is of, and what the manifest says of it."""
+
+    published: Published
+    counts: Counts
+    entry: BehaviourEntry
+
+
+def add_behaviour(
+    root: ReleaseRoot,
+    read: Read,
+    settings: RatingSettings,
+    memory_bytes: int,
+    progress: Progress,
+) -> Made:
+    """Publish the current release with behaviour made of all that `read` gives.
+
+    Categories are those that are current in the end, unread. The same ratings, settings and products
+    give the same bytes. Raises RatingsError, ReleaseError, RootError, OSError, or what `read` raises;
+    the current release then stays.
+    """
+    with root.build_lock():
+        root.remove_staging()
+        try:
+            with root.lock(LOCK_WAIT_S):
+                manifest = _current(root)
+                products = _hold(root, manifest)
+            staging = Staging(root, root.staging)
+            folder = staging.path / BEHAVIOUR
+            folder.mkdir()
+            root.scratch.mkdir(mode=0o700)
+            with Ratings(root.scratch, manifest.product_id_type, memory_bytes) as ratings:
+                for path, _ in products.values():
+                    ratings.add_released(read_ids(path))
+                read(manifest.product_id_type, ratings.add)
+                counts = ratings.weigh(settings)
+                table = _write_table(folder, ratings, counts, settings, progress)
+            with root.lock(LOCK_WAIT_S):
+                published, entry = _publish(root, staging, manifest.product_id_type, table)
+            return Made(published, counts, entry)
+        finally:
+            root.remove_staging()
+
+
+def _current(root: ReleaseRoot) -> Manifest:
+    name = root.current()
+    if name is None:
+        raise root.none_yet()
+    manifest = root.manifest(name)
+    if is_slim(root.folder(name), manifest):
+        raise RatingsError(f"release {name} is a slim copy; add behaviour where releases are built")
+    return manifest
+
+
+def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
+    """The release's products, whose files stay when others remove it; the root's lock is held."""
+    published = products_of(root.folder(manifest.release), manifest.categories)
+    held = products_of(root.before, manifest.categories)
+    for category_id, (path, _) in held.items():
+        path.parent.mkdir(parents=True)
+        place(published[category_id][0], path)
+    return held
+
+
+def _write_table(
+    folder: Path, ratings: Ratings, counts: Counts, settings: RatingSettings, progress: Progress
+) -> BehaviourEntry:
+    """Write all but which products are gone; the entry without that."""
+    ids = id_array(ratings.product_ids())
+    write_array(folder / PRODUCT_IDS, ids)
+    starts, listed = np.zeros(ids.size + 1, "<u8"), np.zeros(ids.size, np.bool_)
+    dtype = related_dtype(ids)
+    first = 0
+    path = folder / RELATED
+    with progress(ids.size) as done, named(path), path.open("xb") as file:
+        header = {"descr": dtype, "fortran_order": False, "shape": (0,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for lengths, related in ratings.lists(settings, ids.size):
+            last = first + lengths.size
+            starts[first + 1 : last + 1] = starts[first] + lengths.cumsum().astype("<u8")
+            listed[related] = True
+            given = ids[related] if ids.dtype.kind == "i" else related
+            file.write(given.astype(dtype).data)
+            done(last - first)
+            first = last
+        n_related = int(starts[-1])
+        file.seek(0)
+        # As long as before: there is room in it for an array to grow.
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (n_related,)})
+    if not n_related:
+        raise RatingsError(
+            f"of the {ids.size} products rated none is related to one of the release; are their ids "
+            "those of the catalogue?"
+        )
+    sync(path)
+    write_array(folder / STARTS, starts)
+    write_array(folder / LISTED, np.packbits(listed))
+    files = {file: FileEntry.of(folder / file) for file in BEHAVIOUR_TABLE}
+    newest = counts.newest // 1_000_000
+    return BehaviourEntry(ids.size, n_related, 0, newest, settings.made_with, files)
+
+
+def _publish(
+    root: ReleaseRoot, staging: Staging, id_type: IdType, table: BehaviourEntry
+) -> tuple[Published, BehaviourEntry]:
+    """Publish the table with what is current now; the root's lock is held."""
+    staging.look()
+    manifest = _current(root)
+    if manifest.product_id_type != id_type:
+        raise RatingsError(
+            f"release {manifest.release} came meanwhile, which has ids of another type; try again"
+        )
+    written = [staging.category(one.category_id).keep() for one in manifest.categories]
+    folder = staging.path / BEHAVIOUR
+    products = products_of(staging.path, manifest.categories)
+    entry = with_gone(table, folder, gone_of(read_ids(folder / PRODUCT_IDS), products))
+    if old := manifest.behaviour:
+        share((root.folder(manifest.release) / BEHAVIOUR, old.files), (folder, entry.files))
+    sync(folder)
+    published = staging.publish(
+        manifest.model,
+        manifest.n_dims,
+        (manifest.category_id_type, manifest.product_id_type),
+        written,
+        manifest.applied,
+        behaviour=entry,
+    )
+    return published, entry

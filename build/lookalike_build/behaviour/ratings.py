@@ -1,0 +1,219 @@
+"""Ratings: for each product those that the users who rated it have rated, as SQL that DuckDB runs.
+
+User-based collaborative filtering, as Miyake et al. (2017) have it for pattern A of their experiment:
+the users who rated a product are similar, what they rated is related to it, the more the newer their
+ratings. Exactly:
+
+- A user's ratings of a product count once, with the newest's time. Of a user, the newest `user_ratings`
+  count (of two at one time the product with the lower id), of a product, the newest `product_ratings`
+  of these (the user whose id, as text, comes first). So bots and bestsellers cost no more than others.
+- The users of a product p are those whose ratings of p count. Related to p is every other product q of
+  the release of which one of them has a rating that counts as that user's. Its weight is the sum, over
+  these users, of the weight of their rating of q: 2^(-age / `half_life`), the age in days before the
+  newest of all ratings, in whole multiples of 2^-32, rounded down, at least one. Sums of these are
+  exact, in whatever order they are made.
+- The list of p holds the `neighbours` products of the greatest weight; of two of one weight, the one
+  with the lower id comes first.
+
+Ids that are text are ordered by their UTF-8 bytes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lookalike.release.ids import IdType
+from lookalike_build.publishing.ids import Ids
+
+METHOD = 1
+"""Raised when the same ratings and settings come to make other lists."""
+MOST_PRODUCT_RATINGS = 2**20
+"""Sums of so many weights are whole numbers that float64 holds exactly."""
+_BYTES_A_PAIR = 256
+"""Memory to have for each pair of products that is added up at a time."""
+
+
+class RatingsError(Exception):
+    """What is to be made of ratings cannot be; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class RatingSettings:
+    """How ratings make lists; `half_life` is in days."""
+
+    neighbours: int = 100
+    half_life: float = 30.0
+    user_ratings: int = 100
+    product_ratings: int = 1000
+
+    @property
+    def made_with(self) -> str:
+        """What the manifest says of how behaviour was made."""
+        settings = (f"{name} {value}" for name, value in asdict(self).items())
+        return ", ".join([f"method {METHOD}", *settings])
+
+
+class Counts(NamedTuple):
+    """How many ratings there are, and how many of them count; `newest` is when the newest of all was
+    made (Unix time, microseconds)."""
+
+    n_ratings: int
+    n_counted: int
+    newest: int
+
+
+class Lists(NamedTuple):
+    """The lists of the next products: `lengths` (n,) and `related` uint32, one after the other."""
+
+    lengths: npt.NDArray[np.int64]
+    related: npt.NDArray[np.uint32]
+
+
+class Ratings:
+    """Takes all ratings and the products of the release; then `weigh` them and have their `lists`.
+
+    DuckDB uses `memory_bytes`, and room in `folder` for what does not fit. A context manager.
+    """
+
+    def __init__(self, folder: Path, id_type: IdType, memory_bytes: int) -> None:
+        self._pairs = memory_bytes // _BYTES_A_PAIR
+        self._id_type = id_type
+        self._duckdb = duckdb.connect(
+            config={
+                "memory_limit": f"{memory_bytes // 1000}KB",
+                "temp_directory": str(folder / "spilled"),
+                "preserve_insertion_order": "false",
+            }
+        )
+        self._run("SET enable_progress_bar = false")  # there is one of our own
+        id_column = "id BIGINT" if id_type == "integer" else "id VARCHAR"
+        self._run(f"CREATE TABLE event (user_id VARCHAR, {id_column}, rated_at BIGINT)")
+        self._run(f"CREATE TABLE released ({id_column})")
+
+    def __enter__(self) -> "Ratings":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._duckdb.close()
+
+    def add(self, events: pa.Table) -> None:
+        """Take ratings: user_id (string), product_id (int64 or string), rated_at (microseconds)."""
+        self._duckdb.register("given", events)
+        self._run("INSERT INTO event SELECT * FROM given")
+
+    def add_released(self, product_ids: Ids) -> None:
+        """Take product ids (n,) of the release."""
+        if self._id_type == "integer":
+            ids = pa.array(product_ids)
+        else:
+            ids = pa.array(product_ids.tolist(), pa.binary()).cast(pa.string())
+        self._duckdb.register("given", pa.table([ids], names=["id"]))
+        self._run("INSERT INTO released SELECT * FROM given")
+
+    def weigh(self, settings: RatingSettings) -> Counts:
+        """Say which ratings count and how much; there is at least one."""
+        ((n_ratings, newest),) = self._rows("SELECT count(*), max(rated_at) FROM event")
+        self._run("""
+            CREATE TABLE product AS
+            SELECT (row_number() OVER (ORDER BY id) - 1)::UINTEGER AS product, id
+            FROM (SELECT DISTINCT id FROM event)""")
+        self._run("""
+            CREATE TABLE person AS SELECT row_number() OVER (ORDER BY user_id) AS person, user_id
+            FROM (SELECT DISTINCT user_id FROM event)""")
+        self._run("""
+            CREATE TABLE rated AS SELECT person, product, max(rated_at) AS rated_at
+            FROM event JOIN product USING (id) JOIN person USING (user_id) GROUP BY ALL""")
+        self._run("DROP TABLE event")
+        self._run("DROP TABLE person")
+        self._run(
+            """
+            CREATE TABLE kept AS SELECT person, product, rated_at, greatest(1, floor(pow(
+                2.0, 32 - (?::BIGINT - rated_at) / 86400e6 / ?::DOUBLE))) AS weight
+            FROM rated
+            QUALIFY row_number() OVER (PARTITION BY person ORDER BY rated_at DESC, product) <= ?""",
+            *(newest, settings.half_life, settings.user_ratings),
+        )
+        self._run("DROP TABLE rated")
+        self._run(
+            """
+            CREATE TABLE rater AS SELECT product, person FROM kept
+            QUALIFY row_number() OVER (PARTITION BY product ORDER BY rated_at DESC, person) <= ?""",
+            settings.product_ratings,
+        )
+        self._run("""
+            CREATE TABLE mate AS SELECT person, product, weight FROM kept
+            WHERE product IN (SELECT product FROM product SEMI JOIN released USING (id))""")
+        ((n_counted,),) = self._rows("SELECT count(*) FROM kept")
+        self._run("DROP TABLE kept")
+        self._run("DROP TABLE released")
+        return Counts(n_ratings, n_counted, newest)
+
+    def product_ids(self) -> Ids | list[str]:
+        """All products rated, ascending: those of the rows."""
+        ids = self._table("SELECT id FROM product ORDER BY product")["id"]
+        numbers: npt.NDArray[np.int64] = ids.to_numpy()
+        return numbers if self._id_type == "integer" else ids.to_pylist()
+
+    def lists(self, settings: RatingSettings, n_products: int) -> Iterator[Lists]:
+        """The lists of the rows from 0 on, so many at a time that memory suffices."""
+        found = self._table("""
+            SELECT product, sum(n)::BIGINT AS n FROM rater
+            JOIN (SELECT person, count(*) AS n FROM mate GROUP BY person) USING (person)
+            GROUP BY product""")
+        pairs = np.zeros(n_products + 1, np.int64)
+        pairs[found["product"].to_numpy().astype(np.int64) + 1] = found["n"].to_numpy()
+        before = pairs.cumsum()
+        first = 0
+        while first < n_products:
+            last = int(before.searchsorted(before[first] + self._pairs, "right")) - 1
+            last = max(last, first + 1)
+            rows = self._table(
+                """
+                WITH pair AS (
+                    SELECT rater.product AS product, mate.product AS other, sum(weight) AS weight
+                    FROM rater JOIN mate USING (person)
+                    WHERE rater.product >= ? AND rater.product < ? AND rater.product <> mate.product
+                    GROUP BY ALL),
+                placed AS (
+                    SELECT product, other,
+                        row_number() OVER (PARTITION BY product ORDER BY weight DESC, other) AS place
+                    FROM pair QUALIFY place <= ?)
+                SELECT product, other FROM placed ORDER BY product, place""",
+                *(first, last, settings.neighbours),
+            )
+            lengths = np.bincount(rows["product"].to_numpy() - first, minlength=last - first)
+            yield Lists(lengths, rows["other"].to_numpy())
+            first = last
+
+    def _run(self, sql: str, *values: object) -> None:
+        with self._interpreted():
+            self._duckdb.execute(sql, values)
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._interpreted():
+            return self._duckdb.execute(sql).fetchall()
+
+    def _table(self, sql: str, *values: object) -> pa.Table:
+        with self._interpreted():
+            return self._duckdb.execute(sql, values).to_arrow_table()
+
+    @contextmanager
+    def _interpreted(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            reason = str(error).splitlines()[0]
+            raise RatingsError(f"{reason}; give more --memory-limit, or room on the disk") from None
+        except duckdb.Error as error:
+            raise RatingsError(f"DuckDB: {str(error).splitlines()[0]}") from None
+        except RuntimeError:
+            # Ctrl-C. Unless told so too, the query goes on and closing waits for its end.
+            self._duckdb.interrupt()
+            raise KeyboardInterrupt from None

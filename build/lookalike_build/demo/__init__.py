@@ -1,0 +1,1 @@
+"""The demo behind ``make demo``: drawn products through the whole pipeline, then served."""

@@ -1,0 +1,132 @@
+"""The demo behind ``make demo``: drawn products through the whole pipeline, then served."""
+
+import argparse
+import csv
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookalike.operate.server import ServerError, check_address
+from lookalike.release.category import Category
+from lookalike.release.files import ReleaseError
+from lookalike.release.ids import Id
+from lookalike.release.opened import Release
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.browse.handler import BROWSE_PATH
+from lookalike.terminal.arguments import port
+from lookalike.terminal.output import complain, say
+from lookalike_build.demo.server import serve_demo
+
+_HOST = "127.0.0.1"
+_SHOWN = 6
+_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a drawn product is: its category's name and its family's."""
+
+    category: str
+    family: str
+
+
+def main() -> int:
+    """Draw, extract, index, show and serve; what is there from an earlier run is kept."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".demo"))
+    parser.add_argument("--unit-config", type=Path, default=Path("unit-config.json"))
+    parser.add_argument("--port", type=port, default=8080)
+    options = parser.parse_args()
+    address = _HOST, options.port
+    try:
+        check_address(*address)
+    except ServerError as error:
+        complain(f"make demo PORT=…: {error}")
+        return 1
+    root = ReleaseRoot(options.folder / "root")
+    release = _opened(root)
+    if release is None:
+        if failed := _build(options.folder, root):
+            return failed
+        release = _opened(root)
+        if release is None:
+            return 1
+    catalogue = options.folder / "catalogue.csv"
+    photos = _link_photos(catalogue)
+    category_id, product_id = _show(release, _families(catalogue))
+    server = f"http://{_HOST}:{options.port}"
+    url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
+    say("", f"try:   curl '{url}&limit=12'", f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
+    serve_demo(options.unit_config, address, root, photos)
+    return 0
+
+
+def _opened(root: ReleaseRoot) -> Release | None:
+    """The current release; None where there is none, or only one that another version made."""
+    with suppress(ReleaseError):
+        current = root.current()
+        return root.open(current) if current else None
+    return None
+
+
+def _build(folder: Path, root: ReleaseRoot) -> int:
+    """Build the first release, in a process that takes TensorFlow's memory with it; its exit status."""
+    command = [sys.executable, "-m", "lookalike_build.demo.pipeline", str(folder), str(root.path)]
+    return subprocess.run(command, check=False).returncode
+
+
+def _families(catalogue: Path) -> dict[Id, Family]:
+    with catalogue.open(newline="") as file:
+        return {
+            int(row["product_id"]): Family(row["category"], row["family"])
+            for row in csv.DictReader(file)
+        }
+
+
+def _link_photos(catalogue: Path) -> Path:
+    """A folder where each product's photo has its id as its name, which a URL can be made of."""
+    photos = catalogue.parent.resolve() / "photos"
+    photos.mkdir(exist_ok=True)
+    with catalogue.open(newline="") as file:
+        for row in csv.DictReader(file):
+            link = photos / row["product_id"]
+            link.unlink(missing_ok=True)
+            link.hardlink_to(catalogue.parent / row["image"])
+    return photos
+
+
+def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
+    """Print some answers and how many neighbours are of the family asked for; one to try."""
+    say("", f"related products (✓ the same family), of model {release.manifest.model.name}:", "")
+    for category_id, category in release.categories.items():
+        item = category.entry.n_items // 3
+        product_id, *neighbours = _answer(category, item)
+        own = families[product_id]
+        say(f"  {own.category} {product_id}, {own.family}:")
+        marks = [
+            f"{other} ✓" if families[other] == own else f"{other} ({families[other].family})"
+            for other in neighbours[:_SHOWN]
+        ]
+        say(f"      {'   '.join(marks)}")
+        example = (category_id, product_id)
+    alike = [
+        families[other] == families[product_id]
+        for category in release.categories.values()
+        for item in range(category.entry.n_items)
+        for product_id, *neighbours in [_answer(category, item)]
+        for other in neighbours
+    ]
+    share = 100 * sum(alike) / len(alike)
+    say("", f"{share:.1f} % of all neighbours (limit {_LIMIT}) are of the same family.")
+    return example
+
+
+def _answer(category: Category, item: int) -> list[Id]:
+    items, _ = category.nearest(item, _LIMIT - 1)
+    return [int(category.product_ids[item]), *category.ids(items)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,30 @@
+"""The demo's pipeline: pictures are drawn and become a release, by the commands that a shop types."""
+
+import sys
+from pathlib import Path
+
+from lookalike.terminal.output import say
+from lookalike_build.commands.cli import main as command
+from lookalike_build.demo.drawing import draw_catalogue
+from lookalike_build.networks.extractor import IMAGENET, UNTRAINED, WeightsError
+from lookalike_build.networks.inception import Network
+
+
+def build(folder: Path, root: Path) -> int:
+    """Draw a catalogue in `folder` and publish its release in `root`; an exit status."""
+    say(f"drawing a catalogue in {folder} …")
+    catalogue = draw_catalogue(folder)
+    features = str(folder / "features")
+    extract = ["extract", str(catalogue), "--features", features, "--weights"]
+    try:
+        Network(IMAGENET)  # downloads the weights, once
+        weights = IMAGENET
+    except WeightsError:
+        weights = UNTRAINED
+        say("The ImageNet weights cannot be downloaded here: the network is untrained.")
+    index = ["index", "--features", features, "--root", str(root)]
+    return command([*extract, weights]) or command(index)
+
+
+if __name__ == "__main__":
+    raise SystemExit(build(Path(sys.argv[1]), Path(sys.argv[2])))

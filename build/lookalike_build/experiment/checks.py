@@ -1,0 +1,185 @@
+"""What is wrong with an experiment's records: the checks, in SQL, and the lines that fail them.
+
+Counting what is malformed is part of the one pass over all records. Only where some are, a file of
+text is read once more, line by line, until the first of them have been named.
+"""
+
+import csv
+import io
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from lookalike.experiment import METHODS, PATTERNS
+from lookalike.terminal.output import printable
+from lookalike_build.experiment.files import COLUMNS, EventFile
+
+if TYPE_CHECKING:
+    import duckdb
+
+EVENTS: Final = ("impression", "click", "purchase")
+
+COUNTED: Final = "counted"
+UNANSWERED: Final = "unanswered"
+"""Its method is none."""
+OUTSIDE: Final = "outside"
+"""It is from before or after the period asked for."""
+OTHER: Final = "other"
+"""A request that has nothing to do with the experiment."""
+SOUND: Final = (COUNTED, UNANSWERED, OUTSIDE, OTHER)
+
+_KNOWN = {"event": EVENTS, "pattern": PATTERNS, "method": METHODS}
+STATES: Final = (
+    *SOUND,
+    *(f"missing {name}" for name in (*_KNOWN, "category_id", "time")),
+    *(f"unknown {name}" for name in (*_KNOWN, "time")),
+)
+"""What a record can be: sound, or without a column, or with a value of one that nobody knows."""
+
+_TIMES = "ISO 8601, Unix seconds or like 31/Dec/2026:23:59:59 +0900"
+_CHUNK = 65_536
+_SHOWN = 64
+
+
+@dataclass(frozen=True)
+class Period:
+    """From `start` until before `until`, in Unix seconds; None is open."""
+
+    start: float | None = None
+    until: float | None = None
+
+
+class Fault(NamedTuple):
+    """A malformed record: its line (in Parquet its row) and what is wrong with it."""
+
+    line: int
+    problem: str
+
+
+def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
+    """SQL of the records in `table`, which has the file's fields, each with its `state`.
+
+    A state is one of `STATES`. `more` is SQL of further columns to take along.
+    """
+    cases = ["WHEN other THEN 'other'"]
+    for name, known in _KNOWN.items():
+        # Whoever clicks need not know what answered.
+        needed = "AND event = 'impression' " if name == "method" else ""
+        cases.append(f"WHEN coalesce({name}, '') = '' {needed}THEN 'missing {name}'")
+        values = ", ".join(f"'{value}'" for value in ("", *known))
+        cases.append(f"WHEN coalesce({name}, '') NOT IN ({values}) THEN 'unknown {name}'")
+    cases.append("WHEN coalesce(category_id, '') = '' THEN 'missing category_id'")
+    cases.append("WHEN at_s IS NULL AND coalesce(time, '') <> '' THEN 'unknown time'")
+    if period != Period():
+        cases.append("WHEN at_s IS NULL THEN 'missing time'")
+    if period.start is not None:
+        cases.append(f"WHEN at_s < {period.start!r} THEN 'outside'")
+    if period.until is not None:
+        cases.append(f"WHEN at_s >= {period.until!r} THEN 'outside'")
+    cases.append("WHEN method = 'none' THEN 'unanswered'")
+    state = f"CASE {' '.join(cases)} ELSE 'counted' END"
+    return f"SELECT *, {state} AS state FROM (SELECT {file.select()}{more} FROM {table})"  # noqa: S608
+
+
+def is_refused(file: EventFile, state: str) -> bool:
+    """Whether there is to be no report where a record is in that state.
+
+    Whoever writes records is told of a word that nobody knows; a log has whatever anybody sent.
+    """
+    return file.kind != "log" and state in {f"unknown {name}" for name in _KNOWN}
+
+
+def first_faults(
+    database: "duckdb.DuckDBPyConnection",
+    file: EventFile,
+    period: Period,
+    states: Collection[str],
+    n: int,
+) -> list[Fault]:
+    """The first `n` records of a file that are in one of `states`, by line."""
+    if not states or n == 0:
+        return []
+    if file.kind == "Parquet":
+        query = checked(file, file.scan("unused"), period, ", file_row_number + 1 AS line")
+        return _faults(database, file, query, states, n)
+    faults: list[Fault] = []
+    fields = pa.schema([("line", pa.int64()), *((field, pa.string()) for field in file.fields)])
+    lines = _csv_rows(file) if file.kind == "CSV" else _json_rows(file)
+    while len(faults) < n and (chunk := list(islice(lines, _CHUNK))):
+        columns = [pa.array(column) for column in zip(*chunk, strict=True)]
+        database.register("chunk", pa.table(columns, schema=fields))
+        query = checked(file, "chunk", period, ", line")
+        faults += _faults(database, file, query, states, n - len(faults))
+        database.unregister("chunk")
+    return faults
+
+
+def _faults(
+    database: "duckdb.DuckDBPyConnection",
+    file: EventFile,
+    query: str,
+    states: Collection[str],
+    n: int,
+) -> list[Fault]:
+    wanted = ", ".join(f"'{state}'" for state in states)
+    rows = database.execute(
+        f"SELECT line, state, {', '.join(COLUMNS._fields)} FROM ({query}) "  # noqa: S608
+        f"WHERE state IN ({wanted}) ORDER BY line LIMIT {n}"
+    ).fetchall()
+    return [
+        Fault(line, _problem(file, state, dict(zip(COLUMNS._fields, values, strict=True))))
+        for line, state, *values in rows
+    ]
+
+
+def _problem(file: EventFile, state: str, values: dict[str, str | None]) -> str:
+    what, name = state.split(" ")
+    own = file.own_name(name)
+    if name == "event" and what == "missing" and file.kind in ("JSON", "log"):
+        return f"is no JSON object with {own}"
+    if what == "missing":
+        return f"has no {own}"
+    value = excerpt(values[name] or "")
+    must = _TIMES if name == "time" else " or ".join(_KNOWN[name])
+    return f'{own} must be {must}, not "{value}"'
+
+
+def excerpt(text: str) -> str:
+    """The beginning of what anybody may have written, without what a terminal would act upon."""
+    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+
+
+def _csv_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
+    with file.open() as raw, io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
+        reader = csv.reader(text)
+        try:
+            next(reader, None)
+            for row in reader:
+                if len(row) == len(file.fields):
+                    yield (reader.line_num, *row)
+        except csv.Error:  # a field without end: DuckDB has counted it
+            return
+
+
+def _json_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
+    with file.open() as lines:
+        for number, line in enumerate(lines, 1):
+            if line.isspace():
+                continue
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                record = None
+            values = record if isinstance(record, dict) else {}
+            yield (number, *(_as_text(values.get(field)) for field in file.fields))
+
+
+def _as_text(value: object) -> str | None:
+    """A value of JSON as DuckDB reads it into text."""
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()

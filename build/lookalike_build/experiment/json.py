@@ -1,0 +1,62 @@
+"""The experiment's report as a JSON document, for programs."""
+
+import math
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from lookalike_build.experiment.report import Report
+
+
+def as_json(report: Report) -> bytes:
+    """The whole report. Rates are numbers from 0 on, not percent; what has no value is null.
+
+    Keys: confidence, share, min_impressions; period (first and last moment); left_out (numbers of
+    records); patterns (by A and B: visitors, impressions, clicks, purchases, and ctr and cvr with value
+    and interval); comparisons (by ctr and cvr: B against A); categories (each with its patterns and,
+    unless it is undecided, its measures); best (by measure and pattern, category ids); won (by
+    measure); undecided (category ids); traffic; ratio and mismatch; warnings; faults.
+    """
+    question, records = report.question, report.records
+    period = [datetime.fromtimestamp(at, UTC).isoformat() for at in records.period or ()]
+    document = {
+        **_plain(question),
+        "period": period or None,
+        "left_out": {
+            "unanswered": report.n_unanswered,
+            "outside": records.n_outside,
+            "malformed": records.n_malformed,
+            "other": records.n_other,
+        },
+        "visitors_in_both": records.n_in_both,
+        "patterns": report.patterns,
+        "comparisons": report.comparisons,
+        "categories": report.categories,
+        "best": {
+            measure: {pattern: [each.category_id for each in best] for pattern, best in by.items()}
+            for measure, by in report.best.items()
+        },
+        "won": report.won,
+        "undecided": [each.category_id for each in report.undecided],
+        "traffic": report.traffic,
+        "ratio": report.ratio,
+        "mismatch": report.mismatch,
+        "warnings": report.warnings,
+        "faults": records.faults,
+    }
+    return orjson.dumps(_plain(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has: objects of dataclasses and named tuples, null for an infinite number."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,313 @@
+"""The experiment's report: the three tables of Miyake et al. (2017), with how certain they are.
+
+Pattern A against pattern B, by click-through rate (CTR, clicks per impression) and conversion rate
+(CVR, purchases per impression): the rates, the categories in which each did best, the number of
+categories each won. A record counts for the pattern that was assigned, whatever answered it; what
+nothing answered is left out, as in the paper.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from lookalike.experiment import METHODS, PATTERNS
+from lookalike_build.experiment.rates import (
+    Comparison,
+    Interval,
+    Rate,
+    SampleRatio,
+    compare,
+    holm,
+    sample_ratio,
+    z_of,
+)
+from lookalike_build.experiment.records import MethodTally, Records, Tally
+
+BestBy = Literal["rate", "lead"]
+MEASURES: Final = ("ctr", "cvr")
+N_BEST: Final = 5
+MISMATCH_P: Final = 0.001
+"""Below this p-value, visitors are not shared out as they should be: once in a thousand by chance."""
+_RATE: Final[dict[str, Callable[[Tally], Rate]]] = {"ctr": Tally.ctr, "cvr": Tally.cvr}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the records.
+
+    `confidence` of the intervals, and 1 less the level of the tests; `share` of the visitors that is
+    to have pattern B; `min_impressions` of each pattern without which a category is undecided;
+    `best_by`, whether a pattern did best where its rate is highest or where it leads by most.
+    """
+
+    confidence: float = 0.95
+    share: float = 0.5
+    min_impressions: int = 1000
+    best_by: BestBy = "rate"
+
+
+class Estimate(NamedTuple):
+    """A rate with its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pattern's counts and rates, in all or in one category; no rates without impressions."""
+
+    visitors: int
+    impressions: int
+    clicks: int
+    purchases: int
+    ctr: Estimate | None
+    cvr: Estimate | None
+
+
+@dataclass(frozen=True)
+class CategoryMeasure:
+    """One category by one measure, with enough impressions of both patterns.
+
+    `won` is the pattern with the higher rate, None where they are equal; `p_corrected` is the
+    comparison's p-value, corrected for the number of categories; `certain` says that it is below the
+    level.
+    """
+
+    comparison: Comparison
+    p_corrected: float
+    won: str | None
+    certain: bool
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category: its rows by pattern, and its measures, none where it is undecided."""
+
+    category_id: str
+    patterns: dict[str, Row]
+    measures: dict[str, CategoryMeasure]
+
+
+class Won(NamedTuple):
+    """How many categories each pattern won by one measure, and of how many that is certain."""
+
+    a: int
+    b: int
+    equal: int
+    a_certain: int
+    b_certain: int
+
+
+class Traffic(NamedTuple):
+    """A pattern's impressions that a method answered: their share of the pattern's, and of all."""
+
+    pattern: str
+    method: str
+    impressions: int
+    share: float
+    share_of_all: float
+    clicks: int
+    purchases: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is said of an experiment.
+
+    `comparisons` are B against A over all categories, by measure; `categories` are in the order of
+    their impressions, most first; `best` has by measure and pattern the categories in which it did
+    best; `won` by measure; `undecided` are those with too few impressions. `ratio` is the check of the
+    assignment, `mismatch` whether it failed. `warnings` are sentences that must be read.
+    """
+
+    question: Question
+    records: Records
+    patterns: dict[str, Row]
+    comparisons: dict[str, Comparison]
+    categories: list[Category]
+    best: dict[str, dict[str, list[Category]]]
+    won: dict[str, Won]
+    undecided: list[Category]
+    traffic: list[Traffic]
+    ratio: SampleRatio
+    mismatch: bool
+    warnings: list[str]
+
+    @property
+    def has_visitors(self) -> bool:
+        """Whether any record says which visitor it is of."""
+        return any(row.visitors for row in self.patterns.values())
+
+    @property
+    def n_unanswered(self) -> int:
+        """The impressions that nothing answered."""
+        return sum(each.impressions for each in self.traffic if each.method == "none")
+
+
+class NoExperiment(Exception):  # noqa: N818
+    """Records that hold no experiment; the text says what is missing."""
+
+
+def report_of(records: Records, question: Question) -> Report:
+    """The report; NoExperiment where a pattern has no impressions."""
+    for pattern, tally in records.patterns.items():
+        if tally.impressions == 0:
+            raise NoExperiment(_nothing(records, pattern))
+    z = z_of(question.confidence)
+    a, b = records.patterns["A"], records.patterns["B"]
+    categories = _categories(records, question, z)
+    decided = [category for category in categories if category.measures]
+    ratio = sample_ratio(records.assigned["A"], records.assigned["B"], question.share)
+    mismatch = ratio.p < MISMATCH_P
+    return Report(
+        question,
+        records,
+        {pattern: _row(tally, z) for pattern, tally in records.patterns.items()},
+        {measure: compare(rate(a), rate(b), z) for measure, rate in _RATE.items()},
+        categories,
+        {m: {p: _best(decided, m, p, question.best_by) for p in PATTERNS} for m in MEASURES},
+        {measure: _won(decided, measure) for measure in MEASURES},
+        [category for category in categories if not category.measures],
+        _traffic(records.methods),
+        ratio,
+        mismatch,
+        _warnings(records, question, ratio, mismatch),
+    )
+
+
+def _nothing(records: Records, pattern: str) -> str:
+    said = f"no impressions of pattern {pattern} that were answered"
+    left_out = {
+        "malformed": records.n_malformed,
+        "outside the period": records.n_outside,
+        "requests of other things": records.n_other,
+    }
+    if any(left_out.values()):
+        said += f"; left out: {', '.join(f'{n} {what}' for what, n in left_out.items() if n)}"
+    return "; the first: ".join([said, *records.faults[:1]])
+
+
+def _row(tally: Tally, z: float) -> Row:
+    rates = {measure: rate(tally) for measure, rate in _RATE.items() if tally.impressions}
+    estimates = {measure: Estimate(rate.value, rate.interval(z)) for measure, rate in rates.items()}
+    return Row(
+        tally.visitors,
+        tally.impressions,
+        tally.clicks,
+        tally.purchases,
+        estimates.get("ctr"),
+        estimates.get("cvr"),
+    )
+
+
+def _categories(records: Records, question: Question, z: float) -> list[Category]:
+    """All categories, those with most impressions first."""
+    enough = {
+        category_id: tallies
+        for category_id, tallies in records.categories.items()
+        if min(tally.impressions for tally in tallies.values()) >= question.min_impressions
+    }
+    measures: dict[str, dict[str, CategoryMeasure]] = {category_id: {} for category_id in enough}
+    for measure, rate in _RATE.items():
+        compared = [
+            compare(rate(tallies["A"]), rate(tallies["B"]), z) for tallies in enough.values()
+        ]
+        corrected = holm([comparison.p for comparison in compared])
+        for category_id, comparison, p in zip(enough, compared, corrected, strict=True):
+            won = None
+            if comparison.difference:
+                won = PATTERNS[comparison.difference > 0]
+            certain = p < 1 - question.confidence
+            measures[category_id][measure] = CategoryMeasure(comparison, p, won, certain)
+    categories = [
+        Category(
+            category_id,
+            {pattern: _row(tally, z) for pattern, tally in tallies.items()},
+            measures.get(category_id, {}),
+        )
+        for category_id, tallies in records.categories.items()
+    ]
+    return sorted(categories, key=lambda each: (-_impressions(each), each.category_id))
+
+
+def _impressions(category: Category) -> int:
+    return sum(row.impressions for row in category.patterns.values())
+
+
+def _best(decided: list[Category], measure: str, pattern: str, best_by: BestBy) -> list[Category]:
+    """The categories in which the pattern did best, the best first."""
+
+    def good(category: Category) -> float:
+        if best_by == "lead":
+            difference = category.measures[measure].comparison.difference
+            return difference if pattern == "B" else -difference
+        estimate: Estimate = getattr(category.patterns[pattern], measure)
+        return estimate.value
+
+    return sorted(decided, key=good, reverse=True)[:N_BEST]
+
+
+def _won(decided: list[Category], measure: str) -> Won:
+    measured = [category.measures[measure] for category in decided]
+    won = Counter(each.won for each in measured)
+    certain = Counter(each.won for each in measured if each.certain)
+    return Won(won["A"], won["B"], won[None], certain["A"], certain["B"])
+
+
+def _traffic(methods: list[MethodTally]) -> list[Traffic]:
+    """By pattern and method, those with impressions; clicks that name no method are in none."""
+    totals: dict[str, int] = {
+        p: sum(each.impressions for each in methods if each.pattern == p) for p in PATTERNS
+    }
+    return [
+        Traffic(
+            each.pattern,
+            each.method,
+            each.impressions,
+            each.impressions / totals[each.pattern],
+            each.impressions / sum(totals.values()),
+            each.clicks,
+            each.purchases,
+        )
+        for each in sorted(methods, key=lambda each: (each.pattern, _order(each.method)))
+        if each.impressions
+    ]
+
+
+def _order(method: str) -> int:
+    return METHODS.index(method) if method in METHODS else len(METHODS)
+
+
+def _warnings(
+    records: Records, question: Question, ratio: SampleRatio, mismatch: bool
+) -> list[str]:
+    warnings = []
+    visitors = any(tally.visitors for tally in records.patterns.values())
+    units = "visitors" if visitors else "impressions"
+    if mismatch:
+        warnings.append(
+            f"sample ratio mismatch: {ratio.b} of {ratio.a + ratio.b} {units} have pattern B where "
+            f"{100 * question.share:g} % should (p {ratio.p:.1e}). Find out why before you believe any "
+            "figure: records of one pattern are lost or counted twice, bots, another --share, or an "
+            "experiment key that was changed"
+        )
+    if records.n_in_both:
+        warnings.append(
+            f"{records.n_in_both} visitors have impressions of both patterns and count for both: the "
+            "experiment's key was changed, or visitors share an id"
+        )
+    if not visitors:
+        warnings.append(
+            "no record names a visitor: intervals and tests take every impression as independent, and "
+            "promise too much where visitors with several impressions keep their pattern"
+        )
+    for pattern, tally in records.patterns.items():
+        for n, what in ((tally.clicks, "clicks"), (tally.purchases, "purchases")):
+            if n > tally.impressions:
+                warnings.append(
+                    f"pattern {pattern} has more {what} ({n}) than impressions ({tally.impressions}): "
+                    f"impressions are missing, or {what} are repeated"
+                )
+    return warnings

@@ -1,0 +1,223 @@
+"""The experiment's report in words: its tables as cells of text, and the sentences between them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from lookalike.experiment import PATTERNS
+from lookalike_build.experiment.checks import excerpt
+from lookalike_build.experiment.rates import Comparison, Interval
+from lookalike_build.experiment.report import MEASURES, N_BEST, Category, Estimate, Report
+
+_MAX_UNDECIDED = 20
+_MINUTE = "%Y-%m-%d %H:%M"
+
+
+class Table(NamedTuple):
+    """Cells of text: a head, and rows of the same width."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def summary(report: Report) -> Iterator[str]:
+    """What the report is of, and what is not in it."""
+    rows, records = report.patterns.values(), report.records
+    if records.period:
+        first, last = (datetime.fromtimestamp(at, UTC).strftime(_MINUTE) for at in records.period)
+        yield f"from {first} to {last} UTC"
+    visitors = sum(row.visitors for row in rows) - records.n_in_both
+    yield (
+        f"{count(sum(row.impressions for row in rows))} impressions"
+        + (f" of {count(visitors)} visitors" if visitors else "")
+        + f", {count(sum(row.clicks for row in rows))} clicks"
+        f", {count(sum(row.purchases for row in rows))} purchases"
+    )
+    left_out = {
+        "impressions that nothing answered": report.n_unanswered,
+        "records outside the period": records.n_outside,
+        "malformed records": records.n_malformed,
+        "requests of other things": records.n_other,
+    }
+    if any(left_out.values()):
+        yield f"left out: {', '.join(f'{count(n)} {what}' for what, n in left_out.items() if n)}"
+    yield assignment(report)
+
+
+def assignment(report: Report) -> str:
+    """What the check for a sample ratio mismatch says."""
+    ratio = report.ratio
+    units = "visitors" if report.has_visitors else "impressions"
+    verdict = "SAMPLE RATIO MISMATCH" if report.mismatch else "no sample ratio mismatch"
+    return (
+        f"assigned: {count(ratio.a)} {units} to A, {count(ratio.b)} to B, of which "
+        f"{100 * report.question.share:g} % should be: {verdict} "
+        f"(chi-square {ratio.chi_square:.2f}, {probability(ratio.p)})"
+    )
+
+
+def rates_title(report: Report) -> str:
+    """Of table 1."""
+    return f"Table 1. Rates by pattern, with {_confidence(report)} intervals"
+
+
+def rates_table(report: Report) -> Table:
+    """Table 1: counts and rates by pattern."""
+    return Table(
+        ("", "visitors", "impressions", "clicks", "CTR", "purchases", "CVR"),
+        [
+            (
+                f"pattern {pattern}",
+                count(row.visitors) if row.visitors else "unknown",
+                count(row.impressions),
+                count(row.clicks),
+                rate(row.ctr),
+                count(row.purchases),
+                rate(row.cvr),
+            )
+            for pattern, row in report.patterns.items()
+        ],
+    )
+
+
+def comparisons_table(report: Report) -> Table:
+    """How B differs from A, by measure."""
+    return Table(
+        ("", "B - A, points", "relative", "p"),
+        [
+            (m.upper(), difference(each), lift(each), probability(each.p))
+            for m, each in report.comparisons.items()
+        ],
+    )
+
+
+def best_title(report: Report, measure: str) -> str:
+    """Of table 2."""
+    by_rate = report.question.best_by == "rate"
+    best = "highest" if by_rate else "largest lead in"
+    return f"Table 2. The {N_BEST} categories with each pattern's {best} {measure.upper()}"
+
+
+def best_table(report: Report, measure: str, pattern: str) -> Table:
+    """Table 2: one pattern's best categories by one measure."""
+    return categories_table(report.best[measure][pattern], (measure,), f"pattern {pattern}")
+
+
+def categories_table(categories: Sequence[Category], measures: Sequence[str], name: str) -> Table:
+    """Categories by measures; `name` heads them."""
+    head = [name]
+    for measure in measures:
+        head += [f"{measure.upper()} of A", "of B", "B - A, points", "won", "corrected p"]
+    return Table(
+        head,
+        [
+            [
+                excerpt(category.category_id),
+                *(cell for m in measures for cell in _measured(category, m)),
+            ]
+            for category in categories
+        ],
+    )
+
+
+def _measured(category: Category, measure: str) -> Iterator[str]:
+    yield from (rate(getattr(category.patterns[pattern], measure)) for pattern in PATTERNS)
+    of_measure = category.measures.get(measure)
+    if of_measure is None:
+        yield from ("", "undecided", "")
+    else:
+        yield difference(of_measure.comparison)
+        yield (of_measure.won or "equal") + (", certain" if of_measure.certain else "")
+        yield probability(of_measure.p_corrected)
+
+
+def won_title(report: Report) -> str:
+    """Of table 3."""
+    n = len(report.categories) - len(report.undecided)
+    least = count(report.question.min_impressions)
+    return f"Table 3. Categories won, of {n} with {least} impressions of each pattern or more"
+
+
+def won_table(report: Report) -> Table:
+    """Table 3: the number of categories that each pattern won."""
+    return Table(
+        ("", "A", "B", "equal", "A, certain", "B, certain"),
+        [(measure.upper(), *map(count, report.won[measure])) for measure in MEASURES],
+    )
+
+
+def won_notes(report: Report) -> Iterator[str]:
+    """What "certain" means, and which categories are undecided."""
+    level = 1 - report.question.confidence
+    yield (
+        f"certain: a corrected p (Holm) below {level:.3g}; where nothing differs, at most "
+        f"{100 * level:.3g} % of experiments name any category"
+    )
+    yield (
+        "the best of many are so by luck, too: expect less of them, and judge by the corrected p, not "
+        "by whether an interval holds 0"
+    )
+    if report.undecided:
+        shown = [excerpt(each.category_id) for each in report.undecided[:_MAX_UNDECIDED]]
+        more = len(report.undecided) - len(shown)
+        names = ", ".join(shown) + (f" and {count(more)} more" if more else "")
+        yield f"undecided, with fewer impressions: {count(len(report.undecided))} ({names})"
+
+
+TRAFFIC_TITLE = "Impressions by pattern and by what answered"
+
+
+def traffic_table(report: Report) -> Table:
+    """The shares of traffic by pattern and method."""
+    return Table(
+        ("", "impressions", "of the pattern's", "of all", "clicks", "purchases"),
+        [
+            (
+                f"pattern {each.pattern}, {each.method}",
+                count(each.impressions),
+                f"{100 * each.share:.1f} %",
+                f"{100 * each.share_of_all:.1f} %",
+                count(each.clicks),
+                count(each.purchases),
+            )
+            for each in report.traffic
+        ],
+    )
+
+
+def count(n: int) -> str:
+    """A whole number with commas."""
+    return f"{n:,}"
+
+
+def rate(estimate: Estimate | None) -> str:
+    """A rate and its interval in percent."""
+    if estimate is None:
+        return "none"
+    return f"{100 * estimate.value:.2f} % ({_bounds(estimate.interval, '.2f')})"
+
+
+def difference(comparison: Comparison) -> str:
+    """A difference and its interval in points of a percent."""
+    return f"{100 * comparison.difference:+.2f} ({_bounds(comparison.interval, '+.2f')})"
+
+
+def lift(comparison: Comparison) -> str:
+    """A relative difference and its interval in percent."""
+    value = "none" if comparison.lift is None else f"{100 * comparison.lift:+.0f} %"
+    return f"{value} ({_bounds(comparison.lift_interval, '+.0f')})"
+
+
+def probability(p: float) -> str:
+    """A p-value."""
+    return "p < 0.0001" if p < 0.0001 else f"p {p:.4f}"
+
+
+def _confidence(report: Report) -> str:
+    return f"{100 * report.question.confidence:g} %"
+
+
+def _bounds(interval: Interval, form: str) -> str:
+    low, high = ("any" if math.isinf(bound) else format(100 * bound, form) for bound in interval)
+    return f"{low} to {high}"

@@ -1,0 +1,41 @@
+"""Records of an experiment, written as CSV, Parquet or JSON Lines, as the file's name says."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from lookalike_build.files.whole import whole_file
+
+SUFFIXES: Final = (".csv", ".parquet", ".jsonl")
+
+Write = Callable[[pa.Table], None]
+
+
+@contextmanager
+def event_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    """Call what it gives with tables of records of that schema; the file is there when all are written.
+
+    The path's suffix is one of `SUFFIXES`.
+    """
+    with whole_file(path) as part:
+        if path.suffix == ".parquet":
+            with pq.ParquetWriter(part, schema, compression="zstd") as parquet:
+                yield parquet.write_table
+        elif path.suffix == ".csv":
+            options = pc.WriteOptions(quoting_style="needed")
+            with pc.CSVWriter(part, schema, write_options=options) as text:
+                yield text.write_table
+        else:
+            with part.open("wb") as lines:
+                yield lambda table: lines.writelines(map(_line, table.to_pylist()))
+
+
+def _line(record: dict[str, object]) -> bytes:
+    known = {name: value for name, value in record.items() if value is not None}
+    return orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE)

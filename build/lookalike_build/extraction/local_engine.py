@@ -1,0 +1,184 @@
+"""The local engine: photos to features in this process."""
+
+import hashlib
+import os
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from queue import SimpleQueue
+from threading import BoundedSemaphore
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos
+from lookalike_build.extraction.pipeline import Reader, Result, Rows
+from lookalike_build.features.store import Features
+from lookalike_build.networks.extractor import Extractor
+from lookalike_build.photos.decoding import PhotoError, host_error
+
+_NONE = "the network gives no features for it"
+_AHEAD = 4
+"""Batches of photos that are read and decoded while the network works."""
+_RECENT = 65_536
+"""Photos done that are kept as they come, before they are packed."""
+
+
+class _Loaded(NamedTuple):
+    """A photo that was read: `prepared` is None where it is known already or `reason` rejects it."""
+
+    photo_sha256: str
+    prepared: Any
+    reason: str
+
+
+class LocalEngine:
+    """The `Engine` of one process: threads read and decode ahead while the network works.
+
+    `n_readers` is how many photos are read at a time: more than there are CPUs where that is mostly
+    waiting. They are decoded by `n_cpus` at a time.
+    """
+
+    def __init__(self, extractor: Extractor, n_readers: int = 0, n_cpus: int | None = None) -> None:
+        n_cpus = n_cpus or os.cpu_count() or 1
+        self._extractor = extractor
+        self._n_readers = max(n_readers, n_cpus)
+        # A decoded photo takes up to a gigabyte until it is shrunk.
+        self._decoding = BoundedSemaphore(n_cpus)
+
+    def __call__(
+        self, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Generator[list[Result], None, None]:
+        """Photos to features, as `Engine` says."""
+        loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
+        batches = _Batches(self._extractor, staging)
+        try:
+            for row, loaded in self._loaded(loading, rows, reader, known):
+                batches.put(row, loaded)
+                if batches.is_full():
+                    yield batches.work()
+                elif len(batches.results) >= self._extractor.batch:
+                    yield batches.given_out()
+            yield batches.work()  # the batch before the last, which is staged
+            yield batches.work()
+        finally:
+            loading.shutdown(cancel_futures=True)
+            staging.shutdown()
+
+    def _loaded(
+        self, pool: ThreadPoolExecutor, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Iterator[tuple[int, _Loaded]]:
+        """Photos as they come: one that takes long does not hold up the others."""
+        finished: SimpleQueue[tuple[int, Future[_Loaded]]] = SimpleQueue()
+        most = max(_AHEAD * self._extractor.batch, 2 * self._n_readers)
+        remaining = iter(rows)
+        under_way = 0
+        while True:
+            for row, image in islice(remaining, most - under_way):
+                try:
+                    future = pool.submit(self._load, image, reader, known)
+                except RuntimeError as error:
+                    raise host_error(error) or error from error
+                future.add_done_callback(lambda done, row=row: finished.put((row, done)))  # type: ignore[misc]
+                under_way += 1
+            if not under_way:
+                return
+            row, future = finished.get()
+            under_way -= 1
+            yield row, future.result()
+
+    def _load(self, image: str, reader: Reader, known: KnownPhotos) -> _Loaded:
+        try:
+            data = reader.read(image)
+            digest = hashlib.sha256(data).hexdigest()
+            with self._decoding:
+                prepared = None if digest in known else self._extractor.prepare(data)
+        except PhotoError as error:
+            return _Loaded("", None, error.reason)
+        return _Loaded(digest, prepared, "")
+
+
+class _Waiting(NamedTuple):
+    """A photo in a batch, and the rows that show it."""
+
+    prepared: Any
+    rows: list[int]
+
+
+_Batch = dict[str, _Waiting]
+
+
+class _Batches:
+    """Photos on their way through the network: a batch that fills, and the one before it, staged.
+
+    A row joins the photo of another row as long as that is here, so no photo is done twice.
+    """
+
+    def __init__(self, extractor: Extractor, pool: ThreadPoolExecutor) -> None:
+        self.results: list[Result] = []
+        """Not given out yet."""
+        self._extractor = extractor
+        self._pool = pool
+        self._filling: _Batch = {}
+        self._before: _Batch = {}
+        self._staged: Future[Any] | None = None
+        self._recent: dict[str, bool] = {}  # whether a photo that is done gave features
+        self._done = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower to ask
+
+    def put(self, row: int, loaded: _Loaded) -> None:
+        """Take the photo of a row."""
+        digest = loaded.photo_sha256
+        waiting = self._filling.get(digest) or self._before.get(digest)
+        if loaded.prepared is None:
+            self.results.append(Result(row, digest, None, loaded.reason))
+        elif waiting:
+            waiting.rows.append(row)
+        elif (is_fit := self._is_fit(digest)) is not None:
+            self.results.append(_again(row, digest, is_fit))
+        else:
+            self._filling[digest] = _Waiting(loaded.prepared, [row])
+
+    def is_full(self) -> bool:
+        """Whether it is time to work."""
+        return len(self._filling) == self._extractor.batch
+
+    def work(self) -> list[Result]:
+        """Have the batch staged while the network works on the one before; all results so far."""
+        staged, batch = self._staged, self._before
+        self._before, self._filling = self._filling, {}
+        prepared = [waiting.prepared for waiting in self._before.values()]
+        self._staged = self._pool.submit(self._extractor.stage, prepared) if prepared else None
+        if staged:
+            self._take(batch, self._extractor.features(staged.result()))
+        return self.given_out()
+
+    def given_out(self) -> list[Result]:
+        """The results, which are no longer here then."""
+        results, self.results = self.results, []
+        return results
+
+    def _take(self, batch: _Batch, features: Features) -> None:
+        fit = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
+        self._recent |= zip(batch, fit.tolist(), strict=True)
+        if len(self._recent) >= _RECENT:
+            self._done.add(list(self._recent), list(self._recent.values()))
+            self._recent = {}
+        for (digest, waiting), feature, is_fit in zip(batch.items(), features, fit, strict=True):
+            first, *others = waiting.rows
+            if is_fit:
+                self.results.append(Result(first, digest, feature, ""))
+            else:
+                others = waiting.rows
+            self.results += [_again(row, digest, bool(is_fit)) for row in others]
+
+    def _is_fit(self, digest: str) -> bool | None:
+        """Whether a photo gave features; None where it is not done."""
+        if digest in self._recent:
+            return self._recent[digest]
+        place = int(self._done.places([digest])[0])
+        return None if place < 0 else bool(place)
+
+
+def _again(row: int, digest: str, is_fit: bool) -> Result:
+    """The result of a row whose photo is done."""
+    return Result(row, digest, None, "") if is_fit else Result(row, "", None, _NONE)

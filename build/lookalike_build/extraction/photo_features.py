@@ -1,0 +1,150 @@
+"""All features that a store has, by photo: in its categories' files, and those not in one yet."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos, Places
+from lookalike_build.extraction.unfinished import Unfinished
+from lookalike_build.features.store import (
+    CATEGORIES,
+    ROW_GROUP,
+    FeatureError,
+    Features,
+    features_of,
+)
+
+_UNFINISHED = 0
+_ROW_BITS = 32
+_GROUPS_KEPT = 8
+
+Rows = npt.NDArray[np.int64]
+
+
+class PhotoFeatures:
+    """The features of one model in the store's `folder`, to be found, added to and made into files.
+
+    `known` are the photos whose features are there at first. A place is 0 for what is unfinished, else
+    the number of the file, from 1 on, and of the row in it.
+    """
+
+    def __init__(self, folder: Path, model: str, n_dims: int) -> None:
+        """Open what earlier runs left; FeatureError where a file is damaged or another run has it."""
+        self._model = model
+        self._n_dims = n_dims
+        self._files: list[_FeatureFile] = []
+        self._group = lru_cache(_GROUPS_KEPT)(self._read_group)
+        self._unfinished = Unfinished(folder, model)
+        try:
+            self.known = self._all_known(folder / CATEGORIES)
+            self._places = GrowingPhotos(self.known)
+        except BaseException:
+            self.close()
+            raise
+
+    def save(self, features: Iterable[tuple[str, Features]]) -> None:
+        """Keep features (n_dims,) by their photo's SHA-256 whatever happens next."""
+        self._unfinished.save(features)
+
+    def pieces(self, photo_sha256s: Sequence[str]) -> Iterator[Features]:
+        """The features of photos that are all there, in their order, `ROW_GROUP` at a time."""
+        for first in range(0, len(photo_sha256s), ROW_GROUP):
+            yield self._piece(photo_sha256s[first : first + ROW_GROUP])
+
+    def complete(self, path: Path, photo_sha256s: Sequence[str]) -> None:
+        """The photos' features are in the category's file at `path`: find them there from now on."""
+        if all(file.path != path for file in self._files):
+            self._places.add(*self._add_file(path))
+        self._unfinished.remove(photo_sha256s)
+
+    def close(self) -> None:
+        """Leave what is unfinished to the next run."""
+        self._unfinished.close()
+
+    def discard_unfinished(self) -> None:
+        """Close; all that was asked for is in files that the store lists."""
+        self._unfinished.discard()
+
+    def _all_known(self, categories: Path) -> KnownPhotos:
+        photos: list[str] = []
+        places = []
+        for path in sorted(categories.glob("*.parquet")):
+            of_file, where = self._add_file(path)
+            photos += of_file
+            places.append(where)
+        # Last, since what a file has too may be removed there: of a photo the first place counts.
+        unfinished = self._unfinished.photos()
+        places.append(np.full(len(unfinished), _UNFINISHED, np.int64))
+        return KnownPhotos().plus(photos + unfinished, np.concatenate(places))
+
+    def _add_file(self, path: Path) -> tuple[list[str], Places]:
+        """The photos whose features are in a file, and their places."""
+        file = _FeatureFile(path)
+        rows, photos = file.photos(self._model)
+        self._files.append(file)
+        return photos, (len(self._files) << _ROW_BITS) | rows
+
+    def _piece(self, photo_sha256s: Sequence[str]) -> Features:
+        features = np.empty((len(photo_sha256s), self._n_dims), np.float32)
+        places = self._places.places(photo_sha256s)
+        files, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        for number in np.unique(files[files > _UNFINISHED]).tolist():
+            starts = self._files[number - 1].starts
+            of_file = np.flatnonzero(files == number)
+            groups = starts.searchsorted(rows[of_file], "right") - 1
+            for group in np.unique(groups).tolist():
+                wanted = of_file[groups == group]
+                features[wanted] = self._group(number, group)[rows[wanted] - starts[group]]
+        unfinished = np.flatnonzero(files <= _UNFINISHED).tolist()
+        found = self._unfinished.features([photo_sha256s[place] for place in unfinished])
+        for place in unfinished:
+            features[place] = found[photo_sha256s[place]]
+        return features
+
+    def _read_group(self, number: int, group: int) -> Features:
+        return self._files[number - 1].group(group, self._n_dims)
+
+
+class _FeatureFile:
+    """A category's file, whose features are read a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        self.starts = np.cumsum([0, *groups])
+        """The first row of each group, and the end."""
+
+    def photos(self, model: str) -> tuple[Rows, list[str]]:
+        """The rows (n,) that hold features of that model, and their photos' SHA-256."""
+        with self._open() as file:
+            if "photo_sha256" not in file.schema_arrow.names:
+                return np.empty(0, np.int64), []  # another maker's: nothing to find it by
+            table = file.read(["photo_sha256", "model"])
+        of_model = pc.equal(table["model"].cast(pa.string()), model)
+        rows = np.flatnonzero(of_model.to_numpy())
+        return rows, table["photo_sha256"].take(pa.array(rows)).to_pylist()
+
+    def group(self, group: int, n_dims: int) -> Features:
+        """The features (n, n_dims) of one row group."""
+        with self._open() as file:
+            column = file.read_row_group(group, ["features"])["features"]
+            return features_of(column.combine_chunks(), n_dims)
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise FeatureError(
+                f"{self.path}: cannot be read: {reason}; remove it and extract again"
+            ) from None

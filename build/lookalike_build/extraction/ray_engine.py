@@ -1,0 +1,269 @@
+"""The Ray engine: the local engine in each worker of a Ray cluster, as a Ray Data job.
+
+Every machine of the cluster needs the same lookalike, the photos under the same path (a shared
+folder, or URLs) and, where the weights are a file, that file under the same path. Features come back
+through Ray to the process that asks for them, which alone writes the store.
+
+The rows are cut into shares. A worker gives a share back whole or not at all: where it dies, Ray
+starts another, which does the share again, so that no row is lost or comes twice. A machine that is
+lost is that many workers, unless it is the one that asks.
+"""
+
+import logging
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lookalike.release.manifest import Model
+from lookalike_build.extraction.known_photos import KnownPhotos
+from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import Reader, Result, Rows
+from lookalike_build.networks.extractor import Extractor
+from lookalike_build.networks.runtime import quiet
+from lookalike_build.photos.decoding import HostError
+from lookalike_build.photos.memory_budget import DECODING
+from lookalike_build.ray_cluster import ClusterError, ray_cluster
+
+# Eight batches of the network: little is lost by a last one that is not full, or to be done again.
+CPU_SHARE = 256
+GPU_SHARE = 1024
+# What a worker with the network is seen to need, and somewhat more: 2.7 GB, most of it TensorFlow's.
+WORKER_BYTES = 3 * 2**30
+
+_SHARE = pa.schema({"row": pa.int64(), "image": pa.string()})
+_RESULTS = pa.schema(
+    {
+        "row": pa.int64(),
+        "photo_sha256": pa.string(),
+        "features": pa.list_(pa.float32()),  # of no fixed size, as a null has one too then
+        "reason": pa.string(),
+        "failure": pa.binary(),  # a pickled exception, with all else null
+    }
+)
+
+_NO_ROOM = (
+    "no machine of the Ray cluster has room for a worker, which takes a CPU or GPU and "
+    f"{WORKER_BYTES // 2**30} GiB of memory; where it adds machines when needed, say how many workers "
+    "there are to be"
+)
+_STALLED = (
+    "no worker has done its share for half an hour: either the cluster has no worker to spare "
+    "(`ray status` tells) or there is a photo that ends each worker"
+)
+
+
+class RayEngine:
+    """The `Engine` of the Ray cluster at `address`; see `lookalike_build.ray_cluster`.
+
+    `make_extractor` is pickled and called in each worker; what it makes must be of `model`.
+    `n_workers` work at a time: by default as many as the cluster has GPUs or, without any, CPUs, if
+    its memory suffices. A worker computes on its CPUs alone and reads `n_readers` photos at a time,
+    as in `LocalEngine`.
+    """
+
+    def __init__(
+        self,
+        make_extractor: Callable[[], Extractor],
+        model: Model,
+        address: str | None = None,
+        n_workers: int | None = None,
+        n_readers: int = 0,
+    ) -> None:
+        self._make_extractor = make_extractor
+        self._model = model
+        self._address = address
+        self._n_workers = n_workers
+        self._n_readers = n_readers
+
+    def __call__(
+        self, rows: Rows, reader: Reader, known: KnownPhotos
+    ) -> Generator[list[Result], None, None]:
+        """Photos to features, as `Engine` says, a share at a time.
+
+        Raises what making the extractor raises in a worker, and ClusterError.
+        """
+        _silence_before_import()
+        with ExitStack() as stack:
+            with quiet():
+                stack.enter_context(ray_cluster(self._address))
+            yield from self._work(rows, reader, known)
+
+    def _work(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
+        import ray
+        from ray.data.exceptions import ExecutionTimeoutError
+        from ray.exceptions import RayError
+
+        _silence()
+        worker = _Needs.of(ray.nodes())  # type: ignore[no-untyped-call]
+        shares = list(_shares(rows, worker.share))
+        if not shares:
+            return
+        blocks = self._blocks(shares, worker, ray.put((reader, known)))
+        try:
+            # Closed before the connection: what Ray Data has at work would connect again.
+            with closing(blocks):
+                yield from map(_results, blocks)
+        except ExecutionTimeoutError as error:
+            raise ClusterError(_STALLED) from error
+        except RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ClusterError(f"Ray's workers failed: {reason}") from error
+
+    def _blocks(self, shares: list[pa.Table], worker: "_Needs", data: Any) -> Generator[pa.Table]:
+        from ray.data import ActorPoolStrategy, from_arrow
+
+        n_workers = self._n_workers or worker.n_workers
+        if not n_workers:
+            raise ClusterError(_NO_ROOM)
+        yield from (
+            from_arrow(shares)
+            .map_batches(
+                _Worker,
+                fn_constructor_args=(
+                    self._make_extractor,
+                    self._model,
+                    data,
+                    self._n_readers,
+                    worker.n_cpus,
+                ),
+                batch_size=None,  # a share: what a worker gives for it is one block
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=min(n_workers, len(shares))),
+                num_cpus=worker.n_cpus,
+                num_gpus=worker.n_gpus,
+                memory=WORKER_BYTES,
+            )
+            .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        )
+
+
+class _Worker:
+    """A process of the cluster, with its own extractor; `data` is Ray's name for what all share."""
+
+    def __init__(
+        self,
+        make_extractor: Callable[[], Extractor],
+        model: Model,
+        data: Any,
+        n_readers: int,
+        n_cpus: int,
+    ) -> None:
+        # TensorFlow reads them when it starts, and else takes all CPUs of the machine.
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ[name] = str(n_cpus)
+        # An exception that leaves a worker comes out of Ray as another, among pages of traceback.
+        self._failure: Exception | None = None
+        try:
+            import ray
+
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            DECODING.share(_n_workers_here(nodes, ray.get_runtime_context().get_node_id()))
+            self._reader, self._known = ray.get(data)
+            extractor = make_extractor()
+            if extractor.model != model:
+                raise ClusterError(
+                    f"{socket.gethostname()} makes features of {extractor.model}, not of {model}; "
+                    "it needs the same lookalike and the same weights as this machine"
+                )
+            self._engine = LocalEngine(extractor, n_readers, n_cpus)
+        except Exception as error:
+            self._failure = error
+
+    def __call__(self, share: pa.Table) -> pa.Table:
+        """The results of a share's rows, or the failure."""
+        rows = zip(share["row"].to_pylist(), share["image"].to_pylist(), strict=True)
+        try:
+            if self._failure:
+                raise self._failure
+            results = chain.from_iterable(self._engine(rows, self._reader, self._known))
+            return _block(sorted(results, key=lambda result: result.row))
+        except Exception as error:
+            if isinstance(error, HostError):
+                error = HostError(f"{socket.gethostname()}: {error}")
+            error.add_note(traceback.format_exc())
+            return pa.table([[None]] * 4 + [[pickle.dumps(error)]], _RESULTS)
+
+
+class _Needs(NamedTuple):
+    """What a worker takes of a cluster, how many of them that makes, and how many rows is a share."""
+
+    n_cpus: int
+    n_gpus: int
+    n_workers: int
+    share: int
+
+    @classmethod
+    def of(cls, nodes: Iterable[dict[str, Any]]) -> "_Needs":
+        """For the machines of ``ray.nodes()``."""
+        machines = [node["Resources"] for node in nodes if node["Alive"]]
+        with_gpu = [machine for machine in machines if machine.get("GPU")]
+        if not with_gpu:
+            return cls(1, 0, sum(_room(machine, "CPU") for machine in machines), CPU_SHARE)
+        # A GPU is fed by its part of its machine's CPUs.
+        n_cpus = min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpu)
+        n_workers = sum(_room(machine, "GPU") for machine in with_gpu)
+        return cls(max(1, int(n_cpus)), 1, n_workers, GPU_SHARE)
+
+
+def _room(machine: dict[str, float], unit: str) -> int:
+    """How many workers that take one `unit` each find room in a machine."""
+    return int(min(machine.get(unit, 0), machine.get("memory", 0) // WORKER_BYTES))
+
+
+def _n_workers_here(nodes: Iterable[dict[str, Any]], node_id: str) -> int:
+    """How many workers the machine `node_id` of ``ray.nodes()`` has room for, 1 at least."""
+    for node in nodes:
+        if node["NodeID"] == node_id:
+            machine = node["Resources"]
+            return max(1, _room(machine, "GPU" if machine.get("GPU") else "CPU"))
+    return 1
+
+
+def _shares(rows: Rows, size: int) -> Iterator[pa.Table]:
+    remaining = iter(rows)
+    while share := list(islice(remaining, size)):
+        yield pa.table(list(zip(*share, strict=True)), _SHARE)
+
+
+def _block(results: list[Result]) -> pa.Table:
+    return pa.table([*zip(*results, strict=True), [None] * len(results)], _RESULTS)
+
+
+def _results(block: pa.Table) -> list[Result]:
+    failure = block["failure"][0].as_py()
+    if failure is not None:
+        raise pickle.loads(failure)  # noqa: S301  # of our own worker
+    return [
+        Result(
+            row.as_py(),
+            photo_sha256.as_py(),
+            # A copy, as the block is lent by Ray, whose memory is bounded.
+            np.array(features.values) if features.is_valid else None,
+            reason.as_py(),
+        )
+        for row, photo_sha256, features, reason in zip(*block.columns[:4], strict=True)
+    ]
+
+
+def _silence_before_import() -> None:
+    """Leave to Ray's own log files what it would write to the terminal."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # of lines that are shown
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+
+def _silence() -> None:
+    import ray.data
+
+    log = logging.getLogger(ray.data.__name__)
+    for handler in [*log.handlers]:
+        if handler.name == "console":
+            log.removeHandler(handler)

@@ -1,0 +1,212 @@
+"""Features that another installation left, one file a category, as what a release is made of.
+
+    category_<id>.ann       an Annoy index; `lookalike_build.features.annoy_file` reads it
+    product_ids_<id>.csv    the product id of each of its items, one a line, item 0 first, no header;
+                            without such files an item's number is its product id
+    features_<id>.csv       product ids with their features; `lookalike_build.features.csv` reads it
+
+A folder holds either kind. ``<id>`` is the category id, percent-encoded where it does not fit in a file
+name. As in a catalogue, category ids are integers if all are whole numbers without leading zeros,
+otherwise strings; product ids likewise over all categories.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from lookalike.release.ids import Id, IdType, category_folder, id_problem
+from lookalike.release.manifest import Model
+from lookalike_build.catalogue.csv import typed_ids
+from lookalike_build.catalogue.moment import moment_of
+from lookalike_build.features.annoy_file import AnnoyFile
+from lookalike_build.features.csv import FeatureCsv, checked_ids, write_feature_csv
+from lookalike_build.features.store import (
+    CategoryFeatures,
+    FeatureError,
+    Features,
+    FeatureSource,
+    ascending,
+    id_type,
+    refuse_unfit,
+)
+from lookalike_build.files.array import scratch_array
+
+UNKNOWN_DIGEST = "unknown"
+"""What the model's digest is: nothing in the files says which weights made them."""
+_INDEX = ("category_", ".ann")
+_ID_LIST = ("product_ids_", ".csv")
+_TABLE = ("features_", ".csv")
+
+
+class CategoryFile(Protocol):
+    """A file with the features of one category."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, for messages."""
+
+    def blocks(self) -> Iterator[Features]:
+        """The features of all products in the file's order, some rows at a time, unchecked."""
+
+
+@dataclass(frozen=True)
+class AdoptedFeatures:
+    """The features in a folder of such files; a `FeatureSource`.
+
+    `as_of` is the moment of the oldest file, see `catalogue.moment`. `files` and `product_ids`
+    (int64 or string, in the file's order) are those of each category, `without_vector` is how many
+    items of an Annoy index are no products for having no vector.
+    """
+
+    folder: Path
+    model: Model
+    n_dims: int
+    id_types: tuple[IdType, IdType]
+    as_of: float | None
+    files: Mapping[Id, CategoryFile]
+    product_ids: Mapping[Id, pa.Array]
+    without_vector: Mapping[Id, int]
+
+    @classmethod
+    def open(cls, folder: Path, n_dims: int, model_name: str) -> "AdoptedFeatures":
+        """Find the files, and read all that they say but the features, which have `n_dims` numbers.
+
+        FeatureError names the file that is unfit.
+        """
+        indexes, tables = _named(folder, _INDEX), _named(folder, _TABLE)
+        if bool(indexes) == bool(tables):
+            raise FeatureError(
+                f"{folder} holds {'both' if indexes else 'neither'} category_<id>.ann "
+                f"{'and' if indexes else 'nor'} features_<id>.csv files; give a folder with one kind"
+            )
+        as_of = moment_of((indexes or tables).values())
+        files: dict[str, CategoryFile] = {}
+        product_ids, without_vector = {}, {}
+        id_lists = _id_lists(folder, indexes)
+        for name, path in indexes.items():
+            files[name] = index = AnnoyFile.open(path, n_dims)
+            product_ids[name] = _ids_of_items(index, id_lists.get(name))
+            without_vector[name] = index.n_items - len(index.items)
+        for name, path in tables.items():
+            files[name] = table = FeatureCsv.open(path, n_dims)
+            product_ids[name] = table.product_ids
+            without_vector[name] = 0
+        names = sorted(files)
+        category_ids = typed_ids(pa.array(names, pa.string()))
+        product_ids = _of_one_type(product_ids)
+        by_id = sorted(zip(category_ids.to_pylist(), names, strict=True))
+        return cls(
+            folder,
+            Model(model_name, UNKNOWN_DIGEST),
+            n_dims,
+            (id_type(category_ids.type), id_type(product_ids[names[0]].type)),
+            as_of,
+            {category_id: files[name] for category_id, name in by_id},
+            {category_id: product_ids[name] for category_id, name in by_id},
+            {category_id: without_vector[name] for category_id, name in by_id},
+        )
+
+    @property
+    def categories(self) -> dict[Id, int]:
+        """Category id → number of products."""
+        return {category_id: len(ids) for category_id, ids in self.product_ids.items()}
+
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        """As `FeatureStore.read`."""
+        file = self.files[category_id]
+        given = self.product_ids[category_id].to_pylist()
+        product_ids, item_of_row = ascending(file.path, given, self.id_types[1])
+        features = np.empty((len(given), self.n_dims), np.float32) if into is None else into
+        first = 0
+        for block in file.blocks():
+            rows = slice(first, first + len(block))
+            first += len(block)
+            if first > len(given):
+                break
+            refuse_unfit(file.path, given[rows], block)
+            features[item_of_row[rows]] = block
+        if first != len(given):
+            raise FeatureError(f"{file.path}: was changed while it was read")
+        return CategoryFeatures(category_id, product_ids, features)
+
+
+def export(
+    source: FeatureSource, folder: Path, done: Callable[[int], object] = lambda _: None
+) -> None:
+    """Write ``features_<id>.csv`` of every category into `folder`, each whole or not at all.
+
+    `done` hears how many more products are written. FeatureError if some are unfit.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for category_id, n_products in source.categories.items():
+        features = scratch_array(folder, (n_products, source.n_dims))
+        path = folder / category_folder(category_id).join(_TABLE)
+        write_feature_csv(path, source.read(category_id, features))
+        done(n_products)
+
+
+def _named(folder: Path, ends: tuple[str, str]) -> dict[str, Path]:
+    """The folder's files of a kind, by the text of the category id."""
+    start, end = ends
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(start) or not path.name.endswith(end):
+            continue
+        name = unquote(path.name[len(start) : -len(end)], errors="surrogateescape")
+        problem = id_problem(name)
+        if problem:
+            raise FeatureError(f"{path}: the category id in its name {problem}")
+        if name in found:
+            raise FeatureError(f"{path}: is of category {name}, and so is {found[name].name}")
+        found[name] = path
+    return found
+
+
+def _id_lists(folder: Path, indexes: Mapping[str, Path]) -> dict[str, Path]:
+    """The lists of product ids: of every index, or there are none."""
+    lists = _named(folder, _ID_LIST) if indexes else {}
+    unmatched = sorted(lists.keys() ^ indexes.keys()) if lists else []
+    if unmatched:
+        kinds = ["category_<id>.ann", "product_ids_<id>.csv"]
+        has, lacks = kinds if unmatched[0] in indexes else reversed(kinds)
+        raise FeatureError(
+            f"{folder}: category {unmatched[0]} has a {has} and no {lacks}; each needs both, or none"
+            " has product ids of its own"
+        )
+    return lists
+
+
+def _ids_of_items(index: AnnoyFile, id_list: Path | None) -> pa.Array:
+    """The product ids of the index's items that have a vector."""
+    items = pa.array(index.items, pa.int64())
+    if id_list is None:
+        return items
+    ids = checked_ids(id_list, _only_fields(id_list))
+    if len(ids) != index.n_items:
+        raise FeatureError(
+            f"{id_list}: has {len(ids)} product ids, {index.path.name} has {index.n_items} items"
+        )
+    return ids.take(items)
+
+
+def _only_fields(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        for fields in rows:
+            if len(fields) != 1:
+                raise FeatureError(
+                    f"{path}: line {rows.line_num}: has {len(fields)} fields, expected one product id"
+                )
+            yield rows.line_num, fields[0]
+
+
+def _of_one_type(product_ids: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    if all(pa.types.is_integer(ids.type) for ids in product_ids.values()):
+        return dict(product_ids)
+    return {name: ids.cast(pa.string()) for name, ids in product_ids.items()}

@@ -1,0 +1,375 @@
+"""The feature store: a folder with one Parquet file a category and ``store.json``.
+
+    DIR/store.json                     model, n_dims, the catalogue's moment, the types of the ids
+                                       and, for each category, its id, n_products and file; written last
+    DIR/categories/<file>              a row a product, in the catalogue's order
+    DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
+                                       extracted, for people: no cell is a formula
+    DIR/unfinished.sqlite              what an extraction that has not ended has so far
+    DIR/photos/                        photos from URLs, see `lookalike_build.photos.cache`
+
+Columns of a category's file: `product_id`, `category_id` (int64 or string), `photo_sha256` (string,
+hexadecimal), `model` (string, ``name digest``) and `features` (fixed_size_list<float32>[n_dims]).
+A category of which ``store.json`` gives no file has ``<category>.parquet``, the id encoded as by
+`lookalike.release.ids.category_folder`.
+
+The writer names a file for what is in it, so a new store grows beside the one before it, shares the
+files of unchanged categories with it and replaces it in one step.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lookalike.release.ids import Id, IdType, category_folder
+from lookalike.release.manifest import Model
+from lookalike_build.files.whole import whole_file
+
+STORE = "store.json"
+REJECTED = "rejected.csv"
+CATEGORIES = "categories"
+PHOTOS = "photos"
+FORMAT = 1
+ROW_GROUP = 1024
+"""Rows that are written, and can be read, together."""
+
+Features = npt.NDArray[np.float32]
+
+
+class FeatureError(Exception):
+    """A feature store that no release may be made from; the text names file and product."""
+
+
+@dataclass(frozen=True)
+class CategoryFeatures:
+    """One category: product ids (n_items,) int64 or str, ascending, and features (n_items, n_dims)."""
+
+    category_id: Id
+    product_ids: npt.NDArray[np.int64] | list[str]
+    features: Features
+
+
+class FeatureSource(Protocol):
+    """What a release is made of; `FeatureStore` is the usual one.
+
+    `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
+    `catalogue.moment`; `categories` is category id → number of products.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """Where the features come from, for messages."""
+        ...
+
+    @property
+    def model(self) -> Model: ...  # noqa: D102
+    @property
+    def n_dims(self) -> int: ...  # noqa: D102
+    @property
+    def id_types(self) -> tuple[IdType, IdType]: ...  # noqa: D102
+    @property
+    def as_of(self) -> float | None: ...  # noqa: D102
+    @property
+    def categories(self) -> Mapping[Id, int]: ...  # noqa: D102
+
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
+
+        FeatureError names the product that is unfit.
+        """
+        ...
+
+
+class FeatureWriter:
+    """Writes a store, category by category, then `finish`; until then the store before it stands.
+
+    `id_types` are those of the product and the category ids; `as_of` is the catalogue's moment, see
+    `catalogue.moment`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Model,
+        n_dims: int,
+        id_types: tuple[pa.DataType, pa.DataType],
+        as_of: float | None,
+    ) -> None:
+        product_id_type, category_id_type = id_types
+        self._folder = folder
+        self._model = model_text(model)
+        self._schema = pa.schema(
+            {
+                "product_id": product_id_type,
+                "category_id": category_id_type,
+                "photo_sha256": pa.string(),
+                "model": pa.string(),
+                "features": pa.list_(pa.float32(), n_dims),
+            }
+        )
+        self._entries: list[dict[str, Id]] = []
+        self._store = {
+            "format": FORMAT,
+            "model": {"name": model.name, "digest": model.digest},
+            "n_dims": n_dims,
+            "as_of": as_of,
+            "category_id_type": id_type(category_id_type),
+            "product_id_type": id_type(product_id_type),
+            "categories": self._entries,
+        }
+        # A folder that is ours alone: what is stale in it is removed.
+        (folder / CATEGORIES).mkdir(parents=True, exist_ok=True)
+
+    def add_category(
+        self,
+        category_id: Id,
+        product_ids: Sequence[Id],
+        digests: Sequence[str],
+        features: Iterable[Features],
+    ) -> Path:
+        """Add a category, on disk when this returns; its file.
+
+        `digests` are the photos' SHA-256; `features` comes in pieces (n, n_dims) in the products'
+        order. It is not asked for where a file of the same model, products and photos is there.
+        """
+        file = self._file_name(category_id, product_ids, digests)
+        path = self._folder / CATEGORIES / file
+        if not path.exists():
+            with whole_file(path) as part:
+                self._write(part, category_id, product_ids, digests, features)
+        entry = {"category_id": category_id, "n_products": len(product_ids), "file": file}
+        self._entries.append(entry)
+        return path
+
+    def finish(self) -> None:
+        """Make this the store; what is only of the one before it goes."""
+        self._entries.sort(key=lambda entry: sort_key(entry["category_id"]))
+        with whole_file(self._folder / STORE) as part:
+            part.write_text(json.dumps(self._store, indent=1) + "\n", encoding="utf-8")
+        written = {entry["file"] for entry in self._entries}
+        for path in (self._folder / CATEGORIES).iterdir():
+            if path.name not in written:
+                path.unlink()
+
+    def _file_name(self, category_id: Id, product_ids: Sequence[Id], digests: Sequence[str]) -> str:
+        content = hashlib.sha256(f"{self._model}\n{self._schema}\n".encode())
+        for product_id, digest in zip(product_ids, digests, strict=True):
+            content.update(f"{product_id}\n{digest}\n".encode())
+        return f"{category_folder(category_id)}-{content.hexdigest()[:16]}.parquet"
+
+    def _write(
+        self,
+        path: Path,
+        category_id: Id,
+        product_ids: Sequence[Id],
+        digests: Sequence[str],
+        features: Iterable[Features],
+    ) -> None:
+        first = 0
+        with pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="none",  # features do not compress
+            use_dictionary=["category_id", "model"],
+            write_statistics=["product_id"],
+            write_page_checksum=True,
+        ) as file:
+            for piece in features:
+                n = len(piece)
+                columns = [
+                    product_ids[first : first + n],
+                    [category_id] * n,
+                    digests[first : first + n],
+                    [self._model] * n,
+                    pa.FixedSizeListArray.from_arrays(
+                        pa.array(np.ascontiguousarray(piece, np.float32).reshape(-1)),
+                        type=self._schema.field("features").type,
+                    ),
+                ]
+                file.write_table(pa.table(columns, self._schema), ROW_GROUP)
+                first += n
+        if first != len(product_ids):
+            raise ValueError(f"features of {first} products, expected {len(product_ids)}")
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A complete store.
+
+    `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
+    `catalogue.moment`; `categories` is category id → number of products, `files` category id →
+    file name.
+    """
+
+    folder: Path
+    model: Model
+    n_dims: int
+    id_types: tuple[IdType, IdType]
+    as_of: float | None
+    categories: Mapping[Id, int]
+    files: Mapping[Id, str]
+
+    @classmethod
+    def open(cls, folder: Path) -> "FeatureStore":
+        """Read ``store.json``; FeatureError if the store is missing, unfinished or unreadable."""
+        path = folder / STORE
+        try:
+            document = json.loads(path.read_bytes())
+            if document["format"] != FORMAT:
+                raise FeatureError(
+                    f"{path}: format {document['format']}, this version reads {FORMAT}"
+                )
+            entries = document["categories"]
+            return cls(
+                folder,
+                Model(str(document["model"]["name"]), str(document["model"]["digest"])),
+                int(document["n_dims"]),
+                (document["category_id_type"], document["product_id_type"]),
+                None if (as_of := document.get("as_of")) is None else float(as_of),
+                {entry["category_id"]: entry["n_products"] for entry in entries},
+                {entry["category_id"]: _file_of(entry) for entry in entries},
+            )
+        except FileNotFoundError:
+            raise FeatureError(
+                f"{folder} is no complete feature store (no {STORE}); run `lookalike-build extract`"
+                " on it to its end"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise FeatureError(f"{path}: cannot be read: {error!r}") from error
+
+    def path(self, category_id: Id) -> Path:
+        """The file of a category."""
+        return self.folder / CATEGORIES / self.files[category_id]
+
+    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
+        """One category, sorted by product id; FeatureError names the product that is unfit.
+
+        `into` is an array (n_items, n_dims) for the features; without it they get one in memory.
+        """
+        shape = (self.categories[category_id], self.n_dims)
+        features = np.empty(shape, np.float32) if into is None else into
+        path = self.path(category_id)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                return self._read(path, file, category_id, features)
+        except FileNotFoundError:
+            raise FeatureError(f"{path}: is missing, {STORE} lists it") from None
+        except (pa.ArrowException, OSError) as error:
+            raise FeatureError(f"{path}: cannot be read: {error}".splitlines()[0]) from None
+
+    def _read(
+        self, path: Path, file: pq.ParquetFile, category_id: Id, features: Features
+    ) -> CategoryFeatures:
+        expected = self.categories[category_id]
+        if file.metadata.num_rows != expected:
+            found = file.metadata.num_rows
+            raise FeatureError(f"{path}: has {found} products, {STORE} says {expected}")
+        found_type = id_type(file.schema_arrow.field("product_id").type)
+        if found_type != self.id_types[1]:
+            raise FeatureError(
+                f"{path}: product ids are of type {found_type}, {STORE} says otherwise"
+            )
+        ids = file.read(["product_id"])["product_id"].to_pylist()
+        product_ids, item_of_row = ascending(path, ids, self.id_types[1])
+        start = 0
+        columns = ["product_id", "category_id", "model", "features"]
+        for group in range(file.num_row_groups):
+            # One at a time: asked for all, pyarrow keeps them until the last.
+            for batch in file.iter_batches(ROW_GROUP, [group], columns):
+                rows = item_of_row[start : start + batch.num_rows]
+                features[rows] = self._check(path, batch, category_id)
+                start += batch.num_rows
+        return CategoryFeatures(category_id, product_ids, features)
+
+    def _check(self, path: Path, batch: pa.RecordBatch, category_id: Id) -> Features:
+        """The batch's features (rows, n_dims) after every check that can name a product."""
+        product_ids = batch.column("product_id").to_pylist()
+        model = model_text(self.model)
+        categories, models = (batch.column(name).to_pylist() for name in ("category_id", "model"))
+        column = batch.column("features")
+        widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        for unfit, reason in (
+            ([value != category_id for value in categories], f"is not of category {category_id}"),
+            ([value != model for value in models], f"is of another model than {model}"),
+            (widths != self.n_dims, f"has another number of features than {self.n_dims}"),
+        ):
+            _refuse(path, product_ids, unfit, reason)
+        features = features_of(column, self.n_dims)
+        refuse_unfit(path, product_ids, features)
+        return features
+
+
+def ascending(
+    path: Path, product_ids: Sequence[Id], id_type: IdType
+) -> tuple[npt.NDArray[np.int64] | list[str], npt.NDArray[np.int64]]:
+    """Product ids in a release's order, and for each of those given its place there (its item).
+
+    FeatureError, naming `path`, if one is there more than once.
+    """
+    order = sorted(range(len(product_ids)), key=lambda row: sort_key(product_ids[row]))
+    ids = [product_ids[row] for row in order]
+    for one, next_one in pairwise(ids):
+        if one == next_one:
+            raise FeatureError(f"{path}: product {one} is there more than once")
+    item_of_row = np.empty(len(ids), np.int64)
+    item_of_row[order] = np.arange(len(ids))
+    integers = id_type == "integer"
+    return np.array(ids, np.int64) if integers else [str(one) for one in ids], item_of_row
+
+
+def refuse_unfit(path: Path, product_ids: Sequence[Id], features: Features) -> None:
+    """FeatureError for the first product whose features (n, n_dims) no release may hold."""
+    not_finite = ~np.all(np.isfinite(features), axis=1)
+    _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")
+    _refuse(path, product_ids, ~np.any(features, axis=1), "has features that are all zero")
+    # Annoy keeps the squared length in float32.
+    with np.errstate(over="ignore", under="ignore"):
+        squared = np.einsum("ij,ij->i", features, features)
+    unfit = ~np.isfinite(squared) | (squared < np.finfo(np.float32).tiny)
+    _refuse(path, product_ids, unfit, "has a length that float32 cannot square")
+
+
+def _refuse(path: Path, product_ids: Sequence[Id], unfit: npt.ArrayLike, reason: str) -> None:
+    rows = np.flatnonzero(np.asarray(unfit))
+    if rows.size:
+        raise FeatureError(f"{path}: product {product_ids[rows[0]]} {reason}")
+
+
+def _file_of(entry: Mapping[str, Id]) -> str:
+    """A category's file: a name, so that nothing outside the store is read."""
+    file = str(entry.get("file", f"{category_folder(entry['category_id'])}.parquet"))
+    if Path(file).name != file:
+        raise ValueError(f"file {file!r} is not the name of a file in {CATEGORIES}/")
+    return file
+
+
+def features_of(column: pa.Array, n_dims: int) -> Features:
+    """The features (n, n_dims) in a column of lists that all are that long."""
+    values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
+    features: Features = values.reshape(len(column), n_dims)
+    return features
+
+
+def model_text(model: Model) -> str:
+    """The text of the `model` column."""
+    return f"{model.name} {model.digest}"
+
+
+def id_type(column: pa.DataType) -> IdType:
+    """The type of the ids in a column."""
+    return "integer" if pa.types.is_integer(column) else "string"
+
+
+def sort_key(product_id: Id) -> int | bytes:
+    """By what ids are ordered: numbers as such, strings by their bytes, as the release keeps them."""
+    return product_id if isinstance(product_id, int) else product_id.encode()

@@ -1,0 +1,95 @@
+"""The follow status: where `lookalike-build follow` stands, in lines for a person. Changes nothing."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+from lookalike.journal import Outcome, Status, read_rejected, read_status
+from lookalike.release.files import ReleaseError
+from lookalike.release.root import FOLLOW_LOCK, ReleaseRoot, RootError
+
+_N_REJECTED = 5
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def report(root: ReleaseRoot) -> list[str]:
+    """Where the follower of `root`, its release and its journal stand.
+
+    Raises RootError if there is no such folder, JournalError if the journal cannot be read.
+    """
+    if not root.path.is_dir():
+        raise RootError(f"no folder {root.path}")
+    running = is_followed(root)
+    hint = "" if running else f"; `lookalike-build follow --root {root.path}` starts it"
+    return [
+        f"follower: {'running' if running else 'not running'}{hint}",
+        f"current release: {_release(root)}",
+        *_journal(root),
+    ]
+
+
+def is_followed(root: ReleaseRoot) -> bool:
+    """Whether a follower of `root` runs."""
+    try:
+        descriptor = os.open(root.path / FOLLOW_LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def in_words(seconds: float) -> str:
+    """A length of time in the largest unit that it fills: 59 s, 2 min, 5 h, 3 d."""
+    whole = max(0, int(seconds))
+    size, unit = next((unit for unit in _UNITS if whole >= unit[0]), _UNITS[-1])
+    return f"{whole // size} {unit}"
+
+
+def _release(root: ReleaseRoot) -> str:
+    try:
+        name = root.current()
+        if name is None:
+            return "none yet; `lookalike-build index` makes one"
+        manifest = root.manifest(name)
+    except (ReleaseError, RootError) as error:
+        return f"cannot be read: {error}"
+    return f"{name}, products: {manifest.n_items}, categories: {len(manifest.categories)}"
+
+
+def _journal(root: ReleaseRoot) -> list[str]:
+    status = read_status(root.journal)
+    if status is None:
+        return [f"changes: none ever came, there is no journal {root.journal} yet"]
+    return list(_changes(status, read_rejected(root.journal, _N_REJECTED), time.time()))
+
+
+def _changes(status: Status, rejected: list[tuple[int, Outcome]], now: float) -> Iterator[str]:
+    oldest = f", the oldest for {in_words(status.oldest_pending_s)}" if status.n_pending else ""
+    yield f"changes pending: {status.n_pending}{oldest}"
+    yield f"changes settled: {status.n_live} live, {status.n_rejected} rejected"
+    if status.n_batches:
+        mean_s = status.batches_s / status.n_batches
+        yield f"batches: {status.n_batches}, {mean_s:.1f} s each on average"
+        ago = in_words(now - status.last_batch_at)
+        n, seconds = status.last_batch_changes, status.last_batch_s
+        yield f"last batch: {n} {'change' if n == 1 else 'changes'} in {seconds:.1f} s, {ago} ago"
+    else:
+        yield "batches: none yet"
+    if rejected:
+        yield "last rejected, newest first:"
+    for number, outcome in rejected:
+        yield f"  {_rejected(number, outcome, now)}"
+
+
+def _rejected(number: int, outcome: Outcome, now: float) -> str:
+    settled_at = outcome.settled_at or now
+    return (
+        f"change {number}, {outcome.op} of product {outcome.product_id} in category "
+        f"{outcome.category_id}, {in_words(now - settled_at)} ago: {outcome.reason}"
+    )

@@ -1,0 +1,292 @@
+"""Updates: releases made of the current one, a few products changed, all else linked.
+
+What an update changes is exact at once: the table is as if all were indexed anew. The index for vectors
+stays, and what it does not know is compared one by one; where that has become much, an index is made
+anew in the background and comes with a later release. That is optional: where it fails, vectors are
+answered as before, and it is tried again later.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from time import monotonic
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.release.files import reason_of
+from lookalike.release.ids import Id, category_folder
+from lookalike.release.manifest import Applied, Manifest
+from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
+from lookalike_build.features.store import sort_key
+from lookalike_build.following.background import Background
+from lookalike_build.indexing.live import AllChanges, Changes, LiveCategory, index_new, settings_of
+from lookalike_build.indexing.rows import Measured
+from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.publishing.staging import Staging
+
+
+class _Rebased(NamedTuple):
+    """A category whose index was made anew, of items whose `rows` were those of the index before."""
+
+    category: LiveCategory
+    rows: npt.NDArray[np.uint32]
+
+
+_PATIENCE_S = 60.0
+"""How long after its first failure an index is tried again; twice as long after each further one."""
+_MOST_PATIENCE_S = 3600.0
+_AFTER_DEATH_S = 600.0
+"""The same where the process ended meanwhile, killed perhaps for the memory that this takes."""
+
+
+class _Failure(NamedTuple):
+    """Why an index could not be made: how often so far, and when (monotonic) it is tried again."""
+
+    times: int
+    again_at: float
+
+
+# What a category is to become: changed, one of new products only, or none.
+_Plan = dict[Id, LiveCategory | Changes | None]
+
+
+class Updater:
+    """Publishes updates under `root`; keeps between them what saves reading all features again.
+
+    `tell` hears, in a line each, of indexes that could not be made anew.
+    """
+
+    def __init__(
+        self,
+        root: ReleaseRoot,
+        background: Background,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._root = root
+        self._background = background
+        self._tell = tell
+        self._measured: dict[Id, tuple[str, Measured]] = {}
+        self._rebasing: dict[Id, Future[_Rebased]] = {}
+        self._failures: dict[Id, _Failure] = {}
+        self._release = ""
+
+    def begin(self, manifest: Manifest) -> None:
+        """Remove what an updater that ended left half-made; `manifest` is the current release's."""
+        if self._root.updating.exists():
+            rmtree(self._root.updating)
+        for entry in manifest.categories:
+            if self._rebase_folder(entry.category_id).exists():
+                reason = "the follower ended meanwhile"
+                self._failed(entry.category_id, reason, _AFTER_DEATH_S)
+        rmtree(self._root.rebasing, ignore_errors=True)  # each is removed again before it is made
+
+    def end(self) -> None:
+        """Give up the indexes that are being made, so that the next updater sees no failure."""
+        # They are still written to: moved in one step to what `begin` removes.
+        with suppress(OSError):
+            self._root.rebasing.rename(self._root.updating)
+
+    def has_work(self) -> bool:
+        """Whether an index waits for the next update, or is to be tried again."""
+        return any(future.done() for future in self._rebasing.values()) or bool(self._due())
+
+    def publish(self, manifest: Manifest, changes: AllChanges, applied: Applied | None) -> str:
+        """Publish the current release, of `manifest`, with `changes`; the root's lock is held.
+
+        The name of what is current then: as before where nothing is different. `applied` goes into
+        the manifest. Raises ReleaseError, RootError, OSError.
+        """
+        if manifest.release != self._release:
+            self._forget(list(self._rebasing))  # of rows that may no longer be those
+        rebased = self._rebased()
+        try:
+            release = self._published(manifest, changes, applied, rebased)
+        except Exception as error:
+            if not rebased or self._root.current() != manifest.release:
+                raise
+            # Perhaps the indexes' fault; if not, the same is raised again.
+            self._forget(rebased)
+            for category_id in rebased:
+                self._failed(category_id, error)
+            release = self._published(manifest, changes, applied, {})
+        self._release = release
+        self._begin_due(release)
+        return release
+
+    def _published(
+        self,
+        manifest: Manifest,
+        changes: AllChanges,
+        applied: Applied | None,
+        rebased: Mapping[Id, _Rebased],
+    ) -> str:
+        plan = self._plan(manifest, changes, rebased)
+        if not plan:
+            return manifest.release
+        staging = Staging(self._root, self._root.updating)
+        try:
+            written = list(self._written(staging, manifest, plan))
+            published = staging.publish(
+                manifest.model,
+                manifest.n_dims,
+                (manifest.category_id_type, manifest.product_id_type),
+                written,
+                applied,
+                UPDATE_SUFFIX,
+            )
+        finally:
+            staging.discard()
+        self._forget(rebased)
+        for category_id in rebased:
+            self._failures.pop(category_id, None)
+        self._remember(plan)
+        return published.release
+
+    def _rebased(self) -> dict[Id, _Rebased]:
+        """The indexes made anew. Those that failed are told of and tried again later."""
+        rebased = {}
+        for category_id, future in list(self._rebasing.items()):
+            if not future.done():
+                continue
+            error = future.exception()
+            if error is None:
+                rebased[category_id] = future.result()
+            else:
+                self._forget([category_id])
+                self._failed(category_id, error)
+        return rebased
+
+    def _failed(
+        self, category_id: Id, reason: BaseException | str, patience_s: float = _PATIENCE_S
+    ) -> None:
+        times = self._failures[category_id].times + 1 if category_id in self._failures else 1
+        wait_s = min(_MOST_PATIENCE_S, patience_s * 2.0 ** (times - 1))
+        self._failures[category_id] = _Failure(times, monotonic() + wait_s)
+        text = reason if isinstance(reason, str) else _reason(reason)
+        self._tell(
+            f"category {category_id}: its index for vectors could not be made anew: {text}; tried "
+            f"again in {wait_s:.0f} s"
+        )
+
+    def _due(self) -> list[Id]:
+        """The categories whose index is to be tried again now."""
+        now = monotonic()
+        failures = self._failures.items()
+        return [
+            one
+            for one, failure in failures
+            if failure.again_at <= now and one not in self._rebasing
+        ]
+
+    def _begin_due(self, release: str) -> None:
+        for category_id in self._due():
+            try:
+                live = self._live(release, category_id)
+            except Exception as error:
+                self._failed(category_id, error)
+                continue
+            if live and live.is_worn:
+                self._rebase(category_id, live)
+            else:
+                del self._failures[category_id]
+
+    def _live(self, release: str, category_id: Id) -> LiveCategory | None:
+        """A category of the release; None where it has none of that id."""
+        folder = self._root.folder(release) / category_folder(category_id)
+        for entry in self._root.manifest(release).categories:
+            if entry.category_id == category_id:
+                return LiveCategory.read(folder, entry)
+        return None
+
+    def _plan(
+        self, manifest: Manifest, changes: AllChanges, rebased: Mapping[Id, _Rebased]
+    ) -> _Plan:
+        folder = self._root.folder(manifest.release)
+        entries = {entry.category_id: entry for entry in manifest.categories}
+        plan: _Plan = {}
+        for category_id in {*changes, *rebased}:
+            products = changes.get(category_id, {})
+            if category_id in entries:
+                live = LiveCategory.read(
+                    folder / category_folder(category_id), entries[category_id]
+                )
+                if anew := rebased.get(category_id):
+                    live = live.onto(anew.category, anew.rows)
+                if live.n_items_after(products) == 0:
+                    plan[category_id] = None
+                elif after := live.with_changes(products, self._measured_of(category_id, live)):
+                    plan[category_id] = after
+                elif anew:
+                    plan[category_id] = live
+            elif new := {one: feature for one, feature in products.items() if feature is not None}:
+                plan[category_id] = new
+        return plan
+
+    def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:
+        settings = settings_of(manifest.categories)
+        known = (entry.category_id for entry in manifest.categories)
+        for category_id in sorted({*known, *plan}, key=sort_key):
+            writer = staging.category(category_id)
+            if category_id not in plan:
+                yield writer.keep()
+                continue
+            planned = plan[category_id]
+            if isinstance(planned, LiveCategory):
+                yield planned.write(writer)
+            elif planned is not None:
+                yield index_new(planned, settings, writer)
+
+    def _measured_of(self, category_id: Id, live: LiveCategory) -> Measured:
+        digest, measured = self._measured.get(category_id, (None, None))
+        if measured is None or digest != live.base_digest:
+            measured = Measured.of(live.features.base)
+            self._measured[category_id] = live.base_digest, measured
+        return measured
+
+    def _remember(self, plan: _Plan) -> None:
+        """Begin what is now due, and forget what is gone."""
+        for category_id, planned in plan.items():
+            if planned is None:
+                self._measured.pop(category_id, None)
+                self._forget([category_id])
+            elif isinstance(planned, LiveCategory) and planned.is_worn:
+                self._rebase(category_id, planned)
+
+    def _rebase(self, category_id: Id, live: LiveCategory) -> None:
+        failure = self._failures.get(category_id)
+        if category_id in self._rebasing or (failure and failure.again_at > monotonic()):
+            return
+        folder = self._rebase_folder(category_id)
+
+        def work() -> _Rebased:
+            folder.parent.mkdir(exist_ok=True)
+            entry = live.rebased(CategoryWriter(category_id, folder, None)).entry
+            return _Rebased(LiveCategory.read(folder, entry), live.table.rows)
+
+        self._rebasing[category_id] = self._background.submit(work)
+
+    def _forget(self, category_ids: Iterable[Id]) -> None:
+        """Forget indexes being made anew, and remove what there is of them, or will be."""
+        for category_id in category_ids:
+            if future := self._rebasing.pop(category_id, None):
+                future.add_done_callback(partial(_remove, self._rebase_folder(category_id)))
+
+    def _rebase_folder(self, category_id: Id) -> Path:
+        return self._root.rebasing / category_folder(category_id)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _remove(folder: Path, _: object) -> None:
+    rmtree(folder, ignore_errors=True)

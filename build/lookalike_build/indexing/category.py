@@ -1,0 +1,157 @@
+"""The index of one category: its exact table, and Annoy tuned to find a vector's neighbours."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from lookalike.release.files import MANIFEST, ReleaseError
+from lookalike.release.manifest import METRIC
+from lookalike.release.vectors import Distances, Items, VectorIndex
+from lookalike_build.features.store import Features
+from lookalike_build.indexing.neighbours import exact_neighbours
+from lookalike_build.indexing.projection import project
+from lookalike_build.indexing.table import widths
+from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
+
+METHOD = 2
+"""Raised when the same features and settings come to make other files."""
+RECALL_SAMPLE = 100
+_TREES_COST = 5
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept."""
+
+    n_trees: int = 10
+    neighbours: int = 100
+    seed: int = 1
+    recall: float = 0.95
+
+    @property
+    def made_with(self) -> str:
+        """What the manifest says of how a category was made; see `CategoryEntry`."""
+        settings = (f"{name} {value}" for name, value in asdict(self).items())
+        return ", ".join([f"method {METHOD}", *settings])
+
+    @classmethod
+    def of(cls, made_with: str) -> "IndexSettings":
+        """The settings that `made_with` tells; ReleaseError if it is of another method."""
+        method, *settings = made_with.split(", ")
+        if method != f"method {METHOD}":
+            raise ReleaseError(
+                MANIFEST, f'made with "{made_with}", not with method {METHOD}; index again'
+            )
+        texts = dict(setting.split(" ") for setting in settings)
+        usual = asdict(cls())
+        return cls(**{name: type(usual[name])(text) for name, text in texts.items()})
+
+
+Done = Callable[[int], object]
+
+
+def index_features(
+    features: Features,
+    settings: IndexSettings,
+    writer: CategoryWriter,
+    done: Done = lambda _: None,
+    table: tuple[Items, Distances] | None = None,
+) -> Written:
+    """Index the features that the writer has begun with, of which the exact table may be known."""
+    k, width = widths(len(features), settings.neighbours)
+    if table is None:
+        table = exact_neighbours(features, k, done, writer.folder, width - k)
+    projected = project(features)
+    annoy = build_annoy(projected.items, settings)
+    served = table[0][:, :k], table[1][:, :k]
+    tuned = tune(features, projected, annoy, served, settings)
+    return writer.add_index(table, k, projected, annoy, tuned, settings.made_with)
+
+
+def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:
+    """The Annoy index of vectors (n_items, n_dims), built, not saved; by seed the same bytes."""
+    annoy = AnnoyIndex(vectors.shape[1], METRIC)
+    annoy.set_seed(settings.seed)
+    for item, vector in enumerate(vectors):
+        annoy.add_item(item, vector.tolist())
+    # Only one job gives the same bytes twice (github.com/spotify/annoy issue 603).
+    annoy.build(settings.n_trees, n_jobs=1)
+    return annoy
+
+
+def tune(
+    features: Features,
+    projected: Projected,
+    annoy: AnnoyIndex,
+    table: tuple[Items, Distances],
+    settings: IndexSettings,
+) -> Tuned:
+    """How many candidates and how far a search takes for the recall asked for, from a sample of items.
+
+    Half of the misses allowed are left to photos that are not in the index, which find a little less.
+    Annoy is asked where that is faster than comparing all projections.
+    """
+    neighbours, distances = table
+    n_items, k = neighbours.shape
+    if k == 0:
+        return Tuned(settings.n_trees, 1, n_items, None, 0)
+    sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.intp))
+    # Of copies the table holds the first and a search finds any: what is as near is as good.
+    furthest = distances[sample, -1] + _ROUNDING
+    misses = (1 - settings.recall) / 2
+    candidates = _candidates(projected.items, sample, neighbours[sample], misses / 2)
+
+    def recall(search_k: int) -> float:
+        """Mean recall of the sampled items, asked by vector."""
+        index = annoy if search_k < n_items else projected.items
+        # The item itself is one more to find.
+        vectors = VectorIndex(features, projected.projection, index, candidates, search_k, k + 1)
+        right = 0
+        for item, bound in zip(sample, furthest, strict=True):
+            items, found = vectors.search(vectors.direction(item), k + 1)
+            right += min(k, int(np.sum((items != item) & (found <= bound))))
+        return float(right / (k * len(sample)))
+
+    search_k = _search_k(recall, settings.n_trees * candidates, n_items, 1 - misses)
+    if search_k == n_items:
+        candidates = _candidates(projected.items, sample, neighbours[sample], misses)
+    return Tuned(settings.n_trees, candidates, search_k, recall(search_k), len(sample))
+
+
+def _candidates(items: Features, sample: npt.NDArray[np.intp], exact: Items, misses: float) -> int:
+    """How many of the items with the best projections hold all but that share of the exact ones."""
+    places = []
+    for item, nearest in zip(sample, exact, strict=True):
+        scores = items @ items[item]
+        places.append((scores > scores[nearest][:, None]).sum(axis=1))
+    return int(np.quantile(np.concatenate(places), 1 - misses, method="higher")) + 1
+
+
+def _search_k(recall: Callable[[int], float], least: int, n_items: int, goal: float) -> int:
+    """The least search_k found with which recall reaches the goal; n_items where trees do not pay.
+
+    Annoy takes some five times as long for an item as comparing all projections one after the other.
+    """
+    search_k, too_low = least, 0
+    while _TREES_COST * search_k < n_items:
+        if recall(search_k) >= goal:
+            break
+        search_k, too_low = 2 * search_k, search_k
+    else:
+        return n_items
+    return halved(lambda less: recall(less) >= goal, too_low, search_k) if too_low else search_k
+
+
+def halved(enough: Callable[[int], bool], too_low: int, most: int) -> int:
+    """What is still enough after three halvings of the way from too_low to most."""
+    for _ in range(3):
+        middle = (too_low + most) // 2
+        if enough(middle):
+            most = middle
+        else:
+            too_low = middle
+    return most

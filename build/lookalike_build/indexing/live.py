@@ -1,0 +1,197 @@
+"""A category between two releases: read from one, changed, written into the next."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.release.files import (
+    ADDED,
+    DISTANCES,
+    FEATURES,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    ROWS,
+    SPARES,
+    ReleaseError,
+    reason_of,
+)
+from lookalike.release.ids import Id
+from lookalike.release.manifest import CategoryEntry
+from lookalike.release.root import sync
+from lookalike_build.features.store import sort_key
+from lookalike_build.indexing.category import IndexSettings, index_features
+from lookalike_build.indexing.rows import Comparison, FeatureRows, Measured
+from lookalike_build.indexing.table import changed
+from lookalike_build.publishing.category import CategoryWriter, Table, Written
+from lookalike_build.publishing.ids import Ids
+
+Changes = Mapping[Id, npt.NDArray[np.float32] | None]
+"""Products by id and their features (n_dims,), or None for one that is removed."""
+AllChanges = Mapping[Id, Changes]
+"""Changes by category id."""
+
+_WORN_SHARE = 0.05
+_WORN_ROWS = 4096
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class LiveCategory:
+    """The category whose index and features are those in `folder`, described by `entry`.
+
+    `table` is its exact table now, `features` what its rows name: those the index is of, and those
+    added since. A vector is compared with each of these, so from time to time `rebased` makes it anew.
+    """
+
+    folder: Path
+    entry: CategoryEntry
+    table: Table
+    features: FeatureRows
+
+    @classmethod
+    def read(cls, folder: Path, entry: CategoryEntry) -> "LiveCategory":
+        """Read a published category.
+
+        ReleaseError where a file cannot be read or is not what `entry` says: what is read here is
+        written anew, and damage would come to look sound. The base's files are left as they are, for a
+        full check to find.
+        """
+
+        def read(file: str, how: Any = None) -> Any:
+            name = f"{folder.name}/{file}"
+            if file != FEATURES:
+                entry.files[file].check_all(folder / file, name)
+            try:
+                return np.load(folder / file, how)
+            except (OSError, ValueError) as error:
+                raise ReleaseError(name, reason_of(error)) from error
+
+        neighbours, spares = read(NEIGHBOURS), read(SPARES)
+        if spares.size and int(spares.max()) >= entry.n_items:
+            reason = f"names an item past the last of {entry.n_items}"
+            raise ReleaseError(f"{folder.name}/{SPARES}", reason)
+        items = np.concatenate([neighbours, spares], axis=1)
+        table = Table(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
+        return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
+
+    @property
+    def base_digest(self) -> str:
+        """The SHA-256 of the file of the features that its index is of."""
+        return self.entry.files[FEATURES].sha256
+
+    def with_changes(self, changes: Changes, measured: Measured) -> "LiveCategory | None":
+        """The category after `changes`, at least one product of which is left; None for no difference.
+
+        `measured` is of `base`.
+        """
+        ids = self._ids(list(changes))
+        ids.sort()
+        places, known = self.table.items_of(ids)
+        gone, new, features = [], [], []
+        for product_id, place, is_known in zip(ids.tolist(), places.tolist(), known, strict=True):
+            feature = changes[_id(product_id)]
+            if is_known and feature is not None and np.array_equal(self._feature(place), feature):
+                continue
+            if is_known:
+                gone.append(place)
+            if feature is not None:
+                new.append(product_id)
+                features.append(feature[None])
+        if not gone and not new:
+            return None
+        first = self.features.shape[0]
+        rows = np.arange(first, first + len(new), dtype=np.uint32)
+        more = self.features._replace(added=np.concatenate([self.features.added, *features]))
+        table = changed(
+            self.table,
+            np.array(gone, np.intp),
+            self._ids(new),
+            rows,
+            Comparison(more, measured),
+            IndexSettings.of(self.entry.made_with).neighbours,
+        )
+        return replace(self, table=table, features=more)
+
+    def n_items_after(self, changes: Changes) -> int:
+        """How many products there would be."""
+        _, known = self.table.items_of(self._ids(list(changes)))
+        new = sum(feature is not None for feature in changes.values())
+        return int(self.table.rows.size - known.sum() + new)
+
+    def feature_of(self, product_id: Id) -> npt.NDArray[np.float32] | None:
+        """A product's feature (n_dims,); None where there is no such product."""
+        (place,), (known,) = self.table.items_of(self._ids([product_id]))
+        return self._feature(place) if known else None
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether so much has changed that the index is to be made anew."""
+        n_base = len(self.features.base)
+        gone = n_base - int(np.count_nonzero(self.table.rows < n_base))
+        n_changed = len(self.features.added) + gone
+        return n_changed > min(_WORN_SHARE * n_base, _WORN_ROWS)
+
+    def rebased(self, writer: CategoryWriter) -> Written:
+        """Write the category with an index of all its features; its table is as it was."""
+        features = writer.begin(self.table.rows.size, self.features.shape[1])
+        for first in range(0, len(features), _CHUNK):
+            items = np.arange(first, min(first + _CHUNK, len(features)))
+            features[items] = self.features.of(self.table.rows[items].astype(np.intp))
+            # Little by little: an update would wait for all that has not come to the disk yet.
+            sync(writer.folder / FEATURES)
+        writer.add_ids(self.table.product_ids)
+        settings = IndexSettings.of(self.entry.made_with)
+        table = self.table.items, self.table.distances
+        return index_features(features, settings, writer, table=table)
+
+    def onto(self, rebased: "LiveCategory", rows: npt.NDArray[np.uint32]) -> "LiveCategory":
+        """The category as it is, with the index of `rebased`, made when the items' rows were `rows`."""
+        number = np.full(self.features.shape[0], -1)
+        number[rows] = np.arange(rows.size)
+        new_rows = number[self.table.rows]
+        later = np.flatnonzero(new_rows < 0)
+        added = self.features.of(self.table.rows[later].astype(np.intp))
+        new_rows[later] = rows.size + np.arange(later.size)
+        table = self.table._replace(rows=new_rows.astype(np.uint32))
+        return replace(rebased, table=table, features=rebased.features._replace(added=added))
+
+    def write(self, writer: CategoryWriter) -> Written:
+        """Write the category into the next release."""
+        return writer.add_update(self.table, self.features.added, (self.folder, self.entry))
+
+    def _feature(self, item: int) -> npt.NDArray[np.float32]:
+        (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
+        return np.asarray(feature)
+
+    def _ids(self, product_ids: list[Any]) -> Ids:
+        if self.table.product_ids.dtype.kind == "S":
+            return np.array([_bytes(one) for one in product_ids], np.bytes_)
+        return np.array(product_ids, np.int64)
+
+
+def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:
+    """What they were indexed with, the usual where there are none; ReleaseError if by other methods."""
+    for entry in entries:
+        return IndexSettings.of(entry.made_with)
+    return IndexSettings()
+
+
+def index_new(products: Changes, settings: IndexSettings, writer: CategoryWriter) -> Written:
+    """Index a category of products that all have features."""
+    ids = sorted(products, key=sort_key)
+    features = np.stack([np.asarray(products[product_id]) for product_id in ids])
+    writer.begin(*features.shape)[:] = features
+    writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
+    return index_features(features, settings, writer)
+
+
+def _bytes(product_id: str | bytes) -> bytes:
+    return product_id.encode() if isinstance(product_id, str) else product_id
+
+
+def _id(product_id: int | bytes) -> Id:
+    return product_id.decode() if isinstance(product_id, bytes) else product_id

@@ -1,0 +1,1 @@
+"""Photos: read from files, URLs and object stores, and decoded within a budget of memory."""

@@ -1,0 +1,434 @@
+"""The photo: a product's picture file, as a browser would show it, at the network's size.
+
+All functions keep no state but a cache of colour transforms and may be called from many threads.
+Importing this module sets Pillow's limits, and silences its warnings, for the whole process.
+"""
+
+import errno
+import io
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
+
+from lookalike_build.photos.memory_budget import DECODING
+
+# Width and height of the network's input.
+SIDE = 299
+
+# Names what `decode_photo` does, and is recorded with the features made of its pixels. Features
+# of different recipes must never meet in one index, so any change that moves pixels (size, filter,
+# crop, background, colours) takes a new name.
+PREPROCESSING = "stretch-299-bilinear-1"
+
+# The same for what `to_jpeg_or_png` does.
+JPEG_OR_PNG = "jpeg-or-png-1"
+
+MAX_PHOTO_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+
+# As a JPEG can have. Between the two passes that shrink a picture it is as long as it was in one
+# direction: of a file of 100 KB, 1 x 100,000,000 pixels, that would be 120 GB.
+MAX_SIDE = 65_535
+
+# Each goes over all of a JPEG's pixels, in a file of 64 MiB for an hour together. Programs write a
+# dozen at most.
+MAX_SCANS = 100
+
+# The most memory that a pixel takes, in bytes, as measured with 100 megapixels of each kind: decoded,
+# and once more as RGB, which takes 4. WebP's decoder holds it twice besides.
+_PIXEL_BYTES = {"JPEG": 5, "PNG": 8, "GIF": 5, "WEBP": 16}
+# Of a JPEG in more than one scan, each channel's coefficients are kept besides.
+_COEFFICIENT_BYTES = 2
+# A whole picture besides: its colours converted, turned, and as a PNG file.
+_WHOLE_BYTES = 8 + 4
+# Pixels of a picture that are made opaque at a time.
+_STRIP_PIXELS = 2**18
+
+# By default Pillow takes 16 MiB at a time, which the C library keeps for later once it is given back;
+# what is above 32 MiB it returns to the system.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+
+# Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+
+# By default a longer text or colour profile, unpacked, rejects the PNG: a picture generator's
+# prompt, say. What all texts of a file take together stays at Pillow's limit, 64 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
+
+# Pillow warns of faults that do not matter here (odd EXIF, a cut second frame); what does is in
+# PhotoError. Once for the process, as `warnings.catch_warnings` is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# Loaded now: without a free descriptor they could not be, and a photo would seem to be no photo.
+Image.init()
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_JPEG = b"\xff\xd8\xff"
+_MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
+
+# Behind a scan's coded pixels, in which 0xFF is followed by 0 or a restart's number.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+
+_TOO_MANY_PIXELS = f"more than {MAX_PIXELS} pixels"
+
+_MODE_OF_SPACE = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+# What is wrong with the name, or with this one file, where opening it fails. Any other errno is the
+# machine's: no descriptors, a failing disk, a share that is not connected.
+_PHOTO_FAULTS = {
+    errno.EACCES,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+}
+
+# What is the machine's also where a photo comes from a server or is in memory.
+_HOST_FAULTS = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ENOSPC,
+}
+
+_MORE_FILES = "; allow more open files (ulimit -n, LimitNOFILE=) or fewer --connections"
+_MORE_MEMORY = "; give it more memory or fewer CPUs"
+_NO_MEMORY = f"out of memory{_MORE_MEMORY}"
+_NO_THREADS = "too many threads; allow more tasks (ulimit -u, TasksMax=) or fewer --connections"
+_WAYS_OUT = {
+    errno.EIO: "; check the disk (dmesg)",
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
+    errno.ENOMEM: _MORE_MEMORY,
+}
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+
+class PhotoError(Exception):
+    """A photo is rejected; `reason` says why in one short line and names no path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class HostError(Exception):
+    """This machine fails to read or decode a photo, which may be sound.
+
+    Out of memory or descriptors, for example, or the disk fails. One line says what to do about it.
+    """
+
+
+def host_error(error: BaseException) -> HostError | None:
+    """What `error`, or an error that led to it, says of this machine; None where it says nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # Pillow's decoders and threads that cannot be started are known by their text alone.
+        if isinstance(cause, MemoryError) or str(cause).startswith("out of memory error"):
+            return HostError(_NO_MEMORY)
+        if isinstance(cause, OSError) and cause.errno in _HOST_FAULTS:
+            return _host_error(cause)
+        if isinstance(cause, RuntimeError) and str(cause) == "can't start new thread":
+            return HostError(_NO_THREADS)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _host_error(error: OSError) -> HostError:
+    return HostError(f"{_strerror(error)}{_WAYS_OUT.get(error.errno or 0, '')}")
+
+
+def _strerror(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else type(error).__name__).lower()
+
+
+def read_photo(path: Path) -> bytes:
+    """Return the bytes of the photo file at `path`, at most `MAX_PHOTO_BYTES`.
+
+    Raises PhotoError where there is no such file, it may not be read, is too large, or is no
+    regular file: a pipe or a device is never opened. HostError for any other failure.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PhotoError("not a regular file")
+        if status.st_size > MAX_PHOTO_BYTES:
+            raise PhotoError(f"{status.st_size} bytes, more than {MAX_PHOTO_BYTES}")
+        return path.read_bytes()
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name, for example
+        raise PhotoError("no such file") from error
+    except OSError as error:
+        if error.errno in _PHOTO_FAULTS:
+            raise PhotoError(_strerror(error)) from error
+        raise HostError(f"{path}: {_host_error(error)}") from error
+    except MemoryError as error:
+        raise HostError(_NO_MEMORY) from error
+
+
+def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
+    """Return the photo in `data` as uint8 (299, 299, 3): sRGB, 0 to 255.
+
+    JPEG, PNG, WebP or GIF; the first frame of an animation. As in a browser, the picture is turned
+    as EXIF says, its ICC profile is honoured unless it is broken, and what is transparent is white.
+    The whole picture is stretched to the square, as the paper's graph does, by a bilinear filter
+    that spans all the pixels it stands for.
+
+    Raises PhotoError where it is another format, has more than `MAX_PIXELS` or `MAX_SIDE`, would
+    take very long, is truncated or cannot be decoded; HostError where this machine is at fault; and
+    nothing else.
+    """
+    with _reasons(data):
+        return _decode(data)
+
+
+def to_jpeg_or_png(data: bytes) -> bytes:
+    """Return the photo in `data` for a decoder that knows no more than these two formats.
+
+    A JPEG is given back as it is: its EXIF turn and its colour profile are left to the decoder,
+    most of which ignore both. Any other photo becomes an RGB PNG of its own size, as a browser would
+    show it.
+
+    Raises what `decode_photo` does.
+    """
+    with _reasons(data):
+        if data.startswith(_JPEG):
+            with _decoded(data, (1, 1)):  # reads all of the file, and makes few pixels of it
+                return data
+        with _decoded(data, more_bytes=_WHOLE_BYTES) as (picture, _):
+            whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
+            whole = _turn(whole, picture.info.get("exif", b""))
+            del picture
+            png = io.BytesIO()
+            whole.save(png, "PNG", compress_level=1)
+            del whole
+        return png.getvalue()
+
+
+@contextmanager
+def _reasons(data: bytes) -> Iterator[None]:
+    """Make a PhotoError or a HostError of whatever decoding `data` raises."""
+    if not data:
+        raise PhotoError("file is empty")
+    try:
+        yield
+    except PhotoError:
+        raise
+    except UnidentifiedImageError as error:
+        is_known = data.startswith(_MAGICS)
+        reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"
+        raise PhotoError(reason) from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError(_TOO_MANY_PIXELS) from error
+    except Exception as error:  # on garbage, Pillow raises nearly any class
+        if host := host_error(error):
+            raise host from error
+        raise PhotoError(f"broken: {_in_short(error)}") from error
+
+
+def _in_short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _decode(data: bytes) -> npt.NDArray[np.uint8]:
+    # JPEG only: decode at 1/2, 1/4 or 1/8, which costs a fraction and keeps two pixels for each
+    # one that is needed. `box` leaves out what rounding up added at the right and the bottom.
+    with _decoded(data, (2 * SIDE, 2 * SIDE)) as (picture, box):
+        square = _over_white(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+        profile, exif = picture.info.get("icc_profile"), picture.info.get("exif", b"")
+        del picture
+    # Colours and turn come last, where they cost least: a square is the same stretched or turned
+    # first.
+    return np.array(_turn(_to_srgb(square, profile), exif), dtype=np.uint8)
+
+
+@contextmanager
+def _decoded(
+    data: bytes, least: Size | None = None, more_bytes: int = 0
+) -> Iterator[tuple[ImageFile.ImageFile, Box | None]]:
+    """The picture in `data`, for which memory is taken within the block.
+
+    A JPEG is decoded as small as it can be without falling below the size `least`, and the box is
+    what of it is the picture. `more_bytes` is what the block takes for each pixel besides.
+    PhotoError where decoding would take too much.
+    """
+    is_jpeg, webp_size = data.startswith(_JPEG), _webp_size(data)
+    scans = _scans(data) if is_jpeg else []
+    _check_effort(data, len(scans))
+    with ExitStack() as memory:
+        if webp_size:  # Pillow's decoder of WebP takes memory when it opens one
+            memory.enter_context(memory_to_decode(webp_size, _PIXEL_BYTES["WEBP"] + more_bytes))
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if max(picture.size) > MAX_SIDE:
+            raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
+        size, n_channels = picture.size, len(picture.getbands())
+        _, box = (picture.draft(None, least) if least else None) or (None, None)
+        if is_jpeg:
+            is_one_scan = scans == [n_channels] and "progressive" not in picture.info
+            kept_bytes = 0 if is_one_scan else _COEFFICIENT_BYTES * n_channels
+            shrunk = picture.width * picture.height / (size[0] * size[1])
+            memory.enter_context(memory_to_decode(size, kept_bytes + _PIXEL_BYTES["JPEG"] * shrunk))
+        elif not webp_size:
+            n_bytes = _PIXEL_BYTES[str(picture.format)] + more_bytes
+            memory.enter_context(memory_to_decode(size, n_bytes))
+        try:
+            picture.load()
+            picture.fp = None  # holds all pixels of a WebP once more
+            yield picture, box
+        finally:
+            picture.close()
+            del picture  # and with it, what its decoder holds
+
+
+@contextmanager
+def memory_to_decode(size: Size, pixel_bytes: float) -> Iterator[None]:
+    """Have the memory for a picture of that size within the block: wait until it is there.
+
+    Raises what `check_memory` raises.
+    """
+    with DECODING.take(check_memory(size, pixel_bytes)):
+        yield
+
+
+def check_memory(size: Size, pixel_bytes: float) -> int:
+    """The bytes that decoding takes; PhotoError where there is never as much memory."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(_TOO_MANY_PIXELS)
+    # Besides, what is between the two passes that shrink it.
+    n_bytes = int(width * height * pixel_bytes) + SIDE * height * 4
+    if n_bytes > DECODING.n_bytes:
+        needed, there = n_bytes // 10**6, DECODING.n_bytes // 10**6
+        raise PhotoError(
+            f"{width} x {height} pixels take {needed} MB to decode, over the {there} MB there are; "
+            "shrink it or add memory"
+        )
+    return n_bytes
+
+
+def _webp_size(data: bytes) -> Size | None:
+    """Width and height that the header of a WebP names; None where it is no WebP, or broken."""
+    if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30):
+        return None
+    match data[12:16]:
+        case b"VP8X":
+            width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = (
+                int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28)
+            )
+        case _:
+            return None
+    return width, height
+
+
+def _check_effort(data: bytes, n_scans: int) -> None:
+    """Raise PhotoError where Pillow would do the same work again and again."""
+    if n_scans > MAX_SCANS:
+        raise PhotoError(f"more than {MAX_SCANS} scans")
+    # One is allowed, which Pillow unpacks up to MAX_TEXT_CHUNK; a few may be there by chance.
+    if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
+        raise PhotoError("many colour profiles")
+
+
+def _scans(data: bytes) -> list[int]:
+    """How many channels each scan of a JPEG has, up to its end mark."""
+    scans: list[int] = []
+    place = 2
+    while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
+        place = marker.end()
+        if marker[1] == b"\xda":
+            scans += data[place + 2 : place + 3]
+        place += int.from_bytes(data[place : place + 2])
+    return scans
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    """Return L, RGB or CMYK of the same size with nothing transparent.
+
+    Before it is resized, so that colours hidden under transparency bleed into nothing.
+    """
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        return _opaque(picture)
+    plain = {"1": "L", "P": "RGB"}.get(picture.mode)
+    return picture.convert(plain) if plain else picture
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """The picture over white: L or RGB."""
+    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    canvas = Image.new(mode, picture.size, "white")
+    # In strips, as the layer takes four bytes a pixel.
+    n_rows = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, n_rows):
+        strip = (0, top, picture.width, min(top + n_rows, picture.height))
+        layer = picture.crop(strip).convert(f"{mode}A")
+        canvas.paste(layer, strip, layer)
+    return canvas
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    transform = _srgb_transform(profile) if profile else None
+    if transform and picture.mode == "L" and transform.input_mode == "RGB":
+        picture = picture.convert("RGB")
+    if transform and transform.input_mode == picture.mode:
+        return transform.apply(picture)
+    return picture.convert("RGB")
+
+
+# A shop's photos share a few profiles, and a transform takes longer to make than to apply. One
+# transform may be applied by many threads: Little CMS only reads it.
+@lru_cache(maxsize=16)
+def _srgb_transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform to sRGB, or None where the profile is broken or for no photo."""
+    try:
+        source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        mode = _MODE_OF_SPACE.get(source.profile.xcolor_space)
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, target, mode, "RGB") if mode else None
+    except (ImageCms.PyCMSError, UnicodeError):  # UnicodeError: the space's name is no ASCII
+        return None
+
+
+def _turn(picture: Image.Image, exif: bytes) -> Image.Image:
+    tags = Image.Exif()  # not `getexif`, which turns by XMP too; browsers do not
+    try:
+        tags.load(exif)
+        turn = _TURNS.get(tags.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF is no EXIF
+        turn = None
+    return picture if turn is None else picture.transpose(turn)

@@ -1,0 +1,328 @@
+"""The photo reader: a photo's bytes from a file, a web server or an object store.
+
+What a server can do wrong ends as a PhotoError like any other bad photo: no reason names a URL,
+which may hold a password or a signature.
+"""
+
+import hashlib
+import http.client
+import os
+import random
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import aiohttp
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from fsspec.asyn import sync
+from yarl import URL
+
+from lookalike_build.photos.cache import CachedPhoto, PhotoCache
+from lookalike_build.photos.deadline import DeadlineThreads
+from lookalike_build.photos.decoding import (
+    MAX_PHOTO_BYTES,
+    HostError,
+    PhotoError,
+    host_error,
+    read_photo,
+)
+from lookalike_build.photos.public_address import PrivateAddressError, public_socket
+
+# Seconds in which a connection must stand.
+CONNECT_S = 10.0
+
+# Seconds before the second attempt, twice that before the third, and so on.
+BACKOFF_S = 0.5
+
+# The longest wait before another attempt, in seconds, whatever `Retry-After` says.
+MAX_WAIT_S = 30.0
+
+MAX_REDIRECTS = 5
+
+# Those that are taken unless others are allowed, with their other names.
+SCHEMES = frozenset(
+    ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+)
+WEB_SCHEMES = frozenset(("http", "https"))
+
+# More than these are not read at a time from stores other than web servers. It bounds the threads of
+# those that never answer.
+_STORE_THREADS = DeadlineThreads(256)
+
+# What fsspec chains URLs by: zip://a.png::https://example.com/a.zip
+_CHAIN = re.compile("(:|%3a){2}", re.IGNORECASE)
+_IPV6_HOST = re.compile(r"^https?://([^/?#@]*@)?\[[^]/?#]*", re.IGNORECASE)
+
+_SCHEME = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
+
+# Statuses below 500 that another attempt may change.
+_PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+
+# What of a stored file's description changes when it is read.
+_VOLATILE = ("accessTime", "time")
+
+
+class PassingError(PhotoError):
+    """A photo that another attempt may get, at the earliest in `wait_s` seconds."""
+
+    def __init__(self, reason: str, wait_s: float = 0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """Reads photos; callable from many threads, and picklable.
+
+    An image is a path, relative to `folder` or absolute, or a URL of one of `schemes`: ``file://``,
+    ``http://``, ``https://``, or that of an object store (``s3://``, ``gs://``, ``az://``, …), which
+    fsspec sets up and gives its credentials: by environment variables and configuration files. fsspec
+    knows other schemes, some of which read local files and the environment for whoever wrote the URL.
+
+    With `public_only`, no path is read, and servers are connected to only at public addresses, by no
+    proxy. To take also ``file://`` and the object stores from `schemes` is the caller's to do.
+
+    From a URL an attempt takes at most `timeout_s` seconds, and there are up to `retries` more
+    where another may help. What was read is kept in `cache`, if there is one, and downloaded again
+    only when it has changed at its origin. While its origin cannot be reached or fails, it is used
+    as it is.
+    """
+
+    folder: Path
+    timeout_s: float = 30
+    retries: int = 2
+    cache: PhotoCache | None = None
+    schemes: frozenset[str] = SCHEMES
+    public_only: bool = False
+
+    def read(self, image: str) -> bytes:
+        """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit.
+
+        HostError where it is this machine that fails.
+        """
+        given = re.match(_SCHEME, image)
+        if given is None:
+            if self.public_only:
+                raise PhotoError("a path, where only URLs are taken (--public-addresses-only)")
+            return read_photo(self.folder / image)
+        scheme = given[1].lower()
+        if scheme not in self.schemes:
+            raise PhotoError(f"{scheme}:// URLs are not taken; --allow-scheme {scheme} takes them")
+        if re.search(_CHAIN, re.sub(_IPV6_HOST, "", image)):
+            raise PhotoError("URLs with :: are not taken")
+        if scheme in ("file", "local"):
+            return read_photo(_path(image))
+        return self._read_url(scheme + image[len(scheme) :])
+
+    def _read_url(self, url: str) -> bytes:
+        cached = self.cache.get(url) if self.cache else None
+        try:
+            photo = self._fetch(url, cached)
+        except PassingError:
+            if cached is None:
+                raise
+            return cached.data
+        if self.cache and photo is not cached:
+            self.cache.put(url, photo)
+        return photo.data
+
+    def _fetch(self, url: str, cached: CachedPhoto | None) -> CachedPhoto:
+        for attempt in range(self.retries):
+            try:
+                return self._attempt(url, cached)
+            except (PassingError, HostError) as error:
+                asked = error.wait_s if isinstance(error, PassingError) else 0
+                # Unevenly, so that threads refused together do not come back together.
+                backoff = BACKOFF_S * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
+                time.sleep(min(MAX_WAIT_S, max(asked, backoff)))
+        return self._attempt(url, cached)
+
+    def _attempt(self, url: str, cached: CachedPhoto | None) -> CachedPhoto:
+        """The photo at `url`: `cached` itself where that is still what is there."""
+        try:
+            if url.startswith(("http:", "https:")):
+                new_session = _new_public_session if self.public_only else _new_session
+                web = fsspec.filesystem("http", get_client=new_session)
+                photo: CachedPhoto = sync(
+                    web.loop, _download, web, url, cached, timeout=self.timeout_s
+                )
+                return photo
+            return _STORE_THREADS.call(
+                lambda: self._copy(*_filesystem(url), cached), self.timeout_s
+            )
+        except PhotoError:
+            raise
+        except Exception as error:  # libraries for object stores raise nearly any class
+            raise host_error(error) or _photo_error(error) from error
+
+    def _copy(self, store: Any, path: str, cached: CachedPhoto | None) -> CachedPhoto:
+        status = self._call(store, "info", path)
+        if status["type"] == "directory":
+            raise PhotoError("not a regular file")
+        described = {key: value for key, value in status.items() if key not in _VOLATILE}
+        validator = {"info": hashlib.sha256(str(described).encode()).hexdigest()}
+        if cached and cached.validator == validator:
+            return cached
+        _check_size(status.get("size") or 0)
+        if status.get("size") == 0:  # of which no range can be read
+            return CachedPhoto(b"", validator)
+        data = self._call(store, "cat_file", path, start=0, end=MAX_PHOTO_BYTES + 1)
+        _check_size(len(data))
+        return CachedPhoto(data, validator)
+
+    def _call(self, store: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a filesystem, and stop it in time where it is one that can be stopped."""
+        if store.async_impl:
+            function = getattr(store, f"_{name}")
+            return sync(store.loop, function, *args, **kwargs, timeout=self.timeout_s)
+        return getattr(store, name)(*args, **kwargs)
+
+
+def is_url(image: str) -> bool:
+    """Whether an image is a URL, not a path."""
+    return re.match(_SCHEME, image) is not None
+
+
+def has_urls(images: pa.ChunkedArray) -> bool:
+    """Whether any of a catalogue's images (strings) is a URL."""
+    return bool(pc.any(pc.match_substring_regex(images, _SCHEME)).as_py())
+
+
+# What no other attempt would change, and how to say it. The order matters, here and below: some
+# classes are also of a class further down.
+_FINAL_ERRORS: list[tuple[type[Exception], str]] = [
+    (FileNotFoundError, "no such file"),
+    (IsADirectoryError, "not a regular file"),
+    (PermissionError, "permission denied"),
+    (aiohttp.ClientConnectorCertificateError, "the server's certificate is not valid"),
+    (aiohttp.TooManyRedirects, f"more than {MAX_REDIRECTS} redirects"),
+    (aiohttp.RedirectClientError, "a redirect to what is no http or https URL"),
+    (PrivateAddressError, "its server has no public address (--public-addresses-only)"),
+    (ValueError, "not a valid URL"),
+]
+
+_PASSING_ERRORS: list[tuple[type[Exception], str]] = [
+    (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT_S:g} s"),
+    (TimeoutError, "not read in time"),
+    (aiohttp.ClientConnectorDNSError, "the server's name is unknown"),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses"),
+    (aiohttp.ClientResponseError, "the server's answer is not HTTP"),
+    (aiohttp.ClientPayloadError, "the server's answer is cut or broken"),
+    (aiohttp.ServerDisconnectedError, "the server closed the connection"),
+]
+
+
+def _photo_error(error: Exception) -> PhotoError:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        private = isinstance(error.os_error, PrivateAddressError)
+        error = error.os_error if private else error
+    for kind, reason in _FINAL_ERRORS:
+        if isinstance(error, kind):
+            return PhotoError(reason)
+    for kind, reason in _PASSING_ERRORS:
+        if isinstance(error, kind):
+            return PassingError(reason)
+    if isinstance(error, OSError) and error.errno:
+        return PassingError(os.strerror(error.errno).lower())
+    return PassingError(f"cannot be read: {type(error).__name__}")
+
+
+def _path(url: str) -> Path:
+    """The path of a ``file://`` URL."""
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise PhotoError("a file:// URL must have three slashes: file:///…")
+    return Path("/" + unquote(path))
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    scheme = url.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:  # says what to install
+        rejected = PhotoError(f"cannot read {scheme}:// URLs: {error}")
+        raise host_error(error) or rejected from error
+    store, path = fsspec.core.url_to_fs(url)
+    return store, path
+
+
+async def _new_session(**_: Any) -> aiohttp.ClientSession:
+    """A session for all threads of the process, which bound its connections."""
+    return _session(aiohttp.TCPConnector(limit=0), by_proxy=True)
+
+
+async def _new_public_session(**_: Any) -> aiohttp.ClientSession:
+    """The same, to public addresses only; by no proxy, which would resolve the names itself."""
+    return _session(aiohttp.TCPConnector(limit=0, socket_factory=public_socket), by_proxy=False)
+
+
+def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
+        # Photos are compressed as they are.
+        headers={"Accept-Encoding": "identity", "User-Agent": "lookalike-build"},
+        trust_env=by_proxy,
+    )
+
+
+async def _download(web: Any, url: str, cached: CachedPhoto | None) -> CachedPhoto:
+    session = await web.set_session()
+    # As it is where that can be, since some signatures do not outlive the least rewriting.
+    target = URL(url, encoded=re.fullmatch("[!-~]*", url) is not None)
+    headers = cached.validator if cached else {}
+    # aiohttp raises at the last of its redirects, not after it.
+    async with session.get(target, headers=headers, max_redirects=MAX_REDIRECTS + 1) as answer:
+        if cached and answer.status == HTTPStatus.NOT_MODIFIED:
+            return cached
+        if answer.status != HTTPStatus.OK:
+            raise _status_error(answer)
+        _check_size(answer.content_length or 0)
+        data = bytearray()
+        async for chunk in answer.content.iter_any():
+            data += chunk
+            if len(data) > MAX_PHOTO_BYTES:
+                raise PhotoError(f"more than {MAX_PHOTO_BYTES} bytes")
+        return CachedPhoto(bytes(data), _validator(answer))
+
+
+def _validator(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers by which to ask next time whether the photo is still this one."""
+    if answer.content_length is None and not answer.headers.get("Transfer-Encoding"):
+        return {}  # it ended with its connection, and may have been cut
+    pairs = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
+    return {ask: answer.headers[given] for ask, given in pairs.items() if given in answer.headers}
+
+
+def _status_error(answer: aiohttp.ClientResponse) -> PhotoError:
+    status = answer.status
+    # Not in the server's own words, which may be any.
+    reason = f"the server says {status} {http.client.responses.get(status, '')}".rstrip()
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING_STATUSES:
+        return PhotoError(reason)
+    return PassingError(reason, _wait_s(answer.headers.get("Retry-After", "")))
+
+
+def _wait_s(retry_after: str) -> float:
+    """The seconds that a header `Retry-After` asks for, in its either form; 0 where in none."""
+    if re.fullmatch("[0-9]{1,9}", retry_after):
+        return int(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+        return (until - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):  # TypeError: it is in no time zone
+        return 0
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MAX_PHOTO_BYTES:
+        raise PhotoError(f"{n_bytes} bytes, more than {MAX_PHOTO_BYTES}")

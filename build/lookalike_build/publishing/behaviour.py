@@ -1,0 +1,129 @@
+"""Behaviour between two releases: its table stays, which of its products are gone is said anew."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.release.behaviour import open_gone
+from lookalike.release.files import (
+    BEHAVIOUR,
+    BEHAVIOUR_TABLE,
+    GONE,
+    LISTED,
+    PRODUCT_IDS,
+    FileEntry,
+    ReleaseError,
+    reason_of,
+)
+from lookalike.release.ids import Id, category_folder
+from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
+from lookalike.release.root import sync
+from lookalike_build.publishing.files import place, share, write_array
+from lookalike_build.publishing.ids import Ids, Places, places_of
+
+Flags = npt.NDArray[np.bool_]
+Products = Mapping[Id, tuple[Path, FileEntry]]
+"""The file of product ids of each category, and what the manifest says of it."""
+
+
+def products_of(folder: Path, entries: Sequence[CategoryEntry]) -> Products:
+    """The products of the categories in a release's folder."""
+    return {
+        entry.category_id: (
+            folder / category_folder(entry.category_id) / PRODUCT_IDS,
+            entry.files[PRODUCT_IDS],
+        )
+        for entry in entries
+    }
+
+
+def carry(
+    published: tuple[Path, Manifest, BehaviourEntry],
+    folder: Path,
+    entries: Sequence[CategoryEntry],
+    anew: bool,
+) -> BehaviourEntry:
+    """Have the behaviour of a published release in `folder`, that of a new one with these categories.
+
+    With `anew`, every byte of what is taken over is checked and every product is looked for; otherwise
+    only what differs from the published release, which is taken as sound. ReleaseError if it is not.
+    """
+    release, manifest, old = published
+    source, target = release / BEHAVIOUR, folder / BEHAVIOUR
+    after = products_of(folder, entries)
+    target.mkdir()
+    for file in BEHAVIOUR_TABLE:
+        if anew:
+            old.files[file].check_all(source / file, f"{BEHAVIOUR}/{file}")
+        elif not (source / file).exists():
+            raise ReleaseError(f"{BEHAVIOUR}/{file}", "is missing")
+        place(source / file, target / file)
+    product_ids = read_ids(target / PRODUCT_IDS)
+    if anew:
+        gone = gone_of(product_ids, after)
+    else:
+        before = products_of(release, manifest.categories)
+        gone = np.zeros(product_ids.size, np.bool_)
+        gone[open_gone(source, old)] = True
+        gone = gone_after(product_ids, gone, before, after)
+    entry = with_gone(old, target, gone)
+    share((source, old.files), (target, {GONE: entry.files[GONE]}))
+    sync(target)
+    return entry
+
+
+def with_gone(entry: BehaviourEntry, folder: Path, gone: Flags) -> BehaviourEntry:
+    """Write into `folder` which rows in lists are `gone`, bool (n_products,); the entry with that."""
+    entry.files[LISTED].check_all(folder / LISTED, f"{BEHAVIOUR}/{LISTED}")
+    listed = np.unpackbits(np.load(folder / LISTED), count=entry.n_products).view(np.bool_)
+    rows = np.flatnonzero(gone & listed).astype("<u4")
+    write_array(folder / GONE, rows)
+    files = {**entry.files, GONE: FileEntry.of(folder / GONE)}
+    return replace(entry, n_gone=rows.size, files=files)
+
+
+def gone_of(product_ids: Ids, products: Products) -> Flags:
+    """Which of the ids (n,), ascending, are in no category, bool (n,)."""
+    return gone_after(product_ids, np.ones(product_ids.size, np.bool_), {}, products)
+
+
+def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products) -> Flags:
+    """Which of the ids (n,), ascending, are in no category `after`, where those `gone` were `before`.
+
+    Reads little but the categories whose products have changed.
+    """
+    gone = gone.copy()
+    left = [np.empty(0, np.intp)]
+    for category_id in before.keys() | after.keys():
+        old, new = before.get(category_id), after.get(category_id)
+        if old and new and old[1] == new[1]:
+            continue
+        were, are = _rows_of(product_ids, old), _rows_of(product_ids, new)
+        gone[are] = False
+        left.append(np.setdiff1d(were, are, assume_unique=True))
+    rows = np.concatenate(left)
+    for path, _ in after.values() if rows.size else ():
+        _, known = places_of(read_ids(path), product_ids[rows])
+        rows = rows[~known]
+    gone[rows] = True
+    return gone
+
+
+def read_ids(path: Path) -> Ids:
+    """The product ids in a file, mapped; ReleaseError if it cannot be read."""
+    try:
+        ids: Any = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{path.parent.name}/{path.name}", reason_of(error)) from error
+    return np.asarray(ids)
+
+
+def _rows_of(product_ids: Ids, products: tuple[Path, FileEntry] | None) -> Places:
+    if products is None:
+        return np.empty(0, np.intp)
+    rows, known = places_of(product_ids, read_ids(products[0]))
+    return rows[known]

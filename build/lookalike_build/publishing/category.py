@@ -1,0 +1,224 @@
+"""A category of the release being written: its arrays, and the writer of its files."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from lookalike.release.files import (
+    ADDED,
+    BASE_FILES,
+    DISTANCES,
+    FEATURES,
+    FILES,
+    INDEX,
+    NEIGHBOURS,
+    PRODUCT_IDS,
+    PROJECTION,
+    ROWS,
+    SPARES,
+    FileEntry,
+    ReleaseError,
+)
+from lookalike.release.ids import Id
+from lookalike.release.manifest import CategoryEntry
+from lookalike.release.root import named, sync
+from lookalike.release.vectors import Distances, Items, Matrix
+from lookalike_build.files.array import create_array
+from lookalike_build.publishing.files import place, share, write_array
+from lookalike_build.publishing.ids import Ids, Places, id_array, places_of
+
+
+class Projected(NamedTuple):
+    """`projection` (n_dims, n_index_dims), columns of length 1 at right angles, and the `items`
+    (n_items, n_index_dims): their features, scaled to length 1, times the projection."""
+
+    projection: Matrix
+    items: Matrix
+
+
+class Table(NamedTuple):
+    """`product_ids` (n_items,), ascending; `rows` uint32 (n_items,): the row of an item's feature;
+    `items` uint32 and `distances` float32 (n_items, width): its list, then its own number and
+    infinite distances.
+
+    Of the width, the first `k` are served. Lists never end before.
+    """
+
+    product_ids: Ids
+    rows: Items
+    items: Items
+    distances: Distances
+    k: int
+
+    def items_of(self, product_ids: Ids) -> tuple[Places, npt.NDArray[np.bool_]]:
+        """Where each of the product ids is or would be, and whether it is there."""
+        return places_of(self.product_ids, product_ids)
+
+
+class Tuned(NamedTuple):
+    """How a category is searched by vector, and the recall measured so; see `CategoryEntry`."""
+
+    n_trees: int
+    candidates: int
+    search_k: int
+    recall: float | None
+    recall_sample: int
+
+
+class Written(NamedTuple):
+    """A category that is all there, and whether it was taken over from the current release."""
+
+    entry: CategoryEntry
+    unchanged: bool
+
+
+class CategoryWriter:
+    """Writes one category into the staging folder; picklable, so that another process may do it.
+
+    `begin`, then `add_ids`; then the category may be there already (`take_over`) or `add_index`
+    completes it. `begin` again starts over. Or `add_update` makes all of it of what is there.
+    """
+
+    def __init__(
+        self, category_id: Id, folder: Path, current: tuple[Path, CategoryEntry] | None
+    ) -> None:
+        self.category_id = category_id
+        self.folder = folder
+        self._current = current
+
+    def begin(self, n_items: int, n_dims: int) -> npt.NDArray[np.float32]:
+        """The features (n_items, n_dims), to be filled in, in the file."""
+        self._begin()
+        return create_array(self.folder / FEATURES, (n_items, n_dims))
+
+    def _begin(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)  # of a writer that died on the way
+        self.folder.mkdir()
+
+    def add_ids(self, product_ids: Ids | list[str]) -> None:
+        """Write the items' product ids, ascending."""
+        write_array(self.folder / PRODUCT_IDS, id_array(product_ids))
+
+    def take_over(self, made_with: str) -> Written | None:
+        """The current release's category where it has these ids and features and was made so.
+
+        None where it differs, or is not what its manifest says: then the good files are to be made.
+        """
+        if self._current is None or self._current[1].made_with != made_with:
+            return None
+        folder, entry = self._current
+        if entry.n_added or entry.n_base != entry.n_items:
+            return None  # the same answers, but not the same files
+        try:
+            for file in (PRODUCT_IDS, FEATURES):
+                entry.files[file].check_all(self.folder / file, file)
+            for file in FILES:
+                entry.files[file].check_all(folder / file, file)
+        except ReleaseError:
+            return None
+        for file in FILES:
+            place(folder / file, self.folder / file)
+        sync(self.folder)
+        return Written(entry, unchanged=True)
+
+    def add_index(
+        self,
+        table: tuple[Items, Distances],
+        k: int,
+        projected: Projected,
+        annoy: AnnoyIndex,
+        tuned: Tuned,
+        made_with: str,
+    ) -> Written:
+        """Write the rest: the exact table, of whose width k are served, and the index.
+
+        `annoy` is built of the projected items.
+        """
+        sync(self.folder / FEATURES)
+        n_items, n_dims = len(table[0]), len(projected.projection)
+        self._write_table(*table, k)
+        self._write_rows(np.arange(n_items, dtype="<u4"), np.empty((0, n_dims), "<f4"))
+        projection = projected.projection.astype("<f4", copy=False)
+        write_array(self.folder / PROJECTION, projection)
+        with named(self.folder / INDEX):
+            annoy.save(str(self.folder / INDEX))
+        sync(self.folder / INDEX)
+        entry = CategoryEntry(
+            category_id=self.category_id,
+            n_items=n_items,
+            k=k,
+            n_spare=table[0].shape[1] - k,
+            n_base=n_items,
+            n_added=0,
+            n_index_dims=projection.shape[1],
+            **tuned._asdict(),
+            made_with=made_with,
+            files={file: FileEntry.of(self.folder / file) for file in FILES},
+        )
+        if self._current:
+            folder, old = self._current
+            share((folder, old.files), (self.folder, entry.files))
+        sync(self.folder)
+        return Written(entry, unchanged=False)
+
+    def add_update(
+        self, table: Table, added: npt.NDArray[np.float32], base: tuple[Path, CategoryEntry]
+    ) -> Written:
+        """Write a whole category: the index and its features are those of `base`, its folder and entry.
+
+        `added` (n_added, n_dims) are the features that the table's rows name besides.
+        """
+        self._begin()
+        self.add_ids(table.product_ids)
+        self._write_table(table.items, table.distances, table.k)
+        self._write_rows(table.rows.astype("<u4", copy=False), added.astype("<f4", copy=False))
+        folder, entry = base
+        for file in BASE_FILES:
+            place(folder / file, self.folder / file)
+        files = {
+            file: entry.files[file] if file in BASE_FILES else FileEntry.of(self.folder / file)
+            for file in FILES
+        }
+        sync(self.folder)
+        n_items, width = table.items.shape
+        counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
+        return Written(replace(entry, **counts, n_added=len(added), files=files), unchanged=False)
+
+    def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
+        """Have `write` make the category anew, of what is here until it is done."""
+        anew = CategoryWriter(self.category_id, self.folder.with_name(".anew"), None)
+        written = write(anew)
+        self.remove()
+        anew.folder.rename(self.folder)
+        return written
+
+    def remove(self) -> None:
+        """Remove the category: none of its products are left."""
+        shutil.rmtree(self.folder)
+
+    def keep(self) -> Written:
+        """The current release's category as it is, unread."""
+        if self._current is None:
+            raise ValueError(f"category {self.category_id} is not in the current release")
+        folder, entry = self._current
+        self._begin()
+        for file in FILES:
+            place(folder / file, self.folder / file)
+        sync(self.folder)
+        return Written(entry, unchanged=True)
+
+    def _write_table(self, items: Items, distances: Distances, k: int) -> None:
+        write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
+        write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
+        write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
+
+    def _write_rows(self, rows: Items, added: npt.NDArray[np.float32]) -> None:
+        write_array(self.folder / ROWS, rows)
+        write_array(self.folder / ADDED, added)

@@ -1,0 +1,46 @@
+"""Files of the release being written: made there, or taken over from the current one."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.release.files import FileEntry, ReleaseError
+from lookalike.release.root import named, sync
+
+
+def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """A new ``.npy`` file, on disk."""
+    array = np.ascontiguousarray(array)
+    with named(path), path.open("xb") as file:  # never into what may be a link to a published file
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)  # numpy's `tofile` does not tell that a disk is full
+    sync(path)
+
+
+def place(published: Path, path: Path) -> None:
+    """Have the published file at `path`: a link, or a copy where there can be none."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(published, path)
+    except OSError:  # another device, or a file system without hard links
+        shutil.copyfile(published, path)
+        sync(path)
+
+
+def share(
+    published: tuple[Path, Mapping[str, FileEntry]], written: tuple[Path, Mapping[str, FileEntry]]
+) -> None:
+    """Have the published file, of the one folder, wherever that of the other is the same."""
+    folder, old = published
+    for file, entry in written[1].items():
+        # Where the current release is not what its manifest says, ours is the good file.
+        with suppress(ReleaseError):
+            if old[file] == entry:
+                old[file].check_all(folder / file, file)
+                place(folder / file, written[0] / file)

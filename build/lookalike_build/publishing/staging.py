@@ -1,0 +1,180 @@
+"""The release being written: files in the root's staging folder until they are published.
+
+Every file is on the disk (fsync) and described from what was read back before the folder gets a
+release's name. A file that is the same as the current release's is a hard link to it: a server's warm
+pages stay warm and the disk holds it once.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from lookalike.release.files import (
+    BEHAVIOUR,
+    FILES,
+    MANIFEST,
+    ReleaseError,
+)
+from lookalike.release.ids import Id, IdType, category_folder
+from lookalike.release.manifest import Applied, BehaviourEntry, CategoryEntry, Manifest, Model
+from lookalike.release.opened import is_slim
+from lookalike.release.root import ReleaseRoot, RootError, named, sync
+from lookalike_build.publishing.behaviour import carry
+from lookalike_build.publishing.category import CategoryWriter, Written
+
+
+class Published(NamedTuple):
+    """The current release; `new` where it was not current before, `n_unchanged` of its categories
+    are those of the release before it. `left_out` says why that one's behaviour is not in it, if so."""
+
+    release: str
+    new: bool
+    n_unchanged: int
+    left_out: str | None = None
+
+
+class Staging:
+    """Writes one release of `root` in the folder `path`, which is the caller's alone.
+
+    `current` is the manifest of the release that is current, and fit, when it is looked; or None.
+    """
+
+    def __init__(self, root: ReleaseRoot, path: Path) -> None:
+        self._root = root
+        self.path = path
+        self.look()
+        self.discard()
+        path.mkdir()
+
+    def look(self) -> None:
+        """Look what is current now; done when this begins."""
+        self.current = current_manifest(self._root)
+        self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
+        if self.current:
+            folder = self._root.folder(self.current.release)
+            for entry in self.current.categories:
+                self._published[entry.category_id] = _in(folder, entry), entry
+
+    def hold_current(self) -> None:
+        """Link the current release, so that it stays to be taken over from when others remove it."""
+        for category_id, (folder, entry) in self._published.items():
+            held = _in(self._root.before, entry)
+            try:
+                held.mkdir(parents=True)
+                for file in FILES:
+                    os.link(folder / file, held / file)
+            except OSError:  # no hard links here, or removed already
+                continue
+            self._published[category_id] = held, entry
+
+    def discard(self) -> None:
+        """Remove what is there, also what a killed writer left."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+    def category(self, category_id: Id) -> CategoryWriter:
+        """The writer of a category."""
+        folder = self.path / category_folder(category_id)
+        return CategoryWriter(category_id, folder, self._published.get(category_id))
+
+    def publish(
+        self,
+        model: Model,
+        n_dims: int,
+        id_types: tuple[IdType, IdType],
+        categories: Sequence[Written],
+        applied: Applied | None = None,
+        suffix: str = "",
+        behaviour: BehaviourEntry | None = None,
+    ) -> Published:
+        """Name the release, check it and make it current; the root's lock is held.
+
+        `id_types` are those of the category and the product ids; `suffix` ends the name. `behaviour`
+        is what is written of it; without, that of the current release is taken over, in an update
+        (whose name has a suffix) without reading it. Where the current release holds the same content
+        it stays current, so that no cache in front loses its answers.
+        """
+        entries = tuple(written.entry for written in categories)
+        n_unchanged = sum(written.unchanged for written in categories)
+        left_out = None
+        if behaviour is None:
+            behaviour, left_out = self._carried(entries, id_types[1], anew=not suffix)
+        made = Manifest("draft", model, n_dims, *id_types, entries, applied, behaviour)
+        digest = made.content_digest()
+        # Where the same was made and not taken over, the current release is damaged.
+        same = current_manifest(self._root) if n_unchanged == len(categories) else None
+        if same and same.content_digest() == digest and self._has_sound_behaviour(same):
+            return Published(same.release, False, n_unchanged, left_out)
+        name = None if suffix else next(reversed(self._root.names()), None)
+        newest = _manifest(self._root, name)
+        if newest and newest.content_digest() == digest:
+            # A writer died between naming this release and making it current; or it is damaged.
+            with suppress(ReleaseError):
+                was_current = newest.release == self._root.current()
+                self._root.switch(newest.release)
+                return Published(newest.release, not was_current, n_unchanged, left_out)
+        name = f"{self._root.new_name(digest)}{suffix}"
+        path = self.path / MANIFEST
+        with named(path):
+            path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
+        sync(path)
+        self._root.publish(name, self.path)
+        return Published(name, True, n_unchanged, left_out)
+
+    def _has_sound_behaviour(self, manifest: Manifest) -> bool:
+        """Whether that of a release, if it has any, is what its manifest says."""
+        folder = self._root.folder(manifest.release) / BEHAVIOUR
+        with suppress(ReleaseError):
+            for file, entry in manifest.behaviour.files.items() if manifest.behaviour else ():
+                entry.check_all(folder / file, file)
+            return True
+        return False
+
+    def _carried(
+        self, entries: Sequence[CategoryEntry], id_type: IdType, anew: bool
+    ) -> tuple[BehaviourEntry | None, str | None]:
+        """The current release's behaviour, or why it cannot be had; an update must not go without."""
+        name = self._root.current()
+        try:
+            manifest = self._root.manifest(name) if name else None
+        except (ReleaseError, RootError) as error:
+            had_any = name and (self._root.releases / name / BEHAVIOUR).exists()
+            return None, f"the current release cannot be read: {error}" if had_any else None
+        if manifest is None or manifest.behaviour is None:
+            return None, None
+        if manifest.product_id_type != id_type:
+            return (
+                None,
+                f"its product ids are {manifest.product_id_type}s, the release's {id_type}s",
+            )
+        release = self._root.folder(manifest.release)
+        try:
+            published = release, manifest, manifest.behaviour
+            return carry(published, self.path, entries, anew), None
+        except ReleaseError as error:
+            if not anew:
+                raise
+            shutil.rmtree(self.path / BEHAVIOUR)
+            return None, str(error)
+
+
+def current_manifest(root: ReleaseRoot) -> Manifest | None:
+    """The manifest of the current release; None where there is none, it is unfit or a slim copy."""
+    return _manifest(root, root.current())
+
+
+def _in(folder: Path, entry: CategoryEntry) -> Path:
+    return folder / category_folder(entry.category_id)
+
+
+def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
+    """The manifest of a release; None where there is none, it is unfit or the copy is slim."""
+    with suppress(ReleaseError, RootError):
+        manifest = root.manifest(name) if name else None
+        if name and manifest and not is_slim(root.folder(name), manifest):
+            return manifest
+    return None

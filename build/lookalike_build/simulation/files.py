@@ -1,0 +1,87 @@
+"""Simulated experiments on disk: the records, and beside them what is true of them, as JSON."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from lookalike_build.experiment.writer import event_writer
+from lookalike_build.files.whole import whole_file
+from lookalike_build.simulation.records import records_of, schema
+from lookalike_build.simulation.shop import (
+    Ask,
+    Seen,
+    Shelf,
+    Taste,
+    browse,
+    impressions_of,
+    truth_of,
+)
+from lookalike_build.simulation.visitors import Simulation
+
+_PIECE = 100_000
+"""How many visitors' records are in memory at a time."""
+
+
+def simulate(
+    simulation: Simulation,
+    n_visitors: int,
+    days: int,
+    seed: int,
+    out: Path,
+    done: Callable[[int], object],
+) -> int:
+    """Write the records of an experiment to `out` and its truth beside it; how many records."""
+    rng = np.random.default_rng(seed)
+    category_ids = simulation.preferences.category_ids
+    n = 0
+    with event_writer(out, schema(simulation.known)) as write:
+        for first in range(0, n_visitors, _PIECE):
+            n_here = min(_PIECE, n_visitors - first)
+            drawn = simulation.draw(rng, first, n_here)
+            records = records_of(rng, drawn, category_ids, days, simulation.known)
+            write(records)
+            n += records.num_rows
+            done(n_here)
+    _write_truth(out, simulation.truth())
+    return n
+
+
+def simulate_shop(
+    shelf: Shelf,
+    ask: Ask,
+    taste: Taste,
+    mean_pages: float,
+    n_visitors: int,
+    days: int,
+    seed: int,
+    out: Path,
+    done: Callable[[int], object],
+) -> int:
+    """The same of visitors that browse a shop that runs; ShopError where it does not answer."""
+    rng = np.random.default_rng(seed)
+    pages: list[Seen] = []
+    for visitor in range(n_visitors):
+        n_pages = int(rng.geometric(1 / mean_pages))
+        pages += browse(shelf, ask, taste, rng, visitor, n_pages)
+        done(1)
+    category_ids = tuple(map(str, shelf.category_ids))
+    records = records_of(rng, impressions_of(pages), category_ids, days, known=True)
+    with event_writer(out, schema(known=True)) as write:
+        write(records)
+    _write_truth(out, truth_of(pages, shelf.category_ids, taste))
+    return int(records.num_rows)
+
+
+def truth_path(out: Path) -> Path:
+    """Where what is true of the records in `out` is written."""
+    return out.with_suffix(".truth.json")
+
+
+def _write_truth(out: Path, truth: dict[str, Any]) -> None:
+    with whole_file(truth_path(out)) as part:
+        part.write_bytes(
+            orjson.dumps(truth, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )

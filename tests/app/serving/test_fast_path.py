@@ -1,0 +1,104 @@
+"""The usual way and the full way give the same answer, or the usual way leaves it to the full one."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookalike.release.root import ReleaseRoot
+from lookalike.serving.application import Application
+from lookalike.serving.fast_path import usual_body
+from lookalike.serving.source import ReleaseSource
+from support import Client, integer_catalogue
+
+PRODUCTS = [
+    (category_id, product_id)
+    for category_id, (product_ids, _) in integer_catalogue().items()
+    for product_id in product_ids
+]
+TEXTS = st.sampled_from(
+    ["", "0", "00", "1", "-1", "+1", " 1", "1.0", "١", "%31", "x", "9" * 18, "9" * 19]
+)
+NUMBERS = st.integers(0, 400).map(str) | TEXTS
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> str:
+    """Queries near the usual form: known and unknown ids, any limit, in any order, and worse."""
+    category_id, product_id = draw(st.sampled_from(PRODUCTS))
+    parts = [
+        f"category_id={draw(st.just(str(category_id)) | NUMBERS)}",
+        f"product_id={draw(st.just(str(product_id)) | NUMBERS)}",
+    ]
+    if draw(st.booleans()):
+        parts.append(f"limit={draw(NUMBERS)}")
+    if draw(st.integers(0, 9)) == 0:
+        more = [
+            "exclude_self=true",
+            "distances=true",
+            "limit=3",
+            "x=1",
+            "",
+            "product_id=5",
+            "limit",
+        ]
+        parts.append(draw(st.sampled_from(more)))
+    if draw(st.integers(0, 9)) == 0:
+        parts = draw(st.permutations(parts))
+    return "&".join(parts)
+
+
+@pytest.fixture(scope="module")
+def source(integer_root: ReleaseRoot) -> ReleaseSource:
+    found = ReleaseSource(integer_root)
+    found.look()
+    return found
+
+
+class FullWay(Application):
+    """The app without the usual way."""
+
+    def _usual(self, environ: object) -> None:
+        return None
+
+
+@settings(max_examples=1500, deadline=None)
+@given(queries(), st.sampled_from([1, 7, 1000]))
+def test_no_answer_differs_between_the_two_ways(
+    source: ReleaseSource, query: str, max_limit: int
+) -> None:
+    answer = Client(Application(source, max_limit, 10)).get(f"/nns?{query}")
+    assert answer == Client(FullWay(source, max_limit, 10)).get(f"/nns?{query}")
+    assert source.release is not None
+    usual = usual_body(source.release, query, max_limit)
+    assert usual is None or (usual, answer.status) == (answer.body, "200 OK")
+
+
+@pytest.mark.parametrize("limit", ["", "&limit=1", "&limit=12", "&limit=101", "&limit=000012"])
+def test_every_product_is_answered_the_usual_way(source: ReleaseSource, limit: str) -> None:
+    release = source.release
+    assert release is not None
+    for category_id, product_id in PRODUCTS:
+        query = f"category_id={category_id}&product_id={product_id}{limit}"
+        assert usual_body(release, query, 1000) is not None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "category_id=shoes&product_id=100",
+        "category_id=1&product_id=100",
+        "product_id=100&category_id=1",
+    ],
+)
+def test_string_ids_are_left_to_the_full_way(string_root: ReleaseRoot, query: str) -> None:
+    strings = ReleaseSource(string_root)
+    strings.look()
+    assert strings.release is not None
+    assert usual_body(strings.release, query, 1000) is None
+
+
+def test_more_than_the_table_holds_is_left_to_the_full_way(source: ReleaseSource) -> None:
+    release = source.release
+    assert release is not None
+    assert usual_body(release, "category_id=40&product_id=5000&limit=102", 1000) is None
+    assert usual_body(release, "category_id=1&product_id=100&limit=102", 1000) is not None
