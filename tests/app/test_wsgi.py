@@ -141,7 +141,8 @@ def test_a_relative_root_in_a_folder_that_is_gone_is_answered(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("file", "path"), [("openapi.json", "/openapi.json"), ("browse_style.css", "/browse/style.css")]
+    ("file", "path"),
+    [("serving/openapi.json", "/openapi.json"), ("serving/browse/style.css", "/browse/style.css")],
 )
 def test_a_missing_file_of_the_app_costs_its_own_path_only(
     integer_root: ReleaseRoot, tmp_path: Path, file: str, path: str

@@ -8,7 +8,7 @@ from typing import Any
 
 from load.made_release import product_id
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving import fast_path as usual
+from lookalike.serving import fast_path
 from lookalike.serving.application import Application
 from lookalike.serving.source import ReleaseSource
 
@@ -31,13 +31,13 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
     table = release.categories[1].integers
     assert table is not None
     answers = [(each, *(table.neighbours_of(each, limit - 1) or ())) for each in ids]
-    template = usual._ARRAYS[limit - 1]
+    template = fast_path._ARRAYS[limit - 1]
     start: Any = lambda status, headers: None  # noqa: E731
     metrics, clock = application._metrics, time.perf_counter_ns
     parts: dict[str, Callable[[int], object]] = {
         "all of it": lambda i: application(environs[i], start),
-        "  the body": lambda i: usual.usual_body(release, queries[i], 1000),
-        "    taking the query apart": lambda i: usual._match(queries[i]),
+        "  the body": lambda i: fast_path.usual_body(release, queries[i], 1000),
+        "    taking the query apart": lambda i: fast_path._match(queries[i]),
         "    looking up": lambda i: table.neighbours_of(ids[i], limit - 1),
         "    writing the array": lambda i: template % answers[i],
         "  clock and counters": lambda i: metrics.answered_nns(clock() - clock()),

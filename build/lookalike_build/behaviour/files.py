@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from lookalike.release.ids import IdType
 from lookalike.release.manifest import MAX_UNIX_TIME
 from lookalike.release.root import named
-from lookalike_build.catalogue import parquet as catalogue_parquet
-from lookalike_build.catalogue import sql as catalogue_sql
+from lookalike_build.catalogue import parquet, sql
 from lookalike_build.catalogue.csv import INTEGER, csv_rows
 from lookalike_build.catalogue.form import form_of
 from lookalike_build.catalogue.jsonl import jsonl_rows
@@ -76,7 +75,7 @@ def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) 
     """
     with named(path), closing(_RatingRows(path, names, id_type, take)) as rows:
         if path.suffix.lower() == ".sql":
-            catalogue_sql.run_sql(path, lambda connection: _from_sql(connection, path, names, rows))
+            sql.run_sql(path, lambda connection: _from_sql(connection, path, names, rows))
         elif (form := form_of(path)) == "parquet":
             _from_parquet(path, names, rows)
         else:
@@ -87,7 +86,7 @@ def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) 
 def _from_parquet(path: Path, names: RatingColumns, rows: "_RatingRows") -> None:
     try:
         with pq.ParquetFile(path) as file:
-            catalogue_parquet.check_columns(path, file.schema_arrow, names)
+            parquet.check_columns(path, file.schema_arrow, names)
             for batch in file.iter_batches(CHUNK, columns=list(names)):
                 # Arrow takes the file's word for it that strings are UTF-8.
                 batch.validate(full=True)
@@ -102,7 +101,7 @@ def _from_sql(
     connection: duckdb.DuckDBPyConnection, path: Path, names: RatingColumns, rows: "_RatingRows"
 ) -> None:
     with connection.to_arrow_reader(CHUNK) as reader:
-        catalogue_sql.check_columns(path, reader.schema.names, names)
+        sql.check_columns(path, reader.schema.names, names)
         for batch in reader:
             rows.take_typed(pa.Table.from_batches([batch]))
     rows.finish()

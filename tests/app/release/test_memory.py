@@ -197,7 +197,7 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
 from lookalike.release.memory import locked_bytes
-from lookalike.release import Release
+from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot
 root = ReleaseRoot(Path(sys.argv[1]))
 release = root.open(root.current())

@@ -237,7 +237,7 @@ def test_a_category_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 import pyarrow
-from lookalike_build.features import FeatureStore
+from lookalike_build.features.store import FeatureStore
 FeatureStore.open(Path({str(tmp_path)!r})).read(1)
 print(pyarrow.default_memory_pool().max_memory())
 """
