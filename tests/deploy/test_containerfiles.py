@@ -130,7 +130,7 @@ def test_all_stages_have_one_python_that_the_project_allows(file: str) -> None:
 def test_annoy_is_compiled_for_any_cpu_and_no_compiler_comes_along(file: str) -> None:
     build, final = stages(file)
     flags = variables(build, "ENV")["ANNOY_COMPILER_ARGS"]
-    assert f"ANNOY_COMPILER_ARGS={flags}" in (REPOSITORY / "README.md").read_text()
+    assert f"ANNOY_COMPILER_ARGS={flags}" in (REPOSITORY / "app" / "README.md").read_text()
     assert not any("apt-get" in command or "pip" in command for command in given(final, "RUN"))
 
 

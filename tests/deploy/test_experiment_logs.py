@@ -1,4 +1,4 @@
-"""The access logs that the README tells nginx and Unit to write, by real ones, through the report."""
+"""The access logs that build/README.md has nginx and Unit write, by real ones, through the report."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def application(environ, start_response):
 
 def block(start: str) -> str:
     """The README's block of code that starts so, as it is to be put into a file."""
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "build" / "README.md").read_text()
     found = re.search(
         rf"\n\n((?: {{4}}.*\n)*? {{4}}{re.escape(start)}(?:.*\n)(?: {{4}}.*\n)*)", readme
     )

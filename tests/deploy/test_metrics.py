@@ -118,7 +118,7 @@ def test_what_is_asked_of_prometheus_is_what_the_app_gives(
 
 
 def test_every_metric_is_on_the_dashboard_and_in_the_readme(families: set[str]) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "app" / "README.md").read_text()
     asked = " ".join(ASKED)
     assert [name for name in sorted(families) if not re.search(rf"\b{name}", asked)] == []
     assert [name for name in sorted(families) if f"`{name}`" not in readme] == []

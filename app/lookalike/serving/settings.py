@@ -1,4 +1,4 @@
-"""Settings: environment variables, described in one table that the README's list is held to."""
+"""Settings: environment variables, described in one table that the list in app/README.md is held to."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""openapi.json, the README and the app say the same of the HTTP interface."""
+"""openapi.json, app/README.md and the app say the same of the HTTP interface."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from lookalike.release.root import ReleaseRoot
 from lookalike.serving.errors import HttpError
 from support import REPOSITORY, TOKEN, Client, Response, client_of
 
-README = (REPOSITORY / "README.md").read_text()
+README = (REPOSITORY / "app" / "README.md").read_text()
 PATHS = (
     "/nns",
     "/related",

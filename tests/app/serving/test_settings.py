@@ -1,4 +1,4 @@
-"""Settings are one table, the README's list is that table, and a wrong one never raises at import."""
+"""Settings are one table, app/README.md lists that table, and a wrong one never raises at import."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from lookalike.serving.settings import SETTINGS, SettingError, Settings
 from support import REPOSITORY
 
-README = (REPOSITORY / "README.md").read_text()
+README = (REPOSITORY / "app" / "README.md").read_text()
 
 
 def test_the_readme_lists_the_settings_as_they_are() -> None:

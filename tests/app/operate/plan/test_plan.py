@@ -19,7 +19,7 @@ from support import REPOSITORY, make_slim, publish, random_features
 from support import Catalogue as Products
 
 REFERENCE = Machine.reference()
-README = REPOSITORY / "README.md"
+README = REPOSITORY / "app" / "README.md"
 
 
 def sizes_on_disk(root: ReleaseRoot) -> dict[str, dict[str, int]]:
