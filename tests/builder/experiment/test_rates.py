@@ -1,6 +1,8 @@
 """Rates, by hand and by published examples."""
 
 import math
+import subprocess
+import sys
 from statistics import NormalDist
 
 import pytest
@@ -70,10 +72,10 @@ def test_visitors_that_differ_make_a_rate_less_certain() -> None:
     assert found.value == 0.2
     assert found.design_effect == pytest.approx(0.01625 / 0.008)
     # Wilson's with 20 · 0.008 / 0.01625 impressions, and Student's t with 4 degrees of freedom.
-    n, t = 20 * 0.008 / 0.01625, 2.776
+    n, t = 20 * 0.008 / 0.01625, 2.776445
     centre, half = 0.2 + t * t / (2 * n), t * math.sqrt(0.16 / n + t * t / (4 * n * n))
     expected = [(centre + sign * half) / (1 + t * t / n) for sign in (-1, 1)]
-    assert found.interval(Z) == pytest.approx(expected, rel=0.002)
+    assert found.interval(Z) == pytest.approx(expected)
 
 
 def test_visitors_never_make_a_rate_more_certain_than_independent_impressions() -> None:
@@ -122,11 +124,13 @@ def test_lift_and_its_interval() -> None:
     assert found.lift_interval == pytest.approx(katz, abs=0.002)
 
 
+# Wilson's intervals of 0 and of 5 in 100 end at 0.0370 and begin at 0.0215. With A at 0, that of
+# B - r A ends at 0 where 0.0370 r = √(0.05² - (0.05 - 0.0215)²), so r is 1.1113.
 @pytest.mark.parametrize(
     ("a", "b", "lift", "low", "high"),
     [
-        ((0, 100), (5, 100), None, 0.0, math.inf),
-        ((5, 100), (0, 100), -1.0, -1.0, 0.0),
+        ((0, 100), (5, 100), None, 0.1113, math.inf),
+        ((5, 100), (0, 100), -1.0, -1.0, 1 / 1.1113 - 1),
         ((0, 100), (0, 100), None, -1.0, math.inf),
     ],
 )
@@ -135,8 +139,16 @@ def test_lift_where_a_rate_is_0(
 ) -> None:
     found = compare(rate(*a), rate(*b), Z)
     assert found.lift == lift
-    assert found.lift_interval.low == (pytest.approx(low, abs=0.4) if low == 0 else low)
-    assert found.lift_interval.high == (pytest.approx(high, abs=0.4) if high == 0 else high)
+    assert found.lift_interval == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_interval_of_a_ratio_is_the_worked_example() -> None:
+    found = compare(rate(20, 1000), rate(40, 1000), Z)
+    assert found.lift_interval == pytest.approx((0.180, 2.376), abs=5e-4)
+    # 1 / (1 + lift) is the same of A against B.
+    other_way = compare(rate(40, 1000), rate(20, 1000), Z)
+    turned = [1 / (1 + end) - 1 for end in reversed(other_way.lift_interval)]
+    assert found.lift_interval == pytest.approx(turned)
 
 
 @pytest.mark.parametrize("events", range(0, 60, 3))
@@ -178,10 +190,40 @@ def test_p_values_at_their_ends() -> None:
         (29, 0.05, 2.0452),
         (29, 0.001, 3.6594),
         (10**6, 0.05, 1.96),
+        (4, 0.001, 8.6103),
     ],
 )
 def test_students_t(degrees: int, p: float, t: float) -> None:
-    assert student(z_of(1 - p), degrees) == pytest.approx(t, rel=0.01 if degrees < 9 else 0.0005)
+    assert student(z_of(1 - p), degrees) == pytest.approx(t, abs=5e-5)
+
+
+@pytest.mark.parametrize("z", [0.5, 2.0, 4.5, 8.0])
+def test_students_t_of_five_visitors_in_closed_form(z: float) -> None:
+    t = student(z, 4)
+    # The integral of its density, (3/8) (1 + t²/4)^(-5/2): with u = t/√(4 + t²), the density is
+    # (3/4) (1 - u²) du, and from u to 1, on both sides, that is (1 - u)² (2 + u) / 2.
+    u = t / math.sqrt(4 + t * t)
+    assert (1 - u) ** 2 * (2 + u) / 2 == pytest.approx(math.erfc(z / math.sqrt(2)))
+
+
+def test_students_t_far_out() -> None:
+    # By that formula: a normal variable is beyond 4.5 with probability 6.795e-6, so 1 - u is 0.0021292.
+    assert student(4.5, 4) == pytest.approx(30.599, abs=5e-4)
+    assert student(0, 4) == 0
+
+
+def test_scipy_is_loaded_for_a_report_only() -> None:
+    program = """if True:
+        import contextlib, sys
+        import lookalike_build.__main__
+        with contextlib.suppress(SystemExit):
+            lookalike_build.__main__.main()
+        from lookalike_build.experiment.rates import Rate, Sums, compare
+        assert "scipy" not in sys.modules
+        compare(Rate(Sums(9, 10, 1, 10, 1, 1)), Rate(Sums(9, 10, 2, 10, 2, 2)), 1.96)
+        assert "scipy" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program, "--help"], check=True)
 
 
 def test_holm_by_hand() -> None:
