@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from lookalike.experiment import METHODS, PATTERNS
+from lookalike.release.arrays import Flags
 from lookalike_build.commands.cli import main
 from lookalike_build.experiment.records import Records, Tally
-from lookalike_build.simulation.visitors import Flags, Impressions
+from lookalike_build.simulation.visitors import Impressions
 
 Record = Mapping[str, Any]
 

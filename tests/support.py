@@ -38,7 +38,7 @@ from lookalike_build.behaviour.ratings import RatingSettings
 from lookalike_build.features.store import FeatureStore, FeatureWriter
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
-from lookalike_build.indexing.live import AllChanges
+from lookalike_build.indexing.live import ChangesByCategory
 
 MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
@@ -104,7 +104,7 @@ class Never:
         return Future()
 
 
-def change(root: ReleaseRoot, changes: AllChanges, applied: Applied | None = None) -> str:
+def change(root: ReleaseRoot, changes: ChangesByCategory, applied: Applied | None = None) -> str:
     """Publish the current release with changes, as a follower does; its name."""
     manifest = root.manifest(str(root.current()))
     with root.lock():

@@ -28,7 +28,7 @@ from lookalike.release.root import ReleaseRoot
 from lookalike.serving.settings import SEARCH_PERCENT
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.indexing.table import SPARES
+from lookalike_build.indexing.table import N_SPARE
 from support import Rating, rate, write_store
 
 N_ITEMS, N_DIMS, K = 31_667, 2048, 100
@@ -179,7 +179,7 @@ def table_beside_product(features: Features, rounds: int = 2) -> Verdict:
     print()
     for _ in range(rounds):
         product_s = seconds_of(lambda: features @ copy.T)
-        table_s = seconds_of(lambda: exact_neighbours(features, K, spare=SPARES))
+        table_s = seconds_of(lambda: exact_neighbours(features, K, spare=N_SPARE))
         print(f"exact table, k {K}: {table_s:.1f} s, one product: {product_s:.1f} s", flush=True)
         ratios.append(table_s / product_s)
     return Verdict("exact table / one product", ratios, lambda ratio: ratio <= 1, "1 or less")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lookalike.release.arrays import Distances, Items
 from lookalike.release.manifest import Model
 from lookalike.release.root import ReleaseRoot
-from lookalike.release.vectors import Distances, Items
 from lookalike_build.indexing.category import IndexSettings, build_annoy
 from lookalike_build.indexing.projection import project
 from lookalike_build.publishing.category import Tuned

@@ -12,10 +12,10 @@ from unittest.mock import patch
 
 import numpy as np
 
+from lookalike.release.arrays import Features
 from lookalike.release.manifest import Model
 from lookalike_build.extraction import ray_engine
 from lookalike_build.extraction.known_photos import KnownPhotos
-from lookalike_build.features.store import Features
 from lookalike_build.networks.extractor import UNTRAINED, Extractor
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.reader import PhotoReader

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from load.serving import Verdict
-from lookalike.release.vectors import Items, VectorIndex
+from lookalike.release.arrays import Features, Items
+from lookalike.release.vectors import VectorIndex
 from lookalike_build.indexing.category import (
     RECALL_SAMPLE,
     IndexSettings,
@@ -19,7 +20,6 @@ from lookalike_build.indexing.category import (
 from lookalike_build.indexing.neighbours import recall_at_k
 from lookalike_build.indexing.projection import project
 
-Features = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 Ask = Callable[[Vector], npt.ArrayLike]
 

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.release.arrays import Items
 from lookalike.release.category import (
     check_product_ids,
     identity_of,
@@ -54,8 +55,6 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import BehaviourEntry
 from lookalike.release.memory import lock, read_in
-
-Rows = npt.NDArray[np.uint32]
 
 
 class Behaviour:
@@ -193,7 +192,7 @@ def check_behaviour(
     Behaviour(folder, entry, id_type)
 
 
-def open_gone(folder: Path, entry: BehaviourEntry) -> Rows:
+def open_gone(folder: Path, entry: BehaviourEntry) -> Items:
     """The rows (n_gone,) that are gone, every byte of them checked; ReleaseError if unfit."""
     file = f"{BEHAVIOUR}/{GONE}"
     entry.files[GONE].check_all(folder / GONE, file)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from lookalike.release.arrays import Distances, Items
 from lookalike.release.files import (
     ADDED,
     DISTANCES,
@@ -26,14 +27,7 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest
 from lookalike.release.memory import lock, map_bytes, read_in
-from lookalike.release.vectors import (
-    Changed,
-    Distances,
-    Items,
-    VectorIndex,
-    map_projections,
-    node_dtype,
-)
+from lookalike.release.vectors import Changed, VectorIndex, map_projections, node_dtype
 
 Identity = tuple[tuple[int, ...], ...]
 
@@ -170,7 +164,7 @@ class Category:
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
         if self.vectors is None or not self.is_beyond(n):
             return exact, distances
-        found, found_distances = self.vectors.search(self.vectors.direction(item), n + 1)
+        found, found_distances = self.vectors.search(self.vectors.unit_vector(item), n + 1)
         new = ~np.isin(found, exact) & (found != item)
         return (
             np.concatenate([exact, found[new]])[:n],

@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from lookalike.release.arrays import Distances, Float32, Float64, Items, Positions
 from lookalike.release.manifest import MAX_ANNOY
 from lookalike.release.memory import map_bytes
-
-Items = npt.NDArray[np.uint32]
-Distances = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float32]
 
 NO_ITEM = 2**32 - 1
 
@@ -48,16 +44,16 @@ def node_dtype(n_dims: int) -> np.dtype[Any]:
     )
 
 
-def map_projections(path: Path, n_items: int, n_dims: int) -> Matrix:
+def map_projections(path: Path, n_items: int, n_dims: int) -> Float32:
     """The items' vectors in an Annoy file, float32 (n_items, n_dims), mapped."""
     with path.open("rb") as file:
         mapped = map_bytes(file.fileno())
     nodes = np.frombuffer(mapped, node_dtype(n_dims), count=n_items)
-    vectors: Matrix = nodes["vector"]
+    vectors: Float32 = nodes["vector"]
     return vectors
 
 
-def features_of(rows: npt.NDArray[np.intp], base: Matrix, added: Matrix) -> Matrix:
+def gather_features(rows: Positions, base: Float32, added: Float32) -> Float32:
     """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
     features = np.empty((rows.size, base.shape[1]), np.float32)
     in_base = rows < len(base)
@@ -75,13 +71,13 @@ class Changed(NamedTuple):
     """
 
     rows: Items
-    added: Matrix
+    added: Float32
     items: Items
-    gone: npt.NDArray[np.intp]
-    new: npt.NDArray[np.intp]
+    gone: Positions
+    new: Positions
 
     @classmethod
-    def of(cls, rows: Items, added: Matrix, n_base: int) -> "Changed":
+    def of(cls, rows: Items, added: Float32, n_base: int) -> "Changed":
         """All of it from `rows`, each of which is below n_base + n_added, and `added`."""
         items = np.full(n_base + len(added), NO_ITEM, np.uint32)
         items[rows] = np.arange(rows.size, dtype=np.uint32)
@@ -100,9 +96,9 @@ class VectorIndex:
 
     def __init__(
         self,
-        features: Matrix,
-        projection: Matrix,
-        index: AnnoyIndex | Matrix,
+        features: Float32,
+        projection: Float32,
+        index: AnnoyIndex | Float32,
         candidates: int,
         search_k: int,
         k: int,
@@ -116,7 +112,7 @@ class VectorIndex:
         self._k = k
         self._changed = changed
 
-    def search(self, vector: npt.NDArray[np.float64], n: int) -> tuple[Items, Distances]:
+    def search(self, vector: Float64, n: int) -> tuple[Items, Distances]:
         """About the `n` items nearest to a vector of length 1, nearest first, and their distances.
 
         Their distances and order are right; what may be missing is an item. The angular distance is
@@ -132,18 +128,18 @@ class VectorIndex:
         order = np.lexsort((items, squares))[:n]
         return items[order], np.sqrt(squares[order])
 
-    def direction(self, item: int) -> npt.NDArray[np.float64]:
+    def unit_vector(self, item: int) -> Float64:
         """An item's feature scaled to length 1."""
         row = int(self._changed.rows[item]) if self._changed else item
         wide = self._features_of(np.array([row]))[0].astype(np.float64)
         return np.asarray(wide / np.linalg.norm(wide))
 
-    def _features_of(self, rows: npt.NDArray[np.intp]) -> Matrix:
+    def _features_of(self, rows: Positions) -> Float32:
         if self._changed is None or not self._changed.new.size:
             return self.features[rows]
-        return features_of(rows, self.features, self._changed.added)
+        return gather_features(rows, self.features, self._changed.added)
 
-    def _squared_distances(self, found: npt.NDArray[np.intp], vector: Matrix) -> Matrix:
+    def _squared_distances(self, found: Positions, vector: Float32) -> Float32:
         squares = np.empty(found.size, np.float32)
         for first in range(0, found.size, _ROWS):
             rows = self._features_of(found[first : first + _ROWS])
@@ -156,7 +152,7 @@ class VectorIndex:
             squares[first : first + _ROWS] = some
         return squares
 
-    def _find(self, vector: Matrix, n: int) -> npt.NDArray[np.intp]:
+    def _find(self, vector: Float32, n: int) -> Positions:
         """The candidates for `n` items: rows of the index."""
         projected = vector @ self._projection
         n_base, changed = len(self.features), self._changed
@@ -174,7 +170,7 @@ class VectorIndex:
             found = self._index.get_nns_by_vector(
                 projected.tolist(), asked, search_k=min(search_k, MAX_ANNOY)
             )
-            rows: npt.NDArray[np.intp] = np.array(found, np.intp)
+            rows: Positions = np.array(found, np.intp)
             if changed is None:
                 return rows
             rows = rows[changed.items[rows] != NO_ITEM]
@@ -184,7 +180,7 @@ class VectorIndex:
             asked, search_k = min(2 * asked, n_base), 2 * search_k
 
 
-def _largest(scores: Matrix, n: int) -> npt.NDArray[np.intp]:
+def _largest(scores: Float32, n: int) -> Positions:
     """Where the `n` largest of `scores` are, in no order; all places if there are no more."""
     others = scores.size - n
     if others <= 0:

@@ -12,10 +12,10 @@ import numpy as np
 import orjson
 
 from lookalike.experiment import Experiment
+from lookalike.release.arrays import Distances
 from lookalike.release.category import Category
 from lookalike.release.ids import Id, shown
 from lookalike.release.opened import Release
-from lookalike.release.vectors import Distances
 from lookalike.serving.answer import (
     JSON,
     NO_STORE,
@@ -40,10 +40,9 @@ from lookalike.serving.errors import (
     Unavailable,
 )
 from lookalike.serving.fast_path import usual_body
-from lookalike.serving.metrics import RELATED, route_of
+from lookalike.serving.metrics import RELATED_PATH, route_of
 from lookalike.serving.query import DEFAULT_LIMIT, Query, parse_query
-from lookalike.serving.related import DEFAULT_LIMIT as RELATED_LIMIT
-from lookalike.serving.related import Related
+from lookalike.serving.related import DEFAULT_RELATED_LIMIT, Related
 from lookalike.serving.searches import Searches
 from lookalike.serving.source import ReleaseSource
 
@@ -91,7 +90,9 @@ class Application:
         described = cache(partial(_openapi, max_limit, max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
-            RELATED: reading(lambda environ: self._related.answer(self._source.release, environ)),
+            RELATED_PATH: reading(
+                lambda environ: self._related.answer(self._source.release, environ)
+            ),
             "/healthz": reading(lambda _: HEALTHY),
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
@@ -113,7 +114,7 @@ class Application:
         usual = self._usual_related(environ)
         if usual is not None:
             start_response(OK, usual[0])
-            self._metrics.answered(RELATED, OK, perf_counter_ns() - started)
+            self._metrics.answered(RELATED_PATH, OK, perf_counter_ns() - started)
             return [usual[1]]
         status, headers, body = self._answer(environ)
         method = environ["REQUEST_METHOD"]
@@ -146,7 +147,7 @@ class Application:
             return None
 
     def _usual_related(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
-        if environ.get("PATH_INFO") != RELATED or environ["REQUEST_METHOD"] != "GET":
+        if environ.get("PATH_INFO") != RELATED_PATH or environ["REQUEST_METHOD"] != "GET":
             return None
         release = self._source.release
         if release is None:
@@ -263,7 +264,7 @@ def _openapi(max_limit: int, max_product_ids: int) -> Answer:
     """The description of all this, with the bounds that are settings as they are here."""
     described = orjson.loads(files("lookalike.serving").joinpath("openapi.json").read_bytes())
     schemas = described["components"]["schemas"]
-    for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", RELATED_LIMIT)):
+    for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", DEFAULT_RELATED_LIMIT)):
         schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
     schemas["Wanted"]["maxItems"] = max_product_ids
     return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))

@@ -22,11 +22,11 @@ from lookalike.serving.counters import Counters, file_bytes, remove_stale
 logger = logging.getLogger(__name__)
 
 POST_NNS = "POST /nns"
-RELATED = "/related"
+RELATED_PATH = "/related"
 ROUTES = (
     "/nns",
     POST_NNS,
-    RELATED,
+    RELATED_PATH,
     "/healthz",
     "/readyz",
     "/release",

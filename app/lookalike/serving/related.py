@@ -26,7 +26,7 @@ from lookalike.serving.searches import Searches
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-DEFAULT_LIMIT: Final = 12
+DEFAULT_RELATED_LIMIT: Final = 12
 """How many products are answered unless `limit` is given, as on the page in Miyake et al. (2017)."""
 MAX_EXCLUDED: Final = 50
 """Many more long ones would not fit into the 8 KB that Unit takes of a request line."""
@@ -75,7 +75,7 @@ class Related:
         if match is None:
             return None
         product_text, category_text, visitor, limit_text = match.groups()
-        limit = int(limit_text) if limit_text else DEFAULT_LIMIT
+        limit = int(limit_text) if limit_text else DEFAULT_RELATED_LIMIT
         category = release.categories.get(int(category_text))
         if category is None or category.integers is None or not 1 <= limit <= self._max_limit:
             return None
@@ -108,7 +108,7 @@ class Related:
         visitor = values.get("visitor")
         if visitor is not None and not 1 <= len(visitor) <= MAX_VISITOR:
             raise BadRequest(f"visitor must have from 1 to {MAX_VISITOR} characters")
-        limit = typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, self._max_limit)
+        limit = typed_count(values.get("limit"), "limit", DEFAULT_RELATED_LIMIT, self._max_limit)
         if len(excluded) > MAX_EXCLUDED:
             raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
         exclude = {typed_id(text, "exclude", manifest.product_id_type) for text in excluded}

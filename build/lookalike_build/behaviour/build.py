@@ -24,7 +24,7 @@ from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot, named, sync
 from lookalike_build.behaviour.files import Take
 from lookalike_build.behaviour.ratings import Counts, Ratings, RatingsError, RatingSettings
 from lookalike_build.publishing.behaviour import Products, gone_of, products_of, read_ids, with_gone
-from lookalike_build.publishing.files import place, share, write_array
+from lookalike_build.publishing.files import link, link_if_same, write_array
 from lookalike_build.publishing.ids import id_array
 from lookalike_build.publishing.staging import Published, Staging
 
@@ -94,7 +94,7 @@ def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
     held = products_of(root.before, manifest.categories)
     for category_id, (path, _) in held.items():
         path.parent.mkdir(parents=True)
-        place(published[category_id][0], path)
+        link(published[category_id][0], path)
     return held
 
 
@@ -151,7 +151,7 @@ def _publish(
     products = products_of(staging.path, manifest.categories)
     entry = with_gone(table, folder, gone_of(read_ids(folder / PRODUCT_IDS), products))
     if old := manifest.behaviour:
-        share((root.folder(manifest.release) / BEHAVIOUR, old.files), (folder, entry.files))
+        link_if_same((root.folder(manifest.release) / BEHAVIOUR, old.files), (folder, entry.files))
     sync(folder)
     published = staging.publish(
         manifest.model,

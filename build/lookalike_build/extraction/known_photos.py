@@ -6,54 +6,57 @@ import numpy as np
 import numpy.typing as npt
 
 Digests = npt.NDArray[np.bytes_]
-Places = npt.NDArray[np.int64]
+Locations = npt.NDArray[np.int64]
 
 
 class KnownPhotos:
-    """For each known photo the place of its features: a number that its owner gives a meaning.
+    """For each known photo the location of its features: a number that its owner gives a meaning.
 
     Takes 40 bytes a photo, so that it can be sent to every worker; never changes.
     """
 
     def __init__(self) -> None:
         self._digests: Digests = np.empty(0, "S32")  # ascending, each once
-        self._places: Places = np.empty(0, np.int64)
+        self._locations: Locations = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def __contains__(self, photo_sha256: str) -> bool:
-        return bool(self.places([photo_sha256])[0] >= 0)
+        return bool(self.locations([photo_sha256])[0] >= 0)
 
-    def places(self, photo_sha256s: Sequence[str]) -> Places:
-        """The places of the photos, in their order; -1 for one that is unknown."""
-        return self._places_of(_digests(photo_sha256s))
+    def locations(self, photo_sha256s: Sequence[str]) -> Locations:
+        """The locations of the photos, in their order; -1 for one that is unknown."""
+        return self._locations_of(_digests(photo_sha256s))
 
-    def plus(self, photo_sha256s: Sequence[str], places: Sequence[int] | Places) -> "KnownPhotos":
-        """These and more, 0 or above their places; of a photo known before the new place, of one that
-        is given twice the first."""
+    def plus(
+        self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations
+    ) -> "KnownPhotos":
+        """These and more, whose locations are 0 or above.
+
+        Of a photo known before, the new location counts; of one given twice, the first."""
         more = KnownPhotos()
         more._digests, first = np.unique(_digests(photo_sha256s), return_index=True)
-        more._places = np.asarray(places, np.int64)[first]
+        more._locations = np.asarray(locations, np.int64)[first]
         return self.updated(more)
 
     def updated(self, newer: "KnownPhotos") -> "KnownPhotos":
-        """These and `newer`, whose places count for photos of both."""
+        """These and `newer`, whose locations count for photos of both."""
         at = self._digests.searchsorted(newer._digests)
-        known = self._places_of(newer._digests) >= 0
+        known = self._locations_of(newer._digests) >= 0
         both = KnownPhotos()
-        both._places = self._places.copy()
-        both._places[at[known]] = newer._places[known]
+        both._locations = self._locations.copy()
+        both._locations[at[known]] = newer._locations[known]
         # The others go between: to sort all again would take seconds for millions.
-        both._places = np.insert(both._places, at[~known], newer._places[~known])
+        both._locations = np.insert(both._locations, at[~known], newer._locations[~known])
         both._digests = np.insert(self._digests, at[~known], newer._digests[~known])
         return both
 
-    def _places_of(self, digests: Digests) -> Places:
+    def _locations_of(self, digests: Digests) -> Locations:
         if not len(self):
             return np.full(len(digests), -1)
         found = np.minimum(self._digests.searchsorted(digests), len(self) - 1)
-        return np.where(self._digests[found] == digests, self._places[found], -1)
+        return np.where(self._digests[found] == digests, self._locations[found], -1)
 
 
 class GrowingPhotos:
@@ -66,18 +69,18 @@ class GrowingPhotos:
     def __init__(self, known: KnownPhotos | None = None) -> None:
         self._parts = [known or KnownPhotos()]  # oldest and largest first
 
-    def places(self, photo_sha256s: Sequence[str]) -> Places:
-        """As `KnownPhotos.places`; of a photo added more than once the newest."""
+    def locations(self, photo_sha256s: Sequence[str]) -> Locations:
+        """As `KnownPhotos.locations`; of a photo added more than once the newest."""
         digests = _digests(photo_sha256s)
-        places = np.full(len(digests), -1)
+        locations = np.full(len(digests), -1)
         for part in self._parts:
-            newer = part._places_of(digests)
-            places = np.where(newer >= 0, newer, places)
-        return places
+            newer = part._locations_of(digests)
+            locations = np.where(newer >= 0, newer, locations)
+        return locations
 
-    def add(self, photo_sha256s: Sequence[str], places: Sequence[int] | Places) -> None:
-        """Add photos and their places, as `KnownPhotos.plus`."""
-        part = KnownPhotos().plus(photo_sha256s, places)
+    def add(self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations) -> None:
+        """Add photos and their locations, as `KnownPhotos.plus`."""
+        part = KnownPhotos().plus(photo_sha256s, locations)
         while self._parts and len(self._parts[-1]) <= len(part):
             part = self._parts.pop().updated(part)
         self._parts.append(part)

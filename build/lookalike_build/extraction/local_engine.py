@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lookalike.release.arrays import Features
 from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos
-from lookalike_build.extraction.pipeline import Reader, Result, Rows
-from lookalike_build.features.store import Features
+from lookalike_build.extraction.pipeline import ImageRows, Reader, Result
 from lookalike_build.networks.extractor import Extractor
 from lookalike_build.photos.decoding import PhotoError, host_error
 
@@ -47,7 +47,7 @@ class LocalEngine:
         self._decoding = BoundedSemaphore(n_cpus)
 
     def __call__(
-        self, rows: Rows, reader: Reader, known: KnownPhotos
+        self, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Generator[list[Result], None, None]:
         """Photos to features, as `Engine` says."""
         loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
@@ -66,7 +66,7 @@ class LocalEngine:
             staging.shutdown()
 
     def _loaded(
-        self, pool: ThreadPoolExecutor, rows: Rows, reader: Reader, known: KnownPhotos
+        self, pool: ThreadPoolExecutor, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Iterator[tuple[int, _Loaded]]:
         """Photos as they come: one that takes long does not hold up the others."""
         finished: SimpleQueue[tuple[int, Future[_Loaded]]] = SimpleQueue()
@@ -175,8 +175,8 @@ class _Batches:
         """Whether a photo gave features; None where it is not done."""
         if digest in self._recent:
             return self._recent[digest]
-        place = int(self._done.places([digest])[0])
-        return None if place < 0 else bool(place)
+        location = int(self._done.locations([digest])[0])
+        return None if location < 0 else bool(location)
 
 
 def _again(row: int, digest: str, is_fit: bool) -> Result:

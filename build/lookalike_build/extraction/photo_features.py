@@ -6,26 +6,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos, Places
+from lookalike.release.arrays import Features, Positions
+from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos, Locations
 from lookalike_build.extraction.unfinished import Unfinished
-from lookalike_build.features.store import (
-    CATEGORIES,
-    ROW_GROUP,
-    FeatureError,
-    Features,
-    features_of,
-)
+from lookalike_build.features.store import CATEGORIES, ROW_GROUP, FeatureError, column_features
 
 _UNFINISHED = 0
 _ROW_BITS = 32
 _GROUPS_KEPT = 8
-
-Rows = npt.NDArray[np.int64]
 
 
 class PhotoFeatures:
@@ -44,7 +36,7 @@ class PhotoFeatures:
         self._unfinished = Unfinished(folder, model)
         try:
             self.known = self._all_known(folder / CATEGORIES)
-            self._places = GrowingPhotos(self.known)
+            self._locations = GrowingPhotos(self.known)
         except BaseException:
             self.close()
             raise
@@ -61,7 +53,7 @@ class PhotoFeatures:
     def complete(self, path: Path, photo_sha256s: Sequence[str]) -> None:
         """The photos' features are in the category's file at `path`: find them there from now on."""
         if all(file.path != path for file in self._files):
-            self._places.add(*self._add_file(path))
+            self._locations.add(*self._add_file(path))
         self._unfinished.remove(photo_sha256s)
 
     def close(self) -> None:
@@ -84,7 +76,7 @@ class PhotoFeatures:
         places.append(np.full(len(unfinished), _UNFINISHED, np.int64))
         return KnownPhotos().plus(photos + unfinished, np.concatenate(places))
 
-    def _add_file(self, path: Path) -> tuple[list[str], Places]:
+    def _add_file(self, path: Path) -> tuple[list[str], Locations]:
         """The photos whose features are in a file, and their places."""
         file = _FeatureFile(path)
         rows, photos = file.photos(self._model)
@@ -93,7 +85,7 @@ class PhotoFeatures:
 
     def _piece(self, photo_sha256s: Sequence[str]) -> Features:
         features = np.empty((len(photo_sha256s), self._n_dims), np.float32)
-        places = self._places.places(photo_sha256s)
+        places = self._locations.locations(photo_sha256s)
         files, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
         for number in np.unique(files[files > _UNFINISHED]).tolist():
             starts = self._files[number - 1].starts
@@ -122,7 +114,7 @@ class _FeatureFile:
         self.starts = np.cumsum([0, *groups])
         """The first row of each group, and the end."""
 
-    def photos(self, model: str) -> tuple[Rows, list[str]]:
+    def photos(self, model: str) -> tuple[Positions, list[str]]:
         """The rows (n,) that hold features of that model, and their photos' SHA-256."""
         with self._open() as file:
             if "photo_sha256" not in file.schema_arrow.names:
@@ -136,7 +128,7 @@ class _FeatureFile:
         """The features (n, n_dims) of one row group."""
         with self._open() as file:
             column = file.read_row_group(group, ["features"])["features"]
-            return features_of(column.combine_chunks(), n_dims)
+            return column_features(column.combine_chunks(), n_dims)
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:

@@ -14,13 +14,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from lookalike.release.arrays import Features
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Model
 from lookalike.terminal.output import printable
 from lookalike_build.catalogue.reader import COLUMNS, Catalogue
 from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.photo_features import PhotoFeatures
-from lookalike_build.features.store import REJECTED, Features, FeatureWriter, model_text
+from lookalike_build.features.store import REJECTED, FeatureWriter, model_text
 from lookalike_build.files.whole import whole_file
 
 _FORMULA = tuple("=+-@＝＋－＠")
@@ -60,7 +61,7 @@ class Reader(Protocol):
         ...
 
 
-Rows = Iterable[tuple[int, str]]
+ImageRows = Iterable[tuple[int, str]]
 """Rows of the catalogue and their images."""
 
 
@@ -72,7 +73,7 @@ class Engine(Protocol):
     """
 
     def __call__(  # noqa: D102
-        self, rows: Rows, reader: Reader, known: KnownPhotos
+        self, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Generator[list[Result], None, None]: ...
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from lookalike.release.manifest import Model
 from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Reader, Result, Rows
+from lookalike_build.extraction.pipeline import ImageRows, Reader, Result
 from lookalike_build.networks.extractor import Extractor
 from lookalike_build.networks.runtime import quiet
 from lookalike_build.photos.decoding import HostError
@@ -84,7 +84,7 @@ class RayEngine:
         self._n_readers = n_readers
 
     def __call__(
-        self, rows: Rows, reader: Reader, known: KnownPhotos
+        self, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Generator[list[Result], None, None]:
         """Photos to features, as `Engine` says, a share at a time.
 
@@ -96,7 +96,7 @@ class RayEngine:
                 stack.enter_context(ray_cluster(self._address))
             yield from self._work(rows, reader, known)
 
-    def _work(self, rows: Rows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
+    def _work(self, rows: ImageRows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
         import ray
         from ray.data.exceptions import ExecutionTimeoutError
         from ray.exceptions import RayError
@@ -165,7 +165,7 @@ class _Worker:
             import ray
 
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            DECODING.share(_n_workers_here(nodes, ray.get_runtime_context().get_node_id()))
+            DECODING.divide(_n_workers_here(nodes, ray.get_runtime_context().get_node_id()))
             self._reader, self._known = ray.get(data)
             extractor = make_extractor()
             if extractor.model != model:
@@ -227,7 +227,7 @@ def _n_workers_here(nodes: Iterable[dict[str, Any]], node_id: str) -> int:
     return 1
 
 
-def _shares(rows: Rows, size: int) -> Iterator[pa.Table]:
+def _shares(rows: ImageRows, size: int) -> Iterator[pa.Table]:
     remaining = iter(rows)
     while share := list(islice(remaining, size)):
         yield pa.table(list(zip(*share, strict=True)), _SHARE)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike_build.features.store import FeatureError, Features
+from lookalike.release.arrays import Features
+from lookalike_build.features.store import FeatureError
 
 _NAME = "unfinished.sqlite"
 _FORMAT = 1

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, category_folder, id_problem
 from lookalike.release.manifest import Model
 from lookalike_build.catalogue.csv import typed_ids
@@ -29,7 +30,6 @@ from lookalike_build.features.csv import FeatureCsv, checked_ids, write_feature_
 from lookalike_build.features.store import (
     CategoryFeatures,
     FeatureError,
-    Features,
     FeatureSource,
     ascending,
     id_type,

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.release.arrays import Features
 from lookalike.release.manifest import MAX_DIMS
 from lookalike.release.root import named
-from lookalike_build.features.store import FeatureError, Features
+from lookalike_build.features.store import FeatureError
 
 _ANGULAR = (("<f8", 12), ("<f8", 16), ("<f4", 12))
 """Type of the numbers, and where in a node the vector starts."""
@@ -32,8 +33,6 @@ _BLOCK_BYTES = 2**23
 _SOME = 64
 _FEW, _MOST = 0.5, 0.9
 _USUAL = (1e-12, 1e12)
-
-Items = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class AnnoyFile:
     path: Path
     dtype: np.dtype[Any]
     n_items: int
-    items: Items
+    items: npt.NDArray[np.int64]
 
     @classmethod
     def open(cls, path: Path, n_dims: int) -> "AnnoyFile":

@@ -17,10 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from lookalike.release.arrays import Features
 from lookalike.release.ids import id_problem
 from lookalike.release.root import named
 from lookalike_build.catalogue.csv import typed_ids
-from lookalike_build.features.store import CategoryFeatures, FeatureError, Features
+from lookalike_build.features.store import CategoryFeatures, FeatureError
 from lookalike_build.files.whole import whole_file
 
 _HEADER = "product_id"

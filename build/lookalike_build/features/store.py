@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Model
 from lookalike_build.files.whole import whole_file
@@ -42,8 +43,6 @@ PHOTOS = "photos"
 FORMAT = 1
 ROW_GROUP = 1024
 """Rows that are written, and can be read, together."""
-
-Features = npt.NDArray[np.float32]
 
 
 class FeatureError(Exception):
@@ -304,7 +303,7 @@ class FeatureStore:
             (widths != self.n_dims, f"has another number of features than {self.n_dims}"),
         ):
             _refuse(path, product_ids, unfit, reason)
-        features = features_of(column, self.n_dims)
+        features = column_features(column, self.n_dims)
         refuse_unfit(path, product_ids, features)
         return features
 
@@ -353,7 +352,7 @@ def _file_of(entry: Mapping[str, Id]) -> str:
     return file
 
 
-def features_of(column: pa.Array, n_dims: int) -> Features:
+def column_features(column: pa.Array, n_dims: int) -> Features:
     """The features (n, n_dims) in a column of lists that all are that long."""
     values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
     features: Features = values.reshape(len(column), n_dims)

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from lookalike.release.arrays import Float32
 from lookalike.release.root import named
 
-Matrix = npt.NDArray[np.float32]
 
-
-def create_array(path: Path, shape: tuple[int, int]) -> Matrix:
+def create_array(path: Path, shape: tuple[int, int]) -> Float32:
     """A new ``.npy`` file of float32, to be filled; OSError if the disk has no room for it."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with named(path), path.open("w+b") as file:
@@ -23,13 +21,13 @@ def create_array(path: Path, shape: tuple[int, int]) -> Matrix:
         return _map(file, shape)
 
 
-def scratch_array(folder: Path, shape: tuple[int, int]) -> Matrix:
+def scratch_array(folder: Path, shape: tuple[int, int]) -> Float32:
     """An array in a file of `folder` that has no name and is gone with the array; else the same."""
     with named(folder), tempfile.TemporaryFile(dir=folder) as file:
         return _map(file, shape)
 
 
-def _map(file: BinaryIO, shape: tuple[int, int]) -> Matrix:
+def _map(file: BinaryIO, shape: tuple[int, int]) -> Float32:
     offset = file.tell()
     file.flush()
     # Without its blocks on the disk, a full one would be a SIGBUS at the first write to a page.

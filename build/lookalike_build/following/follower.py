@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
-
 from lookalike.journal import DELETE, Change, Journal
+from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, id_problem
 from lookalike.release.manifest import Applied, Manifest, Model
 from lookalike.release.opened import is_slim
@@ -29,7 +27,7 @@ from lookalike_build.following.background import Background
 from lookalike_build.following.feed import Feed
 from lookalike_build.following.seal import FeedSeal
 from lookalike_build.following.update import Updater
-from lookalike_build.indexing.live import AllChanges
+from lookalike_build.indexing.live import ChangesByCategory
 from lookalike_build.photos.decoding import PhotoError
 
 BATCH = 128
@@ -40,7 +38,6 @@ POLL_S = 0.05
 """How often the journal is looked at."""
 _SENT = "change:"
 
-Feature = npt.NDArray[np.float32]
 IdTypes = tuple[IdType, IdType]
 """Those of the category and the product ids."""
 
@@ -126,7 +123,7 @@ class Follower:
         started = time.monotonic()
         types = _id_types(self._current())
         reasons: dict[int, str] = {}
-        changes: dict[Id, dict[Id, Feature | None]] = defaultdict(dict)
+        changes: dict[Id, dict[Id, Features | None]] = defaultdict(dict)
         taken: list[int] = []
         failure = None
         for group in self._groups(pending):
@@ -169,7 +166,7 @@ class Follower:
         group: list[tuple[int, Change]],
         types: IdTypes,
         reasons: dict[int, str],
-        changes: dict[Id, dict[Id, Feature | None]],
+        changes: dict[Id, dict[Id, Features | None]],
     ) -> None:
         """Add why some are rejected, by number, and what the others come to: the last of a product."""
         for number, change in group:
@@ -187,10 +184,10 @@ class Follower:
 
     def _extracted(
         self, images: list[tuple[int, str]], reasons: dict[int, str]
-    ) -> dict[int, Feature]:
+    ) -> dict[int, Features]:
         """The features of photos, by number; to `reasons` why some have none."""
         photos: dict[int, str] = {}
-        features: dict[str, Feature] = {}
+        features: dict[str, Features] = {}
         with (
             self._at_work.on(number for number, _ in images),
             closing(self._engine(images, self._photos, KnownPhotos())) as given,
@@ -223,7 +220,7 @@ class Follower:
             )
         return manifest
 
-    def _publish(self, changes: AllChanges, last: int | None, types: IdTypes | None) -> str:
+    def _publish(self, changes: ChangesByCategory, last: int | None, types: IdTypes | None) -> str:
         """Publish the current release with `changes`, whose ids are of `types`, up to the number
         `last`; what is current then."""
         with self._root.lock(LOCK_WAIT_S):

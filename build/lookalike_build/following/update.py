@@ -24,8 +24,14 @@ from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.features.store import sort_key
 from lookalike_build.following.background import Background
-from lookalike_build.indexing.live import AllChanges, Changes, LiveCategory, index_new, settings_of
-from lookalike_build.indexing.rows import Measured
+from lookalike_build.indexing.live import (
+    ChangesByCategory,
+    FeatureChanges,
+    LiveCategory,
+    index_new,
+    settings_of,
+)
+from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import CategoryWriter, Written
 from lookalike_build.publishing.staging import Staging
 
@@ -52,7 +58,7 @@ class _Failure(NamedTuple):
 
 
 # What a category is to become: changed, one of new products only, or none.
-_Plan = dict[Id, LiveCategory | Changes | None]
+_Plan = dict[Id, LiveCategory | FeatureChanges | None]
 
 
 class Updater:
@@ -70,7 +76,7 @@ class Updater:
         self._root = root
         self._background = background
         self._tell = tell
-        self._measured: dict[Id, tuple[str, Measured]] = {}
+        self._measured: dict[Id, tuple[str, FeatureStatistics]] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._failures: dict[Id, _Failure] = {}
         self._release = ""
@@ -95,7 +101,9 @@ class Updater:
         """Whether an index waits for the next update, or is to be tried again."""
         return any(future.done() for future in self._rebasing.values()) or bool(self._due())
 
-    def publish(self, manifest: Manifest, changes: AllChanges, applied: Applied | None) -> str:
+    def publish(
+        self, manifest: Manifest, changes: ChangesByCategory, applied: Applied | None
+    ) -> str:
         """Publish the current release, of `manifest`, with `changes`; the root's lock is held.
 
         The name of what is current then: as before where nothing is different. `applied` goes into
@@ -121,7 +129,7 @@ class Updater:
     def _published(
         self,
         manifest: Manifest,
-        changes: AllChanges,
+        changes: ChangesByCategory,
         applied: Applied | None,
         rebased: Mapping[Id, _Rebased],
     ) -> str:
@@ -204,7 +212,7 @@ class Updater:
         return None
 
     def _plan(
-        self, manifest: Manifest, changes: AllChanges, rebased: Mapping[Id, _Rebased]
+        self, manifest: Manifest, changes: ChangesByCategory, rebased: Mapping[Id, _Rebased]
     ) -> _Plan:
         folder = self._root.folder(manifest.release)
         entries = {entry.category_id: entry for entry in manifest.categories}
@@ -241,10 +249,10 @@ class Updater:
             elif planned is not None:
                 yield index_new(planned, settings, writer)
 
-    def _measured_of(self, category_id: Id, live: LiveCategory) -> Measured:
+    def _measured_of(self, category_id: Id, live: LiveCategory) -> FeatureStatistics:
         digest, measured = self._measured.get(category_id, (None, None))
         if measured is None or digest != live.base_digest:
-            measured = Measured.of(live.features.base)
+            measured = FeatureStatistics.of(live.features.base)
             self._measured[category_id] = live.base_digest, measured
         return measured
 

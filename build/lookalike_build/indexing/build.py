@@ -9,9 +9,11 @@ from lookalike_build.indexing.category import Done, IndexSettings, index_feature
 from lookalike_build.publishing.category import CategoryWriter, Written
 from lookalike_build.publishing.staging import Published, Staging
 
-__all__ = ["Done", "Engine", "IndexSettings", "index", "index_category"]
+__all__ = ["Done", "IndexEngine", "IndexSettings", "index", "index_category"]
 
-Engine = Callable[[FeatureSource, IndexSettings, Sequence[CategoryWriter], Done], list[Written]]
+IndexEngine = Callable[
+    [FeatureSource, IndexSettings, Sequence[CategoryWriter], Done], list[Written]
+]
 """Calls `index_category` with each of the writers, in any order; the results, in any order."""
 
 
@@ -27,7 +29,7 @@ def index(
     root: ReleaseRoot,
     settings: IndexSettings,
     done: Done = lambda _: None,
-    engine: Engine = index_here,
+    engine: IndexEngine = index_here,
 ) -> Published:
     """Make a release of all of `store` and publish it under `root`.
 

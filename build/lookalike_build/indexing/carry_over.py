@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from lookalike.journal import DELETE, Change, ForgottenError, Journal
+from lookalike.release.arrays import Features
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Applied, Manifest
@@ -22,8 +20,8 @@ from lookalike.release.root import ReleaseRoot, RootError
 from lookalike_build.catalogue.csv import whole_number
 from lookalike_build.catalogue.moment import as_text, is_ahead
 from lookalike_build.features.store import FeatureSource, sort_key
-from lookalike_build.indexing.live import AllChanges, LiveCategory, index_new, settings_of
-from lookalike_build.indexing.rows import Measured
+from lookalike_build.indexing.live import ChangesByCategory, LiveCategory, index_new, settings_of
+from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import Written
 from lookalike_build.publishing.staging import Staging, current_manifest
 
@@ -138,7 +136,7 @@ def _refuse(store: FeatureSource, journal: Journal, lost: Sequence[_Lost]) -> No
 
 def _as_they_are(
     store: FeatureSource, root: ReleaseRoot, manifest: Manifest | None, changes: Iterable[Change]
-) -> tuple[AllChanges, list[_Lost]]:
+) -> tuple[ChangesByCategory, list[_Lost]]:
     """The changes' products as they are in the release of `manifest`, and which cannot be had."""
     unlike = _unlike(store, root, manifest)
     entries = {entry.category_id: entry for entry in manifest.categories} if manifest else {}
@@ -146,7 +144,7 @@ def _as_they_are(
     by_category: dict[Id | None, list[Change]] = defaultdict(list)
     for change in changes:
         by_category[_typed(change.category_id, types[0])].append(change)
-    taken: dict[Id, dict[Id, npt.NDArray[np.float32] | None]] = defaultdict(dict)
+    taken: dict[Id, dict[Id, Features | None]] = defaultdict(dict)
     lost = []
     for category_id, group in by_category.items():
         live, reason = None, unlike
@@ -183,7 +181,7 @@ def _typed(value: Id, id_type: IdType) -> Id | None:
 
 
 def _changed(
-    staging: Staging, written: Sequence[Written], changes: AllChanges
+    staging: Staging, written: Sequence[Written], changes: ChangesByCategory
 ) -> Iterator[Written]:
     settings = settings_of(one.entry for one in written)
     for one in written:
@@ -194,7 +192,7 @@ def _changed(
         if live and live.n_items_after(products) == 0:
             writer.remove()
             continue
-        after = live and live.with_changes(products, Measured.of(live.features.base))
+        after = live and live.with_changes(products, FeatureStatistics.of(live.features.base))
         yield writer.replace(after.write) if after else one
     for category_id in changes.keys() - {one.entry.category_id for one in written}:
         products = {

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from lookalike.release.arrays import Distances, Features, Items, Positions
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.manifest import METRIC
-from lookalike.release.vectors import Distances, Items, VectorIndex
-from lookalike_build.features.store import Features
+from lookalike.release.vectors import VectorIndex
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.projection import project
 from lookalike_build.indexing.table import widths
@@ -112,7 +111,7 @@ def tune(
         vectors = VectorIndex(features, projected.projection, index, candidates, search_k, k + 1)
         right = 0
         for item, bound in zip(sample, furthest, strict=True):
-            items, found = vectors.search(vectors.direction(item), k + 1)
+            items, found = vectors.search(vectors.unit_vector(item), k + 1)
             right += min(k, int(np.sum((items != item) & (found <= bound))))
         return float(right / (k * len(sample)))
 
@@ -122,13 +121,13 @@ def tune(
     return Tuned(settings.n_trees, candidates, search_k, recall(search_k), len(sample))
 
 
-def _candidates(items: Features, sample: npt.NDArray[np.intp], exact: Items, misses: float) -> int:
+def _candidates(items: Features, sample: Positions, exact: Items, misses: float) -> int:
     """How many of the items with the best projections hold all but that share of the exact ones."""
-    places = []
+    positions = []
     for item, nearest in zip(sample, exact, strict=True):
         scores = items @ items[item]
-        places.append((scores > scores[nearest][:, None]).sum(axis=1))
-    return int(np.quantile(np.concatenate(places), 1 - misses, method="higher")) + 1
+        positions.append((scores > scores[nearest][:, None]).sum(axis=1))
+    return int(np.quantile(np.concatenate(positions), 1 - misses, method="higher")) + 1
 
 
 def _search_k(recall: Callable[[int], float], least: int, n_items: int, goal: float) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lookalike.release.arrays import Features, Items
 from lookalike.release.files import (
     ADDED,
     DISTANCES,
@@ -24,14 +24,14 @@ from lookalike.release.manifest import CategoryEntry
 from lookalike.release.root import sync
 from lookalike_build.features.store import sort_key
 from lookalike_build.indexing.category import IndexSettings, index_features
-from lookalike_build.indexing.rows import Comparison, FeatureRows, Measured
+from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import changed
-from lookalike_build.publishing.category import CategoryWriter, Table, Written
+from lookalike_build.publishing.category import CategoryWriter, NeighbourTable, Written
 from lookalike_build.publishing.ids import Ids
 
-Changes = Mapping[Id, npt.NDArray[np.float32] | None]
+FeatureChanges = Mapping[Id, Features | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
-AllChanges = Mapping[Id, Changes]
+ChangesByCategory = Mapping[Id, FeatureChanges]
 """Changes by category id."""
 
 _WORN_SHARE = 0.05
@@ -49,7 +49,7 @@ class LiveCategory:
 
     folder: Path
     entry: CategoryEntry
-    table: Table
+    table: NeighbourTable
     features: FeatureRows
 
     @classmethod
@@ -75,7 +75,7 @@ class LiveCategory:
             reason = f"names an item past the last of {entry.n_items}"
             raise ReleaseError(f"{folder.name}/{SPARES}", reason)
         items = np.concatenate([neighbours, spares], axis=1)
-        table = Table(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
+        table = NeighbourTable(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
         return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
 
     @property
@@ -83,21 +83,23 @@ class LiveCategory:
         """The SHA-256 of the file of the features that its index is of."""
         return self.entry.files[FEATURES].sha256
 
-    def with_changes(self, changes: Changes, measured: Measured) -> "LiveCategory | None":
+    def with_changes(
+        self, changes: FeatureChanges, measured: FeatureStatistics
+    ) -> "LiveCategory | None":
         """The category after `changes`, at least one product of which is left; None for no difference.
 
         `measured` is of `base`.
         """
         ids = self._ids(list(changes))
         ids.sort()
-        places, known = self.table.items_of(ids)
+        items, known = self.table.items_of(ids)
         gone, new, features = [], [], []
-        for product_id, place, is_known in zip(ids.tolist(), places.tolist(), known, strict=True):
+        for product_id, item, is_known in zip(ids.tolist(), items.tolist(), known, strict=True):
             feature = changes[_id(product_id)]
-            if is_known and feature is not None and np.array_equal(self._feature(place), feature):
+            if is_known and feature is not None and np.array_equal(self._feature(item), feature):
                 continue
             if is_known:
-                gone.append(place)
+                gone.append(item)
             if feature is not None:
                 new.append(product_id)
                 features.append(feature[None])
@@ -116,16 +118,16 @@ class LiveCategory:
         )
         return replace(self, table=table, features=more)
 
-    def n_items_after(self, changes: Changes) -> int:
+    def n_items_after(self, changes: FeatureChanges) -> int:
         """How many products there would be."""
         _, known = self.table.items_of(self._ids(list(changes)))
         new = sum(feature is not None for feature in changes.values())
         return int(self.table.rows.size - known.sum() + new)
 
-    def feature_of(self, product_id: Id) -> npt.NDArray[np.float32] | None:
+    def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
-        (place,), (known,) = self.table.items_of(self._ids([product_id]))
-        return self._feature(place) if known else None
+        (item,), (known,) = self.table.items_of(self._ids([product_id]))
+        return self._feature(item) if known else None
 
     @property
     def is_worn(self) -> bool:
@@ -148,7 +150,7 @@ class LiveCategory:
         table = self.table.items, self.table.distances
         return index_features(features, settings, writer, table=table)
 
-    def onto(self, rebased: "LiveCategory", rows: npt.NDArray[np.uint32]) -> "LiveCategory":
+    def onto(self, rebased: "LiveCategory", rows: Items) -> "LiveCategory":
         """The category as it is, with the index of `rebased`, made when the items' rows were `rows`."""
         number = np.full(self.features.shape[0], -1)
         number[rows] = np.arange(rows.size)
@@ -163,7 +165,7 @@ class LiveCategory:
         """Write the category into the next release."""
         return writer.add_update(self.table, self.features.added, (self.folder, self.entry))
 
-    def _feature(self, item: int) -> npt.NDArray[np.float32]:
+    def _feature(self, item: int) -> Features:
         (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
         return np.asarray(feature)
 
@@ -180,7 +182,7 @@ def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:
     return IndexSettings()
 
 
-def index_new(products: Changes, settings: IndexSettings, writer: CategoryWriter) -> Written:
+def index_new(products: FeatureChanges, settings: IndexSettings, writer: CategoryWriter) -> Written:
     """Index a category of products that all have features."""
     ids = sorted(products, key=sort_key)
     features = np.stack([np.asarray(products[product_id]) for product_id in ids])

@@ -24,23 +24,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.release.vectors import Distances, Items
+from lookalike.release.arrays import Distances, Features, Float64, Items, Positions
 from lookalike_build.files.array import scratch_array
 from lookalike_build.indexing.unit_vectors import UnitVectors
 
 _BLOCK_BYTES = 64 * 2**20
-_SPARE = 28
+_EXTRA_SCORES = 28
 """How many more scores than k are kept: seldom do that many lie within rounding of the k-th."""
 _UNIT_ROUNDOFF = 2.0**-24
 _BLOCK = 4096
 
-Matrix32 = npt.NDArray[np.float32]
-Places = npt.NDArray[np.intp]
 Ranked = list[tuple[Items, Distances]]
 
 
 def exact_neighbours(
-    features: Matrix32,
+    features: Features,
     k: int,
     done: Callable[[int], object] = lambda _: None,
     scratch: Path | None = None,
@@ -83,7 +81,7 @@ def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
 
 def _without_surplus_copies(
     directions: UnitVectors, n: int, width: int
-) -> tuple[npt.NDArray[np.intp], list[tuple[int, Items]]]:
+) -> tuple[Positions, list[tuple[int, Items]]]:
     """The items to compare, and those whose lists are copies of themselves only, with these.
 
     Of equal directions, such as thousands of products with one placeholder photo, only the width + 1
@@ -108,26 +106,26 @@ class _Kept:
 
     def __init__(self, n: int, m: int) -> None:
         self.scores = np.full((n, m), -np.inf, np.float32)
-        self.places = np.zeros((n, m), np.int32)
+        self.positions = np.zeros((n, m), np.int32)
 
-    def meet(self, rows: slice, scores: Matrix32, first: int) -> None:
-        """Let the items `rows` meet those from place `first` on: scores is (rows, theirs)."""
+    def meet(self, rows: slice, scores: Features, first: int) -> None:
+        """Let the items `rows` meet those from position `first` on: scores is (rows, theirs)."""
         m = self.scores.shape[1]
         both = np.concatenate([self.scores[rows], scores], axis=1)
         best = np.argpartition(both, -m, axis=1)[:, -m:]
-        old = np.take_along_axis(self.places[rows], np.minimum(best, m - 1), axis=1)
+        old = np.take_along_axis(self.positions[rows], np.minimum(best, m - 1), axis=1)
         self.scores[rows] = np.take_along_axis(both, best, axis=1)
-        self.places[rows] = np.where(best < m, old, best - m + first)
+        self.positions[rows] = np.where(best < m, old, best - m + first)
 
 
 class _Search:
-    """Finds the k nearest among the items `needed`, for each of them; a place is an index there."""
+    """Finds the k nearest among the items `needed`, for each of them; a position is an index there."""
 
     def __init__(
         self,
         directions: UnitVectors,
         n_dims: int,
-        needed: Places,
+        needed: Positions,
         k: int,
         spare: int,
         done: Callable[[int], object],
@@ -148,9 +146,9 @@ class _Search:
         longest = lengths.max()
         self._error = _UNIT_ROUNDOFF * longest * (n_dims * lengths + 16 * longest)
 
-    def blocks(self) -> Iterator[tuple[Places, Ranked]]:
+    def blocks(self) -> Iterator[tuple[Positions, Ranked]]:
         """Items, a block at a time, and their nearest."""
-        n, m = len(self._needed), max(self._k + _SPARE, self._width)
+        n, m = len(self._needed), max(self._k + _EXTRA_SCORES, self._width)
         with ThreadPoolExecutor(2) as pool:
             if n <= 8 * m:
                 everything = _chunks(np.arange(n), self._step())
@@ -165,8 +163,8 @@ class _Search:
             # short of the item's own squared length by.
             within = 2 * (self._half - worst)
             yield from self._in_turn(
-                (places, pool.submit(self._rank_kept, places, kept, within))
-                for places in _chunks(np.flatnonzero(certain), 256)
+                (positions, pool.submit(self._rank_kept, positions, kept, within))
+                for positions in _chunks(np.flatnonzero(certain), 256)
             )
             others = _chunks(np.flatnonzero(~certain), self._step())
             yield from self._in_turn(self._looked_up(pool, others, lambda _: None))
@@ -175,27 +173,27 @@ class _Search:
         return max(1, _BLOCK_BYTES // (4 * len(self._needed)))
 
     def _in_turn(
-        self, jobs: Iterable[tuple[Places, Future[Ranked]]]
-    ) -> Iterator[tuple[Places, Ranked]]:
+        self, jobs: Iterable[tuple[Positions, Future[Ranked]]]
+    ) -> Iterator[tuple[Positions, Ranked]]:
         """The jobs' results in their order, with two more under way."""
-        waiting: deque[tuple[Places, Future[Ranked]]] = deque()
+        waiting: deque[tuple[Positions, Future[Ranked]]] = deque()
         for job in jobs:
             waiting.append(job)
             if len(waiting) > 2:
-                places, ranked = waiting.popleft()
-                yield self._needed[places], ranked.result()
-        for places, ranked in waiting:
-            yield self._needed[places], ranked.result()
+                positions, ranked = waiting.popleft()
+                yield self._needed[positions], ranked.result()
+        for positions, ranked in waiting:
+            yield self._needed[positions], ranked.result()
 
     def _looked_up(
-        self, pool: ThreadPoolExecutor, blocks: Iterable[Places], done: Callable[[int], object]
-    ) -> Iterator[tuple[Places, Future[Ranked]]]:
+        self, pool: ThreadPoolExecutor, blocks: Iterable[Positions], done: Callable[[int], object]
+    ) -> Iterator[tuple[Positions, Future[Ranked]]]:
         """Look the blocks up among all; one block's product runs beside another's ranking."""
-        for places in blocks:
-            scores = self._centred[places] @ self._centred.T
+        for positions in blocks:
+            scores = self._centred[positions] @ self._centred.T
             scores -= self._half
-            yield places, pool.submit(self._rank_all, places, scores)
-            done(len(places))
+            yield positions, pool.submit(self._rank_all, positions, scores)
+            done(len(positions))
 
     def _meet_all(self, m: int) -> _Kept:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
@@ -219,7 +217,7 @@ class _Search:
                 merge.result()
         return kept
 
-    def _merge(self, kept: _Kept, product: Matrix32, rows: slice, columns: slice) -> None:
+    def _merge(self, kept: _Kept, product: Features, rows: slice, columns: slice) -> None:
         if rows == columns:
             np.fill_diagonal(product, -np.inf)  # an item is not its own neighbour
         else:
@@ -227,44 +225,44 @@ class _Search:
             kept.meet(columns, scores, rows.start)
         kept.meet(rows, product - self._half[columns], columns.start)
 
-    def _centre(self, scratch: Path | None) -> Matrix32:
+    def _centre(self, scratch: Path | None) -> Features:
         """The needed directions less their mean: float32, rounded once."""
         n, n_dims = len(self._needed), self._n_dims
         mean = np.zeros(n_dims)
-        for places in _chunks(np.arange(n)):
-            mean += self._directions.of(self._needed[places]).sum(axis=0) / n
+        for positions in _chunks(np.arange(n)):
+            mean += self._directions.of(self._needed[positions]).sum(axis=0) / n
         shape = (n, n_dims)
         centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
-        for places in _chunks(np.arange(n)):
-            centred[places] = self._directions.of(self._needed[places]) - mean
+        for positions in _chunks(np.arange(n)):
+            centred[positions] = self._directions.of(self._needed[positions]) - mean
         return centred
 
-    def _rank_all(self, places: Places, scores: Matrix32) -> Ranked:
+    def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
         # The score of an item with itself is not a candidate.
-        scores[np.arange(len(places)), places] = -np.inf
+        scores[np.arange(len(positions)), positions] = -np.inf
         last = np.partition(scores, -self._width, axis=1)[:, -self._width]
-        least = last - 2 * self._error[places]
+        least = last - 2 * self._error[positions]
         return [
-            self._rank(place, np.flatnonzero(row >= bound))
-            for place, row, bound in zip(places, scores, least, strict=True)
+            self._rank(position, np.flatnonzero(row >= bound))
+            for position, row, bound in zip(positions, scores, least, strict=True)
         ]
 
-    def _rank_kept(self, places: Places, kept: _Kept, within: npt.NDArray[np.float64]) -> Ranked:
+    def _rank_kept(self, positions: Positions, kept: _Kept, within: Float64) -> Ranked:
         ranked = []
-        for place in places:
-            items, distances = self._rank(place, np.sort(kept.places[place]))
-            known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[place]))
+        for position in positions:
+            items, distances = self._rank(position, np.sort(kept.positions[position]))
+            known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[position]))
             known = max(known, self._k)
             ranked.append((items[:known], distances[:known]))
         return ranked
 
-    def _rank(self, place: int, candidates: npt.NDArray[np.intp]) -> tuple[Items, Distances]:
+    def _rank(self, position: int, candidates: Positions) -> tuple[Items, Distances]:
         items = self._needed[candidates]
-        distances = self._directions.distances(int(self._needed[place]), items)
+        distances = self._directions.distances(int(self._needed[position]), items)
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
 
 
-def _chunks(rows: Places, step: int = 1024) -> Iterator[Places]:
+def _chunks(rows: Positions, step: int = 1024) -> Iterator[Positions]:
     for start in range(0, len(rows), step):
         yield rows[start : start + step]

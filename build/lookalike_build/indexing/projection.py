@@ -1,11 +1,9 @@
 """The projection of a category's features on the few directions in which they differ most."""
 
 import numpy as np
-import numpy.typing as npt
 
+from lookalike.release.arrays import Features
 from lookalike_build.publishing.category import Projected
-
-Matrix = npt.NDArray[np.float32]
 
 N_INDEX_DIMS = 128
 """With 64, up to three times as many candidates are needed on features whose variance is spread out."""
@@ -13,7 +11,7 @@ _SAMPLE = 4096
 _CHUNK = 4096
 
 
-def project(features: Matrix) -> Projected:
+def project(features: Features) -> Projected:
     """Fit the projection to features (n_items, n_dims) and project them; no chance in it.
 
     The directions are the leading eigenvectors of the second moment of at most 4096 features, scaled
@@ -27,7 +25,7 @@ def project(features: Matrix) -> Projected:
     return Projected(projection, items)
 
 
-def _directions(sample: Matrix) -> Matrix:
+def _directions(sample: Features) -> Features:
     few = len(sample) < sample.shape[1]
     # Either product has the same eigenvalues; the smaller one is solved. In float64, since features
     # may be so alike that the mean is all but a millionth of their squared length.
@@ -41,7 +39,7 @@ def _directions(sample: Matrix) -> Matrix:
     return np.ascontiguousarray(directions, np.float32)
 
 
-def _unit(features: Matrix) -> Matrix:
+def _unit(features: Features) -> Features:
     wide = features.astype(np.float64)
     wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
     return wide.astype(np.float32)

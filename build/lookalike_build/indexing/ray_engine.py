@@ -26,7 +26,7 @@ _END_S = 30.0
 def index_on_ray(
     store: FeatureSource, settings: IndexSettings, writers: Sequence[CategoryWriter], done: Done
 ) -> list[Written]:
-    """The `Engine` of the cluster that this process is connected to.
+    """The `IndexEngine` of the cluster that this process is connected to.
 
     Raises what the first task to fail has raised, ClusterError where Ray gave it up; all others have
     ended then, so that nobody writes to the staging folder any more.

@@ -7,13 +7,10 @@ leaves its row behind.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from lookalike.release.vectors import features_of
-from lookalike_build.indexing.unit_vectors import Places, UnitVectors
-
-Matrix32 = npt.NDArray[np.float32]
-Vector64 = npt.NDArray[np.float64]
+from lookalike.release.arrays import Features, Float64, Positions
+from lookalike.release.vectors import gather_features
+from lookalike_build.indexing.unit_vectors import UnitVectors
 
 _UNIT_ROUNDOFF = 2.0**-24
 _SAMPLE = 1024
@@ -21,19 +18,19 @@ _CHUNK = 1024
 _DOUBLE_ERROR = 1e-11
 
 
-class Measured(NamedTuple):
+class FeatureStatistics(NamedTuple):
     """What is known of the features an index is of, so that they need not be read through again.
 
     `centre` (n_dims,) is close to their directions' mean; `lengths` and `products` (n_base,) are
     their lengths and the scalar products of their directions with the centre.
     """
 
-    centre: Vector64
-    lengths: Vector64
-    products: Vector64
+    centre: Float64
+    lengths: Float64
+    products: Float64
 
     @classmethod
-    def of(cls, features: Matrix32) -> "Measured":
+    def of(cls, features: Features) -> "FeatureStatistics":
         """Read features (n_base, n_dims) through."""
         n = len(features)
         sample = np.unique(np.linspace(0, n - 1, _SAMPLE, dtype=np.intp))
@@ -45,7 +42,7 @@ class Measured(NamedTuple):
         return cls(centre, lengths, products)
 
 
-def _measure(features: Matrix32, centre: Vector64) -> tuple[Vector64, Vector64, Vector64]:
+def _measure(features: Features, centre: Float64) -> tuple[Float64, Float64, Float64]:
     """Lengths, products with the centre, directions."""
     wide = features.astype(np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
@@ -56,17 +53,17 @@ def _measure(features: Matrix32, centre: Vector64) -> tuple[Vector64, Vector64, 
 class FeatureRows(NamedTuple):
     """Features float32 (n_rows, n_dims): `base` (n_base, n_dims), then `added` (n_added, n_dims)."""
 
-    base: Matrix32
-    added: Matrix32
+    base: Features
+    added: Features
 
     @property
     def shape(self) -> tuple[int, int]:
         """n_rows and n_dims."""
         return len(self.base) + len(self.added), self.base.shape[1]
 
-    def of(self, rows: Places) -> Matrix32:
+    def of(self, rows: Positions) -> Features:
         """The features (n, n_dims) in `rows`."""
-        return features_of(rows, self.base, self.added)
+        return gather_features(rows, self.base, self.added)
 
 
 class Comparison:
@@ -75,7 +72,7 @@ class Comparison:
     `measured` is of the base.
     """
 
-    def __init__(self, features: FeatureRows, measured: Measured) -> None:
+    def __init__(self, features: FeatureRows, measured: FeatureStatistics) -> None:
         self._features = features
         self._centre = measured.centre
         lengths, products, _ = _measure(features.added, measured.centre)
@@ -83,7 +80,7 @@ class Comparison:
         self._products = np.concatenate([measured.products, products])
         self.directions = UnitVectors(features.of, self._lengths)
 
-    def squared_distances(self, rows: Places) -> tuple[Vector64, Vector64]:
+    def squared_distances(self, rows: Positions) -> tuple[Float64, Float64]:
         """Squared angular distances (n, n_rows) of all from each of `rows`, and how far each of these
         (n,) may be off.
 

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lookalike.release.vectors import Distances, Items
-from lookalike_build.indexing.rows import Comparison, Vector64
-from lookalike_build.indexing.unit_vectors import Places
-from lookalike_build.publishing.category import Table
+from lookalike.release.arrays import Distances, Float64, Items, Positions
+from lookalike_build.indexing.rows import Comparison
+from lookalike_build.publishing.category import NeighbourTable
 from lookalike_build.publishing.ids import Ids
 
-SPARES = 24
+N_SPARE = 24
 """How many more neighbours than are served a list may have: what removals use up before a list has to
 be made anew."""
 _AT_ONCE = 32
@@ -28,17 +27,17 @@ _TIES = 1 + 8 * 2.0**-24
 
 def widths(n_items: int, neighbours: int) -> tuple[int, int]:
     """k and the width of a table of so many items, of which at most `neighbours` are to be served."""
-    return min(neighbours, n_items - 1), min(neighbours + SPARES, n_items - 1)
+    return min(neighbours, n_items - 1), min(neighbours + N_SPARE, n_items - 1)
 
 
 def changed(
-    table: Table,
-    gone: Places,
+    table: NeighbourTable,
+    gone: Positions,
     product_ids: Ids,
     rows: Items,
     comparison: Comparison,
     neighbours: int,
-) -> Table:
+) -> NeighbourTable:
     """The table without the items `gone` and with new products (n,), whose features are in `rows`.
 
     New product ids are ascending, and none is one of those that stay. At least one item is left.
@@ -57,10 +56,12 @@ def changed(
     lists.take(stay, *_without(table, kept, gone, stay))
     lists.add(new, stay)
     lists.refill(stay)
-    return Table(ids, lists.rows, *lists.finished(), lists.k)
+    return NeighbourTable(ids, lists.rows, *lists.finished(), lists.k)
 
 
-def _without(table: Table, kept: Places, gone: Places, stay: Places) -> tuple[Items, Distances]:
+def _without(
+    table: NeighbourTable, kept: Positions, gone: Positions, stay: Positions
+) -> tuple[Items, Distances]:
     """The lists of the items `kept` without those `gone`, in the numbers that these now have."""
     is_gone = np.zeros(table.rows.size, np.bool_)
     is_gone[gone] = True
@@ -91,13 +92,13 @@ class _Lists:
         self._distances = np.full((n, most), np.inf, np.float32)
         self._known = np.zeros(n, np.intp)
 
-    def take(self, places: Places, items: Items, distances: Distances) -> None:
+    def take(self, positions: Positions, items: Items, distances: Distances) -> None:
         """Take lists over; they may be narrower."""
         width = items.shape[1]
-        self._items[places, :width], self._distances[places, :width] = items, distances
-        self._known[places] = np.isfinite(distances).sum(axis=1)
+        self._items[positions, :width], self._distances[positions, :width] = items, distances
+        self._known[positions] = np.isfinite(distances).sum(axis=1)
 
-    def add(self, new: Places, stay: Places) -> None:
+    def add(self, new: Positions, stay: Positions) -> None:
         """Make the lists of the new items, and put these into the lists of those that stay."""
         n_others = stay.size - 1
         for item, squared, error in self._compared(new):
@@ -105,9 +106,9 @@ class _Lists:
             self._insert(item, squared[stay], error, stay, n_others)
             n_others += 1
 
-    def refill(self, places: Places) -> None:
+    def refill(self, positions: Positions) -> None:
         """Make those lists anew that hold less than is served."""
-        for item, squared, error in self._compared(places[self._known[places] < self.k]):
+        for item, squared, error in self._compared(positions[self._known[positions] < self.k]):
             self._make(item, squared, error)
 
     def finished(self) -> tuple[Items, Distances]:
@@ -116,7 +117,7 @@ class _Lists:
         own = np.arange(self.rows.size, dtype=np.uint32)[:, None]
         return np.where(np.isfinite(distances), items, own), np.ascontiguousarray(distances)
 
-    def _compared(self, items: Places) -> Iterator[tuple[int, Vector64, float]]:
+    def _compared(self, items: Positions) -> Iterator[tuple[int, Float64, float]]:
         """Each of the items, its squared distance from all (n_items,), and by how much that is off."""
         for first in range(0, items.size, _AT_ONCE):
             some = items[first : first + _AT_ONCE]
@@ -124,11 +125,11 @@ class _Lists:
             for item, row, error in zip(some.tolist(), squared, errors.tolist(), strict=True):
                 yield item, row[self.rows], error
 
-    def _exact(self, item: int, others: Places) -> Distances:
+    def _exact(self, item: int, others: Positions) -> Distances:
         rows = self.rows[others].astype(np.intp)
         return self._comparison.directions.distances(int(self.rows[item]), rows)
 
-    def _make(self, item: int, squared: Vector64, error: float) -> None:
+    def _make(self, item: int, squared: Float64, error: float) -> None:
         width = self._width
         if width == 0:
             return
@@ -142,7 +143,7 @@ class _Lists:
         self._known[item] = width
 
     def _insert(
-        self, item: int, squared: Vector64, error: float, stay: Places, n_others: int
+        self, item: int, squared: Float64, error: float, stay: Positions, n_others: int
     ) -> None:
         """Put an item into the lists that it belongs in; each of `stay` has n_others others so far."""
         known = self._known[stay]
@@ -156,16 +157,16 @@ class _Lists:
         before = (lists_distances < distances[:, None]) | (
             (lists_distances == distances[:, None]) & (lists < item)
         )
-        place = before.sum(axis=1)
+        position = before.sum(axis=1)
         known = self._known[near]
-        fits = ((place < known) | (known == n_others)) & (place < lists.shape[1])
-        near, place, distances = near[fits], place[fits], distances[fits]
+        fits = ((position < known) | (known == n_others)) & (position < lists.shape[1])
+        near, position, distances = near[fits], position[fits], distances[fits]
         lists, lists_distances = lists[fits], lists_distances[fits]
         column = np.arange(lists.shape[1])
-        source = np.maximum(column - (column > place[:, None]), 0)
+        source = np.maximum(column - (column > position[:, None]), 0)
         lists = np.take_along_axis(lists, source, axis=1)
         lists_distances = np.take_along_axis(lists_distances, source, axis=1)
         at = np.arange(near.size)
-        lists[at, place], lists_distances[at, place] = item, distances
+        lists[at, position], lists_distances[at, position] = item, distances
         self._items[near], self._distances[near] = lists, lists_distances
         self._known[near] = np.minimum(self._known[near] + 1, lists.shape[1])

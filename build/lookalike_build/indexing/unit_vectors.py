@@ -3,14 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-from lookalike.release.vectors import Distances
-
-Matrix32 = npt.NDArray[np.float32]
-Vector64 = npt.NDArray[np.float64]
-Matrix64 = npt.NDArray[np.float64]
-Places = npt.NDArray[np.intp]
+from lookalike.release.arrays import Distances, Features, Float64, Positions
 
 _CHUNK = 1024
 
@@ -21,13 +15,13 @@ class UnitVectors:
     The same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
     """
 
-    def __init__(self, features: Callable[[Places], Matrix32], lengths: Vector64) -> None:
+    def __init__(self, features: Callable[[Positions], Features], lengths: Float64) -> None:
         """Of the features (n, n_dims) that `features` gives for their rows, and all their lengths."""
         self._features = features
         self._lengths = lengths
 
     @classmethod
-    def all_of(cls, features: Matrix32) -> "UnitVectors":
+    def all_of(cls, features: Features) -> "UnitVectors":
         """Of features (n, n_dims), read through for their lengths."""
         lengths = np.empty(len(features))
         for first in range(0, len(features), _CHUNK):
@@ -35,13 +29,13 @@ class UnitVectors:
             lengths[first : first + _CHUNK] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         return cls(features.__getitem__, lengths)
 
-    def of(self, rows: Places) -> Matrix64:
+    def of(self, rows: Positions) -> Float64:
         """The directions of `rows`, (n, n_dims)."""
         directions = self._features(rows).astype(np.float64)
         directions /= self._lengths[rows, None]
         return directions
 
-    def distances(self, row: int, others: Places) -> Distances:
+    def distances(self, row: int, others: Positions) -> Distances:
         """The angular distances (n,) of `others` from one row, rounded to float32 once.
 
         From either end the same bits.

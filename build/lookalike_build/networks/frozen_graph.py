@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from lookalike.release.arrays import Features
 from lookalike.release.manifest import Model
 from lookalike_build.networks.extractor import Precision, WeightsError
-from lookalike_build.networks.inception import Features
 from lookalike_build.networks.runtime import optimizer_options, quiet
 from lookalike_build.photos.decoding import (
     JPEG_OR_PNG,

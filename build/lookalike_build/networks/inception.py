@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.release.arrays import Features
 from lookalike.release.manifest import Model
 from lookalike_build.networks.extractor import IMAGENET, UNTRAINED, Precision, WeightsError
 from lookalike_build.networks.runtime import has_gpu, optimizer_options, quiet
@@ -38,7 +39,6 @@ _FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
 Photos = npt.NDArray[np.uint8]
-Features = npt.NDArray[np.float32]
 
 
 class Network:

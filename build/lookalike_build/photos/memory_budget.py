@@ -30,7 +30,7 @@ class MemoryBudget:
         self._waiting: deque[object] = deque()
         self._changed = Condition()
 
-    def share(self, n_processes: int) -> None:
+    def divide(self, n_processes: int) -> None:
         """Leave their parts to other processes, `n_processes` in all. Before anything is taken."""
         self.n_bytes = self._left = self.n_bytes // n_processes
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lookalike.release.arrays import Flags, Positions
 from lookalike.release.behaviour import open_gone
 from lookalike.release.files import (
     BEHAVIOUR,
@@ -22,10 +22,9 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
 from lookalike.release.root import sync
-from lookalike_build.publishing.files import place, share, write_array
-from lookalike_build.publishing.ids import Ids, Places, places_of
+from lookalike_build.publishing.files import link, link_if_same, write_array
+from lookalike_build.publishing.ids import Ids, positions_of
 
-Flags = npt.NDArray[np.bool_]
 Products = Mapping[Id, tuple[Path, FileEntry]]
 """The file of product ids of each category, and what the manifest says of it."""
 
@@ -61,7 +60,7 @@ def carry(
             old.files[file].check_all(source / file, f"{BEHAVIOUR}/{file}")
         elif not (source / file).exists():
             raise ReleaseError(f"{BEHAVIOUR}/{file}", "is missing")
-        place(source / file, target / file)
+        link(source / file, target / file)
     product_ids = read_ids(target / PRODUCT_IDS)
     if anew:
         gone = gone_of(product_ids, after)
@@ -71,7 +70,7 @@ def carry(
         gone[open_gone(source, old)] = True
         gone = gone_after(product_ids, gone, before, after)
     entry = with_gone(old, target, gone)
-    share((source, old.files), (target, {GONE: entry.files[GONE]}))
+    link_if_same((source, old.files), (target, {GONE: entry.files[GONE]}))
     sync(target)
     return entry
 
@@ -107,7 +106,7 @@ def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products)
         left.append(np.setdiff1d(were, are, assume_unique=True))
     rows = np.concatenate(left)
     for path, _ in after.values() if rows.size else ():
-        _, known = places_of(read_ids(path), product_ids[rows])
+        _, known = positions_of(read_ids(path), product_ids[rows])
         rows = rows[~known]
     gone[rows] = True
     return gone
@@ -122,8 +121,8 @@ def read_ids(path: Path) -> Ids:
     return np.asarray(ids)
 
 
-def _rows_of(product_ids: Ids, products: tuple[Path, FileEntry] | None) -> Places:
+def _rows_of(product_ids: Ids, products: tuple[Path, FileEntry] | None) -> Positions:
     if products is None:
         return np.empty(0, np.intp)
-    rows, known = places_of(product_ids, read_ids(products[0]))
+    rows, known = positions_of(product_ids, read_ids(products[0]))
     return rows[known]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from lookalike.release.arrays import Distances, Features, Flags, Float32, Items, Positions
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -28,21 +28,20 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id
 from lookalike.release.manifest import CategoryEntry
 from lookalike.release.root import named, sync
-from lookalike.release.vectors import Distances, Items, Matrix
 from lookalike_build.files.array import create_array
-from lookalike_build.publishing.files import place, share, write_array
-from lookalike_build.publishing.ids import Ids, Places, id_array, places_of
+from lookalike_build.publishing.files import link, link_if_same, write_array
+from lookalike_build.publishing.ids import Ids, id_array, positions_of
 
 
 class Projected(NamedTuple):
     """`projection` (n_dims, n_index_dims), columns of length 1 at right angles, and the `items`
     (n_items, n_index_dims): their features, scaled to length 1, times the projection."""
 
-    projection: Matrix
-    items: Matrix
+    projection: Float32
+    items: Float32
 
 
-class Table(NamedTuple):
+class NeighbourTable(NamedTuple):
     """`product_ids` (n_items,), ascending; `rows` uint32 (n_items,): the row of an item's feature;
     `items` uint32 and `distances` float32 (n_items, width): its list, then its own number and
     infinite distances.
@@ -56,9 +55,9 @@ class Table(NamedTuple):
     distances: Distances
     k: int
 
-    def items_of(self, product_ids: Ids) -> tuple[Places, npt.NDArray[np.bool_]]:
+    def items_of(self, product_ids: Ids) -> tuple[Positions, Flags]:
         """Where each of the product ids is or would be, and whether it is there."""
-        return places_of(self.product_ids, product_ids)
+        return positions_of(self.product_ids, product_ids)
 
 
 class Tuned(NamedTuple):
@@ -92,7 +91,7 @@ class CategoryWriter:
         self.folder = folder
         self._current = current
 
-    def begin(self, n_items: int, n_dims: int) -> npt.NDArray[np.float32]:
+    def begin(self, n_items: int, n_dims: int) -> Features:
         """The features (n_items, n_dims), to be filled in, in the file."""
         self._begin()
         return create_array(self.folder / FEATURES, (n_items, n_dims))
@@ -124,7 +123,7 @@ class CategoryWriter:
         except ReleaseError:
             return None
         for file in FILES:
-            place(folder / file, self.folder / file)
+            link(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)
 
@@ -164,12 +163,12 @@ class CategoryWriter:
         )
         if self._current:
             folder, old = self._current
-            share((folder, old.files), (self.folder, entry.files))
+            link_if_same((folder, old.files), (self.folder, entry.files))
         sync(self.folder)
         return Written(entry, unchanged=False)
 
     def add_update(
-        self, table: Table, added: npt.NDArray[np.float32], base: tuple[Path, CategoryEntry]
+        self, table: NeighbourTable, added: Features, base: tuple[Path, CategoryEntry]
     ) -> Written:
         """Write a whole category: the index and its features are those of `base`, its folder and entry.
 
@@ -181,7 +180,7 @@ class CategoryWriter:
         self._write_rows(table.rows.astype("<u4", copy=False), added.astype("<f4", copy=False))
         folder, entry = base
         for file in BASE_FILES:
-            place(folder / file, self.folder / file)
+            link(folder / file, self.folder / file)
         files = {
             file: entry.files[file] if file in BASE_FILES else FileEntry.of(self.folder / file)
             for file in FILES
@@ -210,7 +209,7 @@ class CategoryWriter:
         folder, entry = self._current
         self._begin()
         for file in FILES:
-            place(folder / file, self.folder / file)
+            link(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)
 
@@ -219,6 +218,6 @@ class CategoryWriter:
         write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
         write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
 
-    def _write_rows(self, rows: Items, added: npt.NDArray[np.float32]) -> None:
+    def _write_rows(self, rows: Items, added: Features) -> None:
         write_array(self.folder / ROWS, rows)
         write_array(self.folder / ADDED, added)

@@ -23,7 +23,7 @@ def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     sync(path)
 
 
-def place(published: Path, path: Path) -> None:
+def link(published: Path, path: Path) -> None:
     """Have the published file at `path`: a link, or a copy where there can be none."""
     path.unlink(missing_ok=True)
     try:
@@ -33,7 +33,7 @@ def place(published: Path, path: Path) -> None:
         sync(path)
 
 
-def share(
+def link_if_same(
     published: tuple[Path, Mapping[str, FileEntry]], written: tuple[Path, Mapping[str, FileEntry]]
 ) -> None:
     """Have the published file, of the one folder, wherever that of the other is the same."""
@@ -43,4 +43,4 @@ def share(
         with suppress(ReleaseError):
             if old[file] == entry:
                 old[file].check_all(folder / file, file)
-                place(folder / file, written[0] / file)
+                link(folder / file, written[0] / file)

@@ -3,16 +3,17 @@
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.intp]
+from lookalike.release.arrays import Flags, Positions
+
 Ids = npt.NDArray[np.int64] | npt.NDArray[np.bytes_]
 
 
-def places_of(known: Ids, product_ids: Ids) -> tuple[Places, npt.NDArray[np.bool_]]:
+def positions_of(known: Ids, product_ids: Ids) -> tuple[Positions, Flags]:
     """Where each of the product ids is or would be among those `known`, ascending, and whether it is
     there."""
-    places = known.searchsorted(product_ids)
-    inside = np.minimum(places, known.size - 1)
-    return places, known[inside] == product_ids
+    positions = known.searchsorted(product_ids)
+    inside = np.minimum(positions, known.size - 1)
+    return positions, known[inside] == product_ids
 
 
 def id_array(product_ids: Ids | list[str]) -> Ids:

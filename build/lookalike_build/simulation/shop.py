@@ -23,7 +23,7 @@ from lookalike.release.ids import Id
 from lookalike.release.opened import Release
 from lookalike_build.simulation.visitors import Floats, Impressions
 
-RELATED: Final = "/related"
+RELATED_PATH: Final = "/related"
 _TIMEOUT_S = 10.0
 _FAVOURITE = 0.7
 """How many of the products that a visitor comes to without a click are of its favourite category."""
@@ -76,7 +76,7 @@ class Server:
         if parts.scheme != "http" or not parts.hostname:
             raise ShopError(f"{url}: must be http://HOST:PORT")
         self._url = url.rstrip("/")
-        self._path = parts.path.rstrip("/") + RELATED
+        self._path = parts.path.rstrip("/") + RELATED_PATH
         self._connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
 
     def ask(self, category_id: Id, product_id: Id, visitor: str) -> Answer:
@@ -151,7 +151,7 @@ class Shelf:
         item, vectors = found.item_of(product_id), found.vectors
         if item is None or vectors is None:
             raise LookupError(product_id)  # nobody asks for what is not there
-        return vectors.direction(item)
+        return vectors.unit_vector(item)
 
 
 class Seen(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.experiment import METHODS, PATTERNS
+from lookalike.release.arrays import Flags
 
 PAPER_CTR: Final = (0.0051, 0.0076)
 PAPER_CVR: Final = (0.0021, 0.0028)
@@ -24,7 +25,6 @@ _FAVOURITE = 0.5
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 
 class PreferenceError(Exception):

@@ -1,18 +1,15 @@
 """Vectors: what is found is ranked rightly, whichever way the candidates are found."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing.category import IndexSettings, build_annoy
 from lookalike_build.indexing.projection import N_INDEX_DIMS, project
-from support import brute_force, random_features
-
-Matrix = npt.NDArray[np.float32]
+from support import Features, brute_force, random_features
 
 
-def vector_index(features: Matrix, trees: bool, candidates: int, k: int) -> VectorIndex:
+def vector_index(features: Features, trees: bool, candidates: int, k: int) -> VectorIndex:
     projected = project(features)
     index = build_annoy(projected.items, IndexSettings()) if trees else projected.items
     return VectorIndex(features, projected.projection, index, candidates, 5000, k)
@@ -41,7 +38,7 @@ def test_features_that_are_nearly_alike_are_told_apart(scale: float) -> None:
     vectors = vector_index(features, False, 200, 20)
     for item in range(0, 500, 50):
         order, distances = brute_force(features, item)
-        items, found = vectors.search(vectors.direction(item), 21)
+        items, found = vectors.search(vectors.unit_vector(item), 21)
         assert (items[0], found[0]) == (item, pytest.approx(0, abs=1e-7))
         assert np.isin(order[:20], items).mean() >= 0.9
         np.testing.assert_allclose(found[1:], np.sort(distances)[:20], atol=2e-7)
@@ -65,7 +62,7 @@ def test_copies_of_one_feature_span_one_dimension() -> None:
 
 def test_more_than_there_are_is_all_there_is() -> None:
     vectors = vector_index(random_features(7, 6), False, 3, 6)
-    items, distances = vectors.search(vectors.direction(0), 1000)
+    items, distances = vectors.search(vectors.unit_vector(0), 1000)
     assert sorted(items) == list(range(7))
     assert np.all(np.diff(distances) >= 0)
 
@@ -78,6 +75,6 @@ def test_where_all_that_the_index_holds_is_gone_what_is_new_is_found(trees: bool
     index, projection = old._index, old._projection
     vectors = VectorIndex(features, projection, index, 5, 5000, 5, changed)
     order, distances = brute_force(added, 1)
-    items, found = vectors.search(vectors.direction(1), 10)
+    items, found = vectors.search(vectors.unit_vector(1), 10)
     assert items.tolist() == [1, *order]
     np.testing.assert_allclose(found[1:], distances, atol=1e-6)

@@ -23,18 +23,20 @@ def test_the_last_place_given_is_the_place(additions: list[list[tuple[str, int]]
         fresh = dict(addition)  # each photo once in an addition
         known = known.plus(list(fresh), list(fresh.values()))
         growing.add(list(fresh), list(fresh.values()))
-        np.testing.assert_array_equal(growing.places(PHOTOS), known.places(PHOTOS))
+        np.testing.assert_array_equal(growing.locations(PHOTOS), known.locations(PHOTOS))
         expected |= fresh
     known = pickle.loads(pickle.dumps(known))
     assert len(known) == len(expected)
-    np.testing.assert_array_equal(known.places(PHOTOS), [expected.get(one, -1) for one in PHOTOS])
+    np.testing.assert_array_equal(
+        known.locations(PHOTOS), [expected.get(one, -1) for one in PHOTOS]
+    )
     assert [one in known for one in PHOTOS] == [one in expected for one in PHOTOS]
 
 
 def test_nothing_is_known_at_first() -> None:
     assert len(KnownPhotos()) == 0
     assert PHOTOS[0] not in KnownPhotos()
-    assert KnownPhotos().places([]).size == 0
+    assert KnownPhotos().locations([]).size == 0
 
 
 def test_each_photo_is_copied_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +53,5 @@ def test_each_photo_is_copied_a_few_times_only(monkeypatch: pytest.MonkeyPatch) 
     growing = GrowingPhotos(KnownPhotos().plus(photos[:1024], range(1024)))
     for i in range(1024, 2048, 4):
         growing.add(photos[i : i + 4], range(i, i + 4))
-    assert growing.places(photos).tolist() == list(range(2048))
+    assert growing.locations(photos).tolist() == list(range(2048))
     assert sum(copied) < 12 * 2048  # 256 times as many where each addition copies all

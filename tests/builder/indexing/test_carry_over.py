@@ -22,7 +22,7 @@ from lookalike_build.following.background import BackgroundThread
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
-from lookalike_build.indexing.live import Changes
+from lookalike_build.indexing.live import FeatureChanges
 from support import Catalogue, client_of, make_slim, publish, random_features, write_store
 
 DAY_S = 24 * 3600.0
@@ -44,7 +44,7 @@ def journal(root: ReleaseRoot) -> Iterator[Journal]:
     journal.close()
 
 
-def make_live(root: ReleaseRoot, journal: Journal, changes: dict[Id, Changes]) -> int:
+def make_live(root: ReleaseRoot, journal: Journal, changes: dict[Id, FeatureChanges]) -> int:
     """The number of the last of the changes, which are published and settled."""
     number = 0
     for category_id, products in changes.items():
@@ -59,7 +59,9 @@ def make_live(root: ReleaseRoot, journal: Journal, changes: dict[Id, Changes]) -
     return number
 
 
-def apply(root: ReleaseRoot, journal: Journal, changes: dict[Id, Changes], number: int) -> None:
+def apply(
+    root: ReleaseRoot, journal: Journal, changes: dict[Id, FeatureChanges], number: int
+) -> None:
     manifest = root.manifest(str(root.current()))
     with root.lock():
         Updater(root, BackgroundThread()).publish(manifest, changes, Applied(journal.id, number))

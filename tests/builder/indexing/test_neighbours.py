@@ -138,7 +138,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that a few hundred items take the way of a large category."""
     monkeypatch.setattr(neighbours, "_BLOCK", 64)
     monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 40_000)
-    monkeypatch.setattr(neighbours, "_SPARE", 4)
+    monkeypatch.setattr(neighbours, "_EXTRA_SCORES", 4)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -17,11 +17,12 @@ pytest.importorskip("ray", reason="Ray is not installed")
 from ray import cloudpickle
 
 import lookalike_build.indexing.ray_engine
+from lookalike.release.arrays import Features
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.root import ReleaseRoot
-from lookalike_build.features.store import CategoryFeatures, FeatureError, Features, FeatureStore
+from lookalike_build.features.store import CategoryFeatures, FeatureError, FeatureStore
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.ray_engine import index_on_ray
 from lookalike_build.ray_cluster import ClusterError, ray_cluster

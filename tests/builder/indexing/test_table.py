@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.indexing.rows import Comparison, FeatureRows, Measured
-from lookalike_build.indexing.table import SPARES, changed, widths
-from lookalike_build.publishing.category import Table
+from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
+from lookalike_build.indexing.table import N_SPARE, changed, widths
+from lookalike_build.publishing.category import NeighbourTable
 from support import Features, random_features
 
 N_DIMS = 6
@@ -21,12 +21,12 @@ Step = dict[int, Features | None]
 """Products put, with their feature, and removed."""
 
 
-def from_nothing(products: Products, neighbours: int) -> Table:
+def from_nothing(products: Products, neighbours: int) -> NeighbourTable:
     ids = np.array(sorted(products), np.int64)
     features = np.stack([products[one] for one in ids.tolist()])
     k, width = widths(ids.size, neighbours)
     table = exact_neighbours(features, k, spare=width - k)
-    return Table(ids, np.arange(ids.size, dtype=np.uint32), *table, k)
+    return NeighbourTable(ids, np.arange(ids.size, dtype=np.uint32), *table, k)
 
 
 class Changing:
@@ -38,7 +38,7 @@ class Changing:
         self.table = from_nothing(products, neighbours)
         base = np.stack([products[one] for one in sorted(products)])
         self._features = FeatureRows(base, np.empty((0, base.shape[1]), np.float32))
-        self._measured = Measured.of(base)
+        self._measured = FeatureStatistics.of(base)
 
     def change(self, step: Step) -> None:
         """Do what leaves at least one product."""
@@ -238,10 +238,10 @@ def test_a_hub_in_all_lists_goes_and_comes_back() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 7])
 def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int) -> None:
-    n, neighbours = 3 * SPARES, 4
+    n, neighbours = 3 * N_SPARE, 4
     changing = Changing(dict(enumerate(random_features(n, 8))), neighbours)
     order = np.random.default_rng(8).permutation(n).tolist()
-    shortest = neighbours + SPARES
+    shortest = neighbours + N_SPARE
     refilled = False
     for first in range(0, n - at_once, at_once):
         known_before = np.isfinite(changing.table.distances).sum(axis=1).min()
@@ -251,7 +251,7 @@ def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int) -> None:
         shortest = min(shortest, int(known.min()))
         refilled = refilled or bool(known.max() > known_before)
     assert refilled
-    assert shortest < neighbours + SPARES
+    assert shortest < neighbours + N_SPARE
 
 
 def test_nothing_is_a_change_that_leaves_all_as_it_is() -> None:
@@ -274,4 +274,4 @@ def test_widths_are_what_a_category_of_that_size_can_fill(n_items: int, neighbou
     k, width = widths(n_items, neighbours)
     assert k <= width < n_items
     assert k == neighbours or k == n_items - 1
-    assert width == k + SPARES or width == n_items - 1
+    assert width == k + N_SPARE or width == n_items - 1

@@ -56,7 +56,7 @@ def test_all_is_given_back_after_an_error() -> None:
 
 def test_processes_share_it() -> None:
     budget = MemoryBudget(10)
-    budget.share(3)
+    budget.divide(3)
     assert budget.n_bytes == 3
     with budget.take(3):
         pass

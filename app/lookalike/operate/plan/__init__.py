@@ -20,8 +20,8 @@ from lookalike.operate.plan.measured import (
     STORE_BYTES,
     VECTORS,
 )
-from lookalike.operate.plan.size import SPARE, Shape, Sizes, release_sizes, slim_bytes
-from lookalike.operate.plan.times import SPARE_SCORES, category_s, index_s, photos_s
+from lookalike.operate.plan.size import N_SPARE, Shape, Sizes, release_sizes, slim_bytes
+from lookalike.operate.plan.times import EXTRA_SCORES, category_s, index_s, photos_s
 from lookalike.release.files import FEATURES, HOT_FILES, INDEX, SLIM_FILES
 
 __all__ = ["Catalogue", "Machine", "Plan", "PlanError", "Shape", "plan"]
@@ -229,7 +229,7 @@ def plan(
         process_bytes=round(PROCESS_BYTES.value + PROCESS_BYTES_PRODUCT.value * catalogue.products),
         # Scores and places kept, then items and distances; features and a copy are in files.
         index_memory_bytes=round(INDEX_BYTES.value)
-        + largest * 8 * (2 * shape.neighbours + SPARE_SCORES + SPARE),
+        + largest * 8 * (2 * shape.neighbours + EXTRA_SCORES + N_SPARE),
         index_cache_bytes=2 * largest * row,
         extract_memory_bytes=round(EXTRACT_BYTES.value),
         photos_s=photos,

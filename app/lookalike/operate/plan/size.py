@@ -23,7 +23,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.vectors import node_dtype
 
-SPARE = 24
+N_SPARE = 24
 """How many more neighbours than are served the builder keeps."""
 N_TREES = 10
 N_INDEX_DIMS = 128
@@ -56,7 +56,7 @@ def release_sizes(categories: Iterable[int], shape: Shape) -> Sizes:
 def category_sizes(n_items: int, shape: Shape) -> Sizes:
     """Bytes by file name of a category just indexed: exact but for the trees in ``index.ann``."""
     k = min(shape.neighbours, n_items - 1)
-    width = min(shape.neighbours + SPARE, n_items - 1)
+    width = min(shape.neighbours + N_SPARE, n_items - 1)
     n_index_dims = min(N_INDEX_DIMS, shape.n_dims, n_items)
     ids = "<i8" if shape.id_bytes is None else f"|S{shape.id_bytes}"
     return {

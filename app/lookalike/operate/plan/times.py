@@ -21,7 +21,7 @@ from lookalike.operate.plan.measured import (
 )
 from lookalike.operate.plan.size import Shape
 
-SPARE_SCORES = 28
+EXTRA_SCORES = 28
 """How many candidates more than k are kept and ranked."""
 
 
@@ -46,7 +46,7 @@ def table_s(n_items: int, shape: Shape, machine: Machine) -> float:
     merge = pairs * MERGE.value * 1e-9 * machine.slower
     # Merging is one core's work: with many cores, it is what the others wait for.
     meet = max(merge, product + merge / machine.cores)
-    candidates = min(shape.neighbours + SPARE_SCORES, n_items)
+    candidates = min(shape.neighbours + EXTRA_SCORES, n_items)
     rank = n_items * candidates * dims * RANK.value * 1e-9 * machine.slower
     return (
         meet + rank / min(2, machine.cores) + n_items * PREPARE.value * machine.slower * dims / 2048

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BROWSE_PATH: Final = "/browse"
 PARAMETERS: Final = ("category_id", "product_id", "limit", "page", "release", "compare")
-DEFAULT_LIMIT: Final = 12
+DEFAULT_SHOWN: Final = 12
 """How many neighbours are shown, as on the page of the shop in Miyake et al. (2017)."""
 MAX_LIMIT: Final = 100
 
@@ -81,7 +81,7 @@ class Browse:
         state = State(
             values.get("release"),
             values.get("compare"),
-            typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, MAX_LIMIT),
+            typed_count(values.get("limit"), "limit", DEFAULT_SHOWN, MAX_LIMIT),
             self._image_url,
         )
         names = [state.release or release.manifest.release]

@@ -18,7 +18,7 @@ from lookalike.operate.doctor.host import Asked, Host
 from lookalike.release.files import BEHAVIOUR, NEIGHBOURS, RELATED, STARTS
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.source import ReleaseSource
-from lookalike_build.indexing.live import AllChanges
+from lookalike_build.indexing.live import ChangesByCategory
 from support import change, make_slim, rate
 
 MB = 10**6
@@ -94,7 +94,7 @@ def test_a_release_maps_no_more_files_than_that(root: ReleaseRoot, slim: bool) -
 
 @pytest.mark.parametrize("slim", [False, True])
 def test_a_release_holds_no_more_files_open_than_that(root: ReleaseRoot, slim: bool) -> None:
-    changes: AllChanges = {40: {7990: None, 5010: np.ones(16, np.float32)}}
+    changes: ChangesByCategory = {40: {7990: None, 5010: np.ones(16, np.float32)}}
     change(root, changes)
     if slim:
         make_slim(root)

@@ -85,11 +85,11 @@ def test_a_whole_release_is_planned_within_a_few_percent_full_and_slim(root: Rel
 
 
 def test_what_the_plan_takes_for_granted_is_what_the_builder_does() -> None:
-    assert table.SPARES == size.SPARE
+    assert table.N_SPARE == size.N_SPARE
     assert IndexSettings().n_trees == size.N_TREES
     assert IndexSettings().neighbours == Shape().neighbours
     assert projection.N_INDEX_DIMS == size.N_INDEX_DIMS
-    assert neighbours._SPARE == times.SPARE_SCORES
+    assert neighbours._EXTRA_SCORES == times.EXTRA_SCORES
 
 
 @pytest.mark.parametrize(
