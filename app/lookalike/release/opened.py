@@ -17,7 +17,7 @@ command line read through it. A release is a folder:
                              ``added.npy``; without changes since the index was made, the item
 ``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index is of
 ``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came later
-``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the directions in which they differ most
+``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the features' principal axes
 ``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
                              `node_dtype` says, n_base of them, then the trees
 ``behaviour.d/``             `lookalike.release.behaviour`, where there is any

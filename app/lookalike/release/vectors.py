@@ -1,13 +1,13 @@
 """Which items are nearest to a vector: candidates from an index of few dimensions, then exact ranking.
 
 Comparing 2048 numbers item by item is what makes a query slow, and trees over 2048 dimensions hardly
-cut that down. So items are projected on the `n_index_dims` directions in which the category differs
-most, `candidates` of them are found there, and only these are ranked by their features. Annoy finds
-the candidates where its trees lead there faster than comparing all projections would; where they do
-not, which the builder measures, `search_k` is `n_items` and all are compared.
+cut that down. So items are projected on the category's `n_index_dims` principal axes, `candidates` of
+them are found there, and only these are ranked by their features. Annoy finds the candidates where its
+trees lead there faster than comparing all projections would; where they do not, which the builder
+measures, `search_k` is `n_items` and all are compared.
 
-The directions are those of the features' second moment, the mean not taken off: then the scalar product
-of two projections is the best stand-in for that of the features, with no term to correct.
+The axes are those of the unit vectors' second moment, the mean not taken off: then the scalar product
+of two projections is the best stand-in for that of the unit vectors, with no term to correct.
 """
 
 from pathlib import Path

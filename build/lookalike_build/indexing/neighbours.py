@@ -5,14 +5,15 @@ two features scaled to length 1. Neighbours stand by (distance in float32, item)
 float32 cannot tell apart are ties, and the lower item goes first, so a table has one right value.
 
 Two passes make it both fast and exact. A float32 matrix product finds candidates: everything that
-the product's worst rounding error leaves possible among the k nearest. Float64 then ranks the few
-that are left. The product is of features with the category's mean taken off, which changes no
-distance but makes its rounding error a fraction of the distances themselves, however alike all
-features of a category are.
+may be among the k nearest in spite of the product's worst rounding error. Float64 then ranks these
+few. The product is of unit vectors less the category's mean, which changes no distance but makes the
+rounding error a fraction of the distances, however alike the features of a category are.
+
+The score of y for x is ``x·y - |y|²/2``, which is ``(|x|² - |x - y|²)/2``: the higher, the nearer.
 
 The product of two blocks serves the rows of both, so a large category takes half of the full product:
-each item keeps the m > k best scores it has met, and whoever's m-th is close enough to its k-th for
-rounding to matter (near copies by the hundred) is looked up again among all.
+each item keeps the m > k best scores it has met. Where rounding may have kept the wrong ones (near
+copies by the hundred), the item is compared with all others once more.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from lookalike_build.indexing.unit_vectors import UnitVectors
 
 _BLOCK_BYTES = 64 * 2**20
 _EXTRA_SCORES = 28
-"""How many more scores than k are kept: seldom do that many lie within rounding of the k-th."""
+"""How many scores beyond k are kept: seldom are that many within rounding of the k-th."""
 _UNIT_ROUNDOFF = 2.0**-24
 _BLOCK = 4096
 
@@ -47,10 +48,9 @@ def exact_neighbours(
     """The k nearest other items of every item, nearest first, and their angular distances.
 
     `features` is (n_items, n_dims), finite and nowhere all zero; k + spare is at most n_items - 1,
-    and k is 0 only where spare is.
-    The answers are uint32 and float32, (n_items, k + spare). Beyond k a row goes on with the next
-    nearest as far as they cost nothing, then with the item itself and an infinite distance. `done`
-    hears how many more items are finished.
+    and k is 0 only where spare is. The answers are uint32 and float32, (n_items, k + spare). Beyond k
+    a row goes on with the next nearest as far as they cost nothing, then with the item itself and an
+    infinite distance. `done` hears how many more items are finished.
 
     Of memory it takes some 2 KB an item besides the features and a copy of them; with the folder
     `scratch` the copy is in a file there.
@@ -61,13 +61,15 @@ def exact_neighbours(
     if width == 0:
         done(n)
         return items, distances
-    directions = UnitVectors.all_of(features)
-    needed, copied = _without_surplus_copies(directions, n, width)
+    unit_vectors = UnitVectors.all_of(features)
+    needed, copied = _without_surplus_copies(unit_vectors, n, width)
     for item, twins in copied:
         items[item], distances[item] = twins, 0.0
     done(len(copied))
-    search = _Search(directions, features.shape[1], needed, k, spare, done, scratch)
-    for rows, found in search.blocks():
+    shape = (needed.size, features.shape[1])
+    centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
+    _centre(unit_vectors, needed, centred)
+    for rows, found in _Search(unit_vectors, needed, centred, k, spare, done).blocks():
         for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row, : nearest.size], distances[row, : nearest.size] = nearest, distance
     return items, distances
@@ -80,18 +82,18 @@ def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
 
 
 def _without_surplus_copies(
-    directions: UnitVectors, n: int, width: int
+    unit_vectors: UnitVectors, n: int, width: int
 ) -> tuple[Positions, list[tuple[int, Items]]]:
-    """The items to compare, and those whose lists are copies of themselves only, with these.
+    """The items to compare, and the others with their lists, which hold copies of them only.
 
-    Of equal directions, such as thousands of products with one placeholder photo, only the width + 1
-    with the lowest items can be in any list; to compare them all would take forever.
+    Of equal vectors, such as thousands of products with one placeholder photo, only the width + 1 with
+    the lowest items can be in any list; to compare them all would take forever.
     """
     copies: dict[bytes, list[int]] = {}
     everything = np.arange(n)
     for rows in _chunks(everything):
-        for item, direction in zip(rows.tolist(), directions.of(rows), strict=True):
-            key = hashlib.blake2b(direction.tobytes(), digest_size=16).digest()
+        for item, vector in zip(rows.tolist(), unit_vectors.of(rows), strict=True):
+            key = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
             copies.setdefault(key, []).append(item)
     surplus = [
         (item, np.array(twins[:width], np.uint32))
@@ -99,6 +101,16 @@ def _without_surplus_copies(
         for item in twins[width + 1 :]
     ]
     return np.delete(everything, [item for item, _ in surplus]), surplus
+
+
+def _centre(unit_vectors: UnitVectors, rows: Positions, into: Features) -> None:
+    """Write the unit vectors of `rows` less their mean, rounded once, into an array (n, n_dims)."""
+    n, n_dims = into.shape
+    mean = np.zeros(n_dims)
+    for positions in _chunks(np.arange(n)):
+        mean += unit_vectors.of(rows[positions]).sum(axis=0) / n
+    for positions in _chunks(np.arange(n)):
+        into[positions] = unit_vectors.of(rows[positions]) - mean
 
 
 class _Kept:
@@ -119,58 +131,66 @@ class _Kept:
 
 
 class _Search:
-    """Finds the k nearest among the items `needed`, for each of them; a position is an index there."""
+    """Finds the k nearest among the items `needed`, for each of them; a position is an index there.
+
+    `centred` (n, n_dims) are their unit vectors less the mean.
+    """
 
     def __init__(
         self,
-        directions: UnitVectors,
-        n_dims: int,
+        unit_vectors: UnitVectors,
         needed: Positions,
+        centred: Features,
         k: int,
         spare: int,
         done: Callable[[int], object],
-        scratch: Path | None,
     ) -> None:
-        self._directions = directions
-        self._n_dims = n_dims
+        self._unit_vectors = unit_vectors
         self._needed = needed
+        self._centred = centred
         self._k = k
         self._width = k + spare
+        self._n_kept = max(k + _EXTRA_SCORES, self._width)
         self._done = done
-        self._centred = self._centre(scratch)
-        half = np.einsum("ij,ij->i", self._centred, self._centred, dtype=np.float64) / 2
+        half = np.einsum("ij,ij->i", centred, centred, dtype=np.float64) / 2
         self._half = half.astype(np.float32)
         lengths = np.sqrt(2 * half)
-        # |fl(x·y) - x·y| <= n_dims u |x||y| for any order of summation (Higham 2002, section 3.1);
-        # the second term is for the rounding of the centred features and of the halves.
         longest = lengths.max()
-        self._error = _UNIT_ROUNDOFF * longest * (n_dims * lengths + 16 * longest)
+        # By how much a score may be off. For any order of summation |fl(x·y) - x·y| <= n_dims u |x||y|
+        # (Higham 2002, section 3.1). The second term is for the rounding of the centred vectors, of
+        # the halves and of distances to float32.
+        self._error = _UNIT_ROUNDOFF * longest * (centred.shape[1] * lengths + 16 * longest)
 
     def blocks(self) -> Iterator[tuple[Positions, Ranked]]:
         """Items, a block at a time, and their nearest."""
-        n, m = len(self._needed), max(self._k + _EXTRA_SCORES, self._width)
+        n = len(self._needed)
         with ThreadPoolExecutor(2) as pool:
-            if n <= 8 * m:
-                everything = _chunks(np.arange(n), self._step())
-                yield from self._in_turn(self._looked_up(pool, everything, self._done))
-                return
-            kept = self._meet_all(m)
-            last = np.partition(kept.scores, m - self._k, axis=1)[:, m - self._k]
-            # Whoever's worst kept score may not be among the k best has all candidates kept.
-            worst = kept.scores.min(axis=1) + 2 * self._error
-            certain = worst < last
-            # The squared distance below which all are kept: the score is half of what it falls
-            # short of the item's own squared length by.
-            within = 2 * (self._half - worst)
-            yield from self._in_turn(
-                (positions, pool.submit(self._rank_kept, positions, kept, within))
-                for positions in _chunks(np.flatnonzero(certain), 256)
-            )
-            others = _chunks(np.flatnonzero(~certain), self._step())
-            yield from self._in_turn(self._looked_up(pool, others, lambda _: None))
+            if n <= 8 * self._n_kept:
+                yield from self._in_turn(self._looked_up(pool, np.arange(n), self._done))
+            else:
+                yield from self._in_turn(self._by_halves(pool))
 
-    def _step(self) -> int:
-        return max(1, _BLOCK_BYTES // (4 * len(self._needed)))
+    def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Positions, Future[Ranked]]]:
+        """Rank the scores that each item kept; look up among all where these may be the wrong ones.
+
+        What an item has not kept scores at most `beyond` in truth: what its worst kept score measures,
+        plus the error of both. If even the k-th best measures more, the k nearest have all been kept.
+        So have all others that score more than `beyond`, which is to be nearer than `within`.
+
+        Example: k is 1, two scores are kept, the error is 0.01, and half of the item's squared length
+        is 0.50. Of kept scores 0.40 and 0.30, `beyond` is 0.32: the best is certain. The other one is
+        not within 2 * (0.50 - 0.32) = 0.36, for its squared distance is 0.40; another item whose score
+        measures 0.295 may be nearer. Of kept scores 0.40 and 0.39, `beyond` is 0.41: any of three
+        may be nearest, so the item is looked up.
+        """
+        kept = self._meet_all()
+        kth_best = np.partition(kept.scores, self._n_kept - self._k, axis=1)
+        beyond = kept.scores.min(axis=1) + 2 * self._error
+        certain = beyond < kth_best[:, self._n_kept - self._k]
+        within = 2 * (self._half - beyond)
+        for positions in _chunks(np.flatnonzero(certain), 256):
+            yield positions, pool.submit(self._rank_kept, positions, kept, within)
+        yield from self._looked_up(pool, np.flatnonzero(~certain), lambda _: None)
 
     def _in_turn(
         self, jobs: Iterable[tuple[Positions, Future[Ranked]]]
@@ -186,19 +206,20 @@ class _Search:
             yield self._needed[positions], ranked.result()
 
     def _looked_up(
-        self, pool: ThreadPoolExecutor, blocks: Iterable[Positions], done: Callable[[int], object]
+        self, pool: ThreadPoolExecutor, positions: Positions, done: Callable[[int], object]
     ) -> Iterator[tuple[Positions, Future[Ranked]]]:
-        """Look the blocks up among all; one block's product runs beside another's ranking."""
-        for positions in blocks:
-            scores = self._centred[positions] @ self._centred.T
+        """Compare items with all, a block at a time: one's product runs beside another's ranking."""
+        step = max(1, _BLOCK_BYTES // (4 * len(self._needed)))
+        for block in _chunks(positions, step):
+            scores = self._centred[block] @ self._centred.T
             scores -= self._half
-            yield positions, pool.submit(self._rank_all, positions, scores)
-            done(len(positions))
+            yield block, pool.submit(self._rank_all, block, scores)
+            done(len(block))
 
-    def _meet_all(self, m: int) -> _Kept:
+    def _meet_all(self) -> _Kept:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
         n = len(self._needed)
-        kept = _Kept(n, m)
+        kept = _Kept(n, self._n_kept)
         told = 0
         merges: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as merger:
@@ -225,18 +246,6 @@ class _Search:
             kept.meet(columns, scores, rows.start)
         kept.meet(rows, product - self._half[columns], columns.start)
 
-    def _centre(self, scratch: Path | None) -> Features:
-        """The needed directions less their mean: float32, rounded once."""
-        n, n_dims = len(self._needed), self._n_dims
-        mean = np.zeros(n_dims)
-        for positions in _chunks(np.arange(n)):
-            mean += self._directions.of(self._needed[positions]).sum(axis=0) / n
-        shape = (n, n_dims)
-        centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
-        for positions in _chunks(np.arange(n)):
-            centred[positions] = self._directions.of(self._needed[positions]) - mean
-        return centred
-
     def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
         # The score of an item with itself is not a candidate.
         scores[np.arange(len(positions)), positions] = -np.inf
@@ -258,7 +267,7 @@ class _Search:
 
     def _rank(self, position: int, candidates: Positions) -> tuple[Items, Distances]:
         items = self._needed[candidates]
-        distances = self._directions.distances(int(self._needed[position]), items)
+        distances = self._unit_vectors.distances(int(self._needed[position]), items)
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
 

@@ -1,11 +1,12 @@
 """A category's exact neighbour table, from which products are removed and to which they are added.
 
-A list holds an item's nearest others by (distance in float32, item), as `exact_neighbours` makes it:
-so far as it goes, it is the one right list. Removing keeps it right and makes it shorter; adding keeps
-it right where the new item comes before the list's last, and tells nothing where it comes after. Where
-less is left than is served, the list is made anew by comparing the item with all others.
+A list holds an item's nearest others by (distance in float32, item), as `exact_neighbours` makes it.
+There is one right list; a list may be shorter, and is then its beginning. Removing an item makes lists
+shorter. A new item enters where it comes before a list's last; where it comes after, other items that
+the list does not know may be nearer, so it stays out. A list that gets shorter than what is served is
+rebuilt by comparing its item with all others.
 
-So any sequence of changes leads to what a table made of the remaining products would say.
+So any sequence of changes gives the neighbours that a table built from the remaining products has.
 """
 
 from collections.abc import Iterator
@@ -18,11 +19,15 @@ from lookalike_build.publishing.category import NeighbourTable
 from lookalike_build.publishing.ids import Ids
 
 N_SPARE = 24
-"""How many more neighbours than are served a list may have: what removals use up before a list has to
-be made anew."""
+"""How many neighbours a list may have beyond those served: removals use these up before a rebuild."""
 _AT_ONCE = 32
 _TIES = 1 + 8 * 2.0**-24
-"""Squared distances that are no further apart may be the same distance in float32."""
+"""Two distances may be equal in float32 if their squares differ by no more than this factor.
+
+Rounding to float32 changes a distance by a factor of at most 1 + 2^-24, and so its square by little
+more than 1 + 2 * 2^-24; both distances may be rounded, and the rest is room. Example: 0.50000002 is
+0.5 in float32, and its square, 0.25000002, is below 0.25 * _TIES = 0.25000012.
+"""
 
 
 def widths(n_items: int, neighbours: int) -> tuple[int, int]:
@@ -62,7 +67,13 @@ def changed(
 def _without(
     table: NeighbourTable, kept: Positions, gone: Positions, stay: Positions
 ) -> tuple[Items, Distances]:
-    """The lists of the items `kept` without those `gone`, in the numbers that these now have."""
+    """The lists of the items `kept`, whose new numbers are `stay`, without the items `gone`.
+
+    A list closes up and ends with infinite distances; then its items get their new numbers. Example:
+    of items 0 to 3, item 1 is removed, and a new product becomes item 0. Then `kept` is [0 2 3],
+    `stay` is [1 2 3], and the list of item 3, [1 0 2], closes up to [0 2 1], of which the last is at
+    infinity, and becomes [1 2 .].
+    """
     is_gone = np.zeros(table.rows.size, np.bool_)
     is_gone[gone] = True
     items, distances = table.items[kept], table.distances[kept]
@@ -78,7 +89,12 @@ def _without(
 
 
 class _Lists:
-    """The lists of a table that is being changed: `known` of each are right, what follows is not."""
+    """The lists of a table that is being changed.
+
+    The first `known` entries of a list are right, and the distances after them infinite. A new item's
+    squared distances from all others are known but for an `error`, so they only tell which items need
+    an exact comparison.
+    """
 
     def __init__(
         self, comparison: Comparison, rows: Items, k: int, width: int, width_before: int
@@ -99,17 +115,17 @@ class _Lists:
         self._known[positions] = np.isfinite(distances).sum(axis=1)
 
     def add(self, new: Positions, stay: Positions) -> None:
-        """Make the lists of the new items, and put these into the lists of those that stay."""
+        """Build the lists of the new items, and put these into the lists of those that stay."""
         n_others = stay.size - 1
         for item, squared, error in self._compared(new):
-            self._make(item, squared, error)
+            self._build(item, squared, error)
             self._insert(item, squared[stay], error, stay, n_others)
             n_others += 1
 
     def refill(self, positions: Positions) -> None:
-        """Make those lists anew that hold less than is served."""
+        """Rebuild those lists that hold less than is served."""
         for item, squared, error in self._compared(positions[self._known[positions] < self.k]):
-            self._make(item, squared, error)
+            self._build(item, squared, error)
 
     def finished(self) -> tuple[Items, Distances]:
         """Items and distances, (n_items, width) each."""
@@ -127,9 +143,16 @@ class _Lists:
 
     def _exact(self, item: int, others: Positions) -> Distances:
         rows = self.rows[others].astype(np.intp)
-        return self._comparison.directions.distances(int(self.rows[item]), rows)
+        return self._comparison.unit_vectors.distances(int(self.rows[item]), rows)
 
-    def _make(self, item: int, squared: Float64, error: float) -> None:
+    def _build(self, item: int, squared: Float64, error: float) -> None:
+        """Build an item's list.
+
+        Whoever is among the `width` nearest is measured at most 2 * `error` beyond the width-th
+        measured: its own measure may be too large by `error`, and that of all nearer ones too small.
+        Example: for width 1 and error 0.01, squared distances measured as 0.50, 0.515 and 0.53 may in
+        truth be 0.51, 0.505 and 0.52. The second is the nearest; the third cannot be.
+        """
         width = self._width
         if width == 0:
             return
@@ -146,27 +169,53 @@ class _Lists:
         self, item: int, squared: Float64, error: float, stay: Positions, n_others: int
     ) -> None:
         """Put an item into the lists that it belongs in; each of `stay` has n_others others so far."""
-        known = self._known[stay]
-        last = self._distances[stay, np.maximum(known - 1, 0)].astype(np.float64)
-        # A list of all others takes whatever comes; one of which nothing is known nothing.
-        last[known == 0] = -1
-        last[known == n_others] = np.inf
-        near = stay[squared <= np.square(last) * np.sign(last) * _TIES + error]
+        near = stay[squared <= self._furthest(stay, n_others) + error]
         distances = self._exact(item, near)
-        lists, lists_distances = self._items[near], self._distances[near]
-        before = (lists_distances < distances[:, None]) | (
-            (lists_distances == distances[:, None]) & (lists < item)
-        )
-        position = before.sum(axis=1)
-        known = self._known[near]
-        fits = ((position < known) | (known == n_others)) & (position < lists.shape[1])
-        near, position, distances = near[fits], position[fits], distances[fits]
-        lists, lists_distances = lists[fits], lists_distances[fits]
-        column = np.arange(lists.shape[1])
-        source = np.maximum(column - (column > position[:, None]), 0)
-        lists = np.take_along_axis(lists, source, axis=1)
-        lists_distances = np.take_along_axis(lists_distances, source, axis=1)
-        at = np.arange(near.size)
-        lists[at, position], lists_distances[at, position] = item, distances
-        self._items[near], self._distances[near] = lists, lists_distances
-        self._known[near] = np.minimum(self._known[near] + 1, lists.shape[1])
+        ranks = self._ranks(near, item, distances)
+        fits = ranks < self._open_ranks(near, n_others)
+        self._put(item, near[fits], ranks[fits], distances[fits])
+
+    def _furthest(self, lists: Positions, n_others: int) -> Float64:
+        """The squared distance beyond which each of the lists takes no further item.
+
+        An item may come before a list's last if it is as near in float32, hence `_TIES`. A list of
+        all others takes any item; a list that knows nothing takes none.
+        """
+        known = self._known[lists]
+        last = self._distances[lists, np.maximum(known - 1, 0)].astype(np.float64)
+        furthest: Float64 = np.square(last) * _TIES
+        furthest[known == 0] = -np.inf
+        furthest[known == n_others] = np.inf
+        return furthest
+
+    def _ranks(self, lists: Positions, item: int, distances: Distances) -> Positions:
+        """How many entries of each list come before the item, which is at these distances."""
+        theirs, own = self._distances[lists], distances[:, None]
+        before = (theirs < own) | ((theirs == own) & (self._items[lists] < item))
+        ranks: Positions = before.sum(axis=1)
+        return ranks
+
+    def _open_ranks(self, lists: Positions, n_others: int) -> Positions:
+        """The rank from which on each of the lists is closed.
+
+        What comes after the last known entry may come after items that the list does not know; only a
+        list of all others can be appended to. Example: of 9 others a list knows the nearest 3. Then
+        it takes a new item at the ranks 0 to 2, and at rank 3 one of the other 6 may be nearer.
+        """
+        known = self._known[lists]
+        return np.where(known == n_others, self._items.shape[1], known)
+
+    def _put(self, item: int, lists: Positions, ranks: Positions, distances: Distances) -> None:
+        """Put the item into each of the lists at its rank; what follows moves on, the last one out.
+
+        Example: item 5 comes into [4 7 9] at rank 1. The columns [0 1 1] give [4 7 7], and writing 5
+        at rank 1 gives [4 5 7].
+        """
+        width = self._items.shape[1]
+        columns = np.arange(width)
+        sources = columns - (columns > ranks[:, None])
+        for array, value in ((self._items, item), (self._distances, distances)):
+            moved = array[lists[:, None], sources]
+            moved[np.arange(lists.size), ranks] = value
+            array[lists] = moved
+        self._known[lists] = np.minimum(self._known[lists] + 1, width)

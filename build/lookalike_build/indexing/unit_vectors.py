@@ -25,15 +25,16 @@ class UnitVectors:
         """Of features (n, n_dims), read through for their lengths."""
         lengths = np.empty(len(features))
         for first in range(0, len(features), _CHUNK):
-            wide = features[first : first + _CHUNK].astype(np.float64)
-            lengths[first : first + _CHUNK] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            lengths[first : first + _CHUNK] = lengths_of(
+                features[first : first + _CHUNK].astype(np.float64)
+            )
         return cls(features.__getitem__, lengths)
 
     def of(self, rows: Positions) -> Float64:
-        """The directions of `rows`, (n, n_dims)."""
-        directions = self._features(rows).astype(np.float64)
-        directions /= self._lengths[rows, None]
-        return directions
+        """The unit vectors of `rows`, (n, n_dims)."""
+        vectors = self._features(rows).astype(np.float64)
+        vectors /= self._lengths[rows, None]
+        return vectors
 
     def distances(self, row: int, others: Positions) -> Distances:
         """The angular distances (n,) of `others` from one row, rounded to float32 once.
@@ -42,5 +43,10 @@ class UnitVectors:
         """
         away = self.of(others)
         away -= self.of(np.array([row]))
-        distances: Distances = np.sqrt(np.einsum("ij,ij->i", away, away)).astype(np.float32)
-        return distances
+        return lengths_of(away).astype(np.float32)
+
+
+def lengths_of(vectors: Float64) -> Float64:
+    """The lengths (n,) of vectors (n, n_dims), each the same bits whatever the others are."""
+    lengths: Float64 = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return lengths

@@ -41,7 +41,7 @@ INDEX: Final = Measured(
     "all of `index` but the table: reading, projection, trees, recall, writing; 16,000 products",
 )
 INDEX_CATEGORY: Final = Measured(
-    1.06, "s a category", "the directions of a category of more than 2048 products"
+    1.06, "s a category", "the principal axes of a category of more than 2048 products"
 )
 TREE_NODES: Final = Measured(
     3.29, "nodes a tree, product and leaf", "Annoy's files of 1,000 to 48,000 products, +-2 %"
