@@ -36,78 +36,80 @@ MAX_PRODUCT_IDS = Setting(
 MAX_SEARCHES = Setting(
     "LOOKALIKE_MAX_SEARCHES",
     "4",
-    "The most `product_ids` of one `POST /nns` whose `limit` goes beyond the table; each is a search, "
-    "which takes milliseconds.",
+    "The most `product_ids` that one `POST /nns` may ask for with a `limit` beyond the table. Each "
+    "takes a search of some milliseconds.",
     1,
     10_000,
 )
 SEARCH_PERCENT = Setting(
     "LOOKALIKE_SEARCH_PERCENT",
     "50",
-    "How much of a process's time searches (a vector, a `limit` beyond the table) may take in the long "
-    "run; more of them are answered with 429, and look-ups go on.",
+    "The percentage of a process's time that searches (a vector, a `limit` beyond the table) may take "
+    "in the long run. Further ones are answered with 429; look-ups go on.",
     1,
     100,
 )
 MAX_AGE_S = Setting(
     "LOOKALIKE_MAX_AGE_S",
     "10",
-    "Seconds that a proxy may keep an answer before it asks again whether it still holds.",
+    "How many seconds a proxy may keep an answer before it asks again whether it still holds.",
     0,
     31_536_000,
 )
 LOCK_MEMORY = Setting(
     "LOOKALIKE_LOCK_MEMORY",
     "false",
-    "`true` locks in memory what every look-up touches, as far as the limit on that allows.",
+    "`true` locks in memory the files that every look-up reads, as far as the limit on locked memory "
+    "allows.",
 )
 TOKEN = Setting(
     "LOOKALIKE_TOKEN",
     None,
-    "The secret of those who may change products over HTTP, at least 16 characters; "
-    "unless it is set, nobody may.",
+    "The secret that allows a client to change products over HTTP, at least 16 characters. Without it, "
+    "nobody can.",
 )
 TOKEN_FILE = Setting(
     "LOOKALIKE_TOKEN_FILE",
     None,
-    "A file with that secret, so that no configuration holds it; read when a process starts.",
+    "A file that holds the token, so that no configuration has to; read when a process starts.",
 )
 MAX_PHOTO_BYTES = Setting(
     "LOOKALIKE_MAX_PHOTO_BYTES",
     "8388608",
-    "The largest photo that `PUT /products/…` takes; Unit's own `max_body_size` bounds it too.",
+    "The largest photo that `PUT /products/…` accepts. Unit's own `max_body_size` limits it too.",
     1024,
     64 * 2**20,  # what the builder reads of a photo
 )
 MAX_PENDING_BYTES = Setting(
     "LOOKALIKE_MAX_PENDING_BYTES",
     "4294967296",
-    "What the photos of changes that wait may take together; a photo beyond that is answered with 503 "
-    "until `lookalike-build follow` has taken some of them.",
+    "How much the photos of pending changes may take together. A photo beyond that is answered with "
+    "503 until `lookalike-build follow` has processed some of them.",
     64 * 2**20,  # the largest photo, so that there is room for each
     2**40,
 )
 BROWSE = Setting(
     "LOOKALIKE_BROWSE",
     "false",
-    "`true` serves `/browse`, a page to look at products and their neighbours; not for the public.",
+    "`true` serves `/browse`, a page to look at products and their neighbours. Not for the public.",
 )
 IMAGE_URL = Setting(
     "LOOKALIKE_IMAGE_URL",
     None,
-    "Where that page finds a product's photo: a URL with `{product_id}` and perhaps `{category_id}`, "
-    "such as `https://cdn.example.com/{category_id}/{product_id}.jpg`; without it there are no photos.",
+    "Where `/browse` finds a product's photo: a URL with `{product_id}` and optionally "
+    "`{category_id}`, such as `https://cdn.example.com/{category_id}/{product_id}.jpg`. Without it, no "
+    "photos are shown.",
 )
 EXPERIMENT_KEY = Setting(
     "LOOKALIKE_EXPERIMENT_KEY",
     "lookalike",
-    "The key by which `/related` assigns visitors a pattern, up to 64 bytes; another one assigns "
-    "them anew.",
+    "The key by which `/related` assigns patterns to visitors, up to 64 bytes. Another key assigns "
+    "them differently.",
 )
 B_PERCENT = Setting(
     "LOOKALIKE_B_PERCENT",
     "50",
-    "How many percent of visitors `/related` assigns pattern B, similar images; the others get A.",
+    "The percentage of visitors that `/related` assigns pattern B, similar images. The others get A.",
     0,
     100,
 )

@@ -101,7 +101,7 @@ def test_every_path_is_described(described: dict[str, Any], integer_root: Releas
         assert f"`{path}`" in README or path == "/nns"
 
 
-@pytest.mark.parametrize(("path", "ends"), [("/nns", "POST /nns"), ("/related", "### A page")])
+@pytest.mark.parametrize(("path", "ends"), [("/nns", "POST /nns"), ("/related", "### The page")])
 def test_the_same_parameters_are_described_listed_and_taken(
     described: dict[str, Any], integer_root: ReleaseRoot, path: str, ends: str
 ) -> None:
