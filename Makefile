@@ -1,4 +1,5 @@
-# demo: the whole thing on drawn products · test: all tests · lint: ruff and mypy · venv: .venv alone
+# demo: the whole thing on drawn products · venv: .venv alone
+# check: lint and the quick tests, while you work · test: all tests · lint: ruff and mypy
 # bench: requests a second under Unit, and what else is to hold (6 minutes)
 # bench-scale: the same for 3.8 million products · bench-change: releases changing under load
 # bench-extract: photos a second · bench-follow: how soon changes are live
@@ -6,14 +7,21 @@
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
+# A process a core. Each has its own fixtures, so that more than four gain little and take memory.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# What runs no real program and loads no network, and takes less than a second a test.
+QUICK := not (slow or chromium or nginx or prometheus or ray or tensorflow or unit)
 
-.PHONY: bench bench-change bench-extract bench-follow bench-scale demo lint test venv
+.PHONY: bench bench-change bench-extract bench-follow bench-scale check demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
 
+check: lint
+	@$(PYTEST) -q -m '$(QUICK)' tests/app tests/builder tests/test_*.py
+
 test: venv
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 bench: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.bench
