@@ -37,9 +37,9 @@ def _make_application() -> "WSGIApplication":
         from lookalike.serving.log import log_to_stderr
 
         log_to_stderr()
-        from lookalike.serving.assembly import make_application
+        from lookalike.serving.assembly import application_from
 
-        return make_application(os.environ)
+        return application_from(os.environ)
     except Exception:
         logging.getLogger("lookalike").exception(
             "cannot serve, every request is answered with 503; restart once this is mended"

@@ -32,14 +32,19 @@ spares, rows, features, added and projection: it answers all but vectors. Behavi
 into a folder that no release name points to yet.
 
 Annoy checks nothing of what it maps (github.com/spotify/annoy issues 394 and 423), hence two levels:
-`open_release` compares sizes, headers, the digest of each file's ends and the item numbers, in
+`map_release` compares sizes, headers, the digest of each file's ends and the item numbers, in
 milliseconds a category; `verify_digests` reads every byte.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.release.arrays import Distances, Items
 from lookalike.release.behaviour import Behaviour, check_behaviour
 from lookalike.release.category import Category, identity_of
 from lookalike.release.files import (
@@ -55,6 +60,16 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
 from lookalike.release.memory import resident_share
+from lookalike.release.vectors import unit_vector
+
+_TYPES: Final = {"integer": (int, np.integer), "string": (str,)}
+
+
+class Neighbours(NamedTuple):
+    """Products, nearest first, and their angular distances, 0 to 2."""
+
+    product_ids: list[Id]
+    distances: list[float]
 
 
 class Release:
@@ -79,6 +94,49 @@ class Release:
         self.slim = slim
         self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
 
+    def neighbours(self, category_id: Id, product_id: Id, limit: int = 10) -> Neighbours:
+        """The `limit` products most like a product of a category, nearest first, itself left out.
+
+        Exact as far as the category's table goes. There are fewer where the category has no more; a
+        slim copy ends with the table. LookupError if the release has no such product.
+        """
+        category = self._category(category_id)
+        item = None
+        # An id of the other type is in no release, and a string would not compare with integers.
+        if isinstance(product_id, _TYPES[self.manifest.product_id_type]):
+            item = category.item_of(product_id)
+        if item is None:
+            raise LookupError(f"category {category_id!r} has no product {product_id!r}")
+        return _neighbours(category, *category.nearest(item, _at_least_one(limit)))
+
+    def search(self, category_id: Id, vector: npt.ArrayLike, limit: int = 10) -> Neighbours:
+        """The `limit` products of a category whose features are nearest to `vector` (n_dims,).
+
+        The features of the release's model, of any length. Nearest first; what may be missing is
+        measured at the build, see `recall` in the manifest's entry of the category. LookupError for an
+        unknown category, ValueError for a vector that is invalid, and in a slim copy.
+        """
+        category = self._category(category_id)
+        query = np.asarray(vector, np.float64)
+        n_dims = self.manifest.n_dims
+        if query.shape != (n_dims,):
+            raise ValueError(f"vector must have the shape ({n_dims},), not {query.shape}")
+        if not np.isfinite(query).all():
+            raise ValueError("vector has a NaN or infinite number")
+        if category.vectors is None:
+            raise ValueError(f"{self.folder} is a slim copy, which has no index for vectors")
+        try:
+            query = unit_vector(query)
+        except ValueError as error:
+            raise ValueError(f"vector {error}") from None
+        return _neighbours(category, *category.vectors.search(query, _at_least_one(limit)))
+
+    def _category(self, category_id: Id) -> Category:
+        category = self.categories.get(category_id)
+        if category is None:
+            raise LookupError(f"release {self.manifest.release} has no category {category_id!r}")
+        return category
+
     def resident_share(self) -> float | None:
         """As `memory.resident_share`, of the files that are to be in memory."""
         files = hot_files_of(self.folder, self.manifest)
@@ -97,7 +155,17 @@ class Release:
             raise refused
 
 
-def open_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
+def _neighbours(category: Category, items: Items, distances: Distances) -> Neighbours:
+    return Neighbours(category.ids(items), distances.tolist())
+
+
+def _at_least_one(limit: int) -> int:
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    return limit
+
+
+def map_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
     """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
 
     Its hot files are then in memory, as far as there is room. What has the same files in the open
@@ -124,7 +192,7 @@ def open_release(folder: Path, manifest: Manifest, before: Release | None = None
 def check_release(
     folder: Path, manifest: Manifest, before: tuple[Path, Manifest] | None = None
 ) -> None:
-    """`open_release` without keeping anything open: for any number of categories.
+    """`map_release` without keeping anything open: for any number of categories.
 
     What has the same files in the release `before`, its folder and manifest, passes: they were
     checked when that was published.

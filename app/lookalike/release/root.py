@@ -32,7 +32,7 @@ from pathlib import Path
 
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.manifest import CategoryEntry, Manifest, is_release_name
-from lookalike.release.opened import Release, check_release, open_release, verify_digests
+from lookalike.release.opened import Release, check_release, map_release, verify_digests
 
 RELEASES = "releases"
 CURRENT = "current"
@@ -127,7 +127,7 @@ class ReleaseRoot:
 
         Categories unchanged since the open release `before` are taken from it.
         """
-        return open_release(self.folder(name), self.manifest(name), before)
+        return map_release(self.folder(name), self.manifest(name), before)
 
     def check(self, name: str) -> Iterator[CategoryEntry]:
         """Check every byte of `name`, yielding each category when done; ReleaseError if unfit."""
@@ -246,6 +246,19 @@ class ReleaseRoot:
             shutil.rmtree(doomed)
         (self.path / _NEXT).unlink(missing_ok=True)  # of a writer killed before it could rename it
         return removed
+
+
+def open_release(root: str | os.PathLike[str], name: str | None = None) -> Release:
+    """Check and map a release of the release root `root`: the current one, or the one called `name`.
+
+    It stays what it is, whatever becomes current later. RootError where there is none, ReleaseError
+    with the file named where it is damaged.
+    """
+    found = ReleaseRoot(Path(root))
+    chosen = found.current() if name is None else name
+    if chosen is None:
+        raise found.none_yet()
+    return found.open(chosen)
 
 
 def stamp_of(name: str) -> datetime | None:

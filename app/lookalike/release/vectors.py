@@ -53,6 +53,16 @@ def map_projections(path: Path, n_items: int, n_dims: int) -> Float32:
     return vectors
 
 
+def unit_vector(vector: Float64) -> Float64:
+    """A vector of finite numbers (n_dims,) scaled to length 1; ValueError if it is all zeros."""
+    largest = np.abs(vector).max()
+    if largest == 0:
+        raise ValueError("is all zeros: it has no direction to be near to")
+    # By the largest first: the squares of numbers such as 1e200 would be infinite.
+    scaled = vector / largest
+    return np.asarray(scaled / np.linalg.norm(scaled))
+
+
 def gather_features(rows: Positions, base: Float32, added: Float32) -> Float32:
     """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
     features = np.empty((rows.size, base.shape[1]), np.float32)

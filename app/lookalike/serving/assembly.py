@@ -17,15 +17,13 @@ from lookalike.serving.source import NoSource, ReleaseSource
 logger = logging.getLogger(__name__)
 
 
-def make_application(environ: Mapping[str, str]) -> Application:
-    """The application for the settings in `environ`; never ready if they are invalid."""
-    raise_open_files()
-    metrics = shared_metrics(environ.get(ROOT.name, ""))
-    try:
-        settings = Settings.read(environ)
-    except SettingError as error:
-        logger.error("%s", error)
-        return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
+def make_application(settings: Settings) -> Application:
+    """The WSGI application (PEP 3333) that `settings` describe.
+
+    It opens the root's current release before it returns, if there is one, and then follows the root
+    in a thread. Until a release is open it answers 503 and says why.
+    """
+    metrics = shared_metrics(str(settings.root))
     root = ReleaseRoot(settings.root)
     source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
@@ -43,3 +41,15 @@ def make_application(environ: Mapping[str, str]) -> Application:
         Experiment(settings.experiment_key, settings.b_percent),
         Searches(settings.max_searches, settings.search_percent),
     )
+
+
+def application_from(environ: Mapping[str, str]) -> Application:
+    """The application of this process for the settings in `environ`; never ready if one is invalid."""
+    raise_open_files()
+    try:
+        settings = Settings.read(environ)
+    except SettingError as error:
+        logger.error("%s", error)
+        metrics = shared_metrics(environ.get(ROOT.name, ""))
+        return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
+    return make_application(settings)

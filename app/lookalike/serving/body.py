@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
+from lookalike.release.arrays import Float64
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
 from lookalike.release.manifest import Manifest
+from lookalike.release.vectors import unit_vector
 from lookalike.serving.errors import BadRequest, TooLarge
 from lookalike.serving.query import DEFAULT_LIMIT
 
@@ -20,8 +21,6 @@ MAX_BYTES = 2**21
 _FIELDS = ("category_id", "product_ids", "vector", "limit", "exclude_self", "distances")
 _KNOWN = ", ".join(_FIELDS)
 
-Vector = npt.NDArray[np.float64]
-
 
 class Body(NamedTuple):
     """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
@@ -31,7 +30,7 @@ class Body(NamedTuple):
 
     category_id: Id
     product_ids: list[Id] | None
-    vector: Vector | None
+    vector: Float64 | None
     limit: int
     exclude_self: bool
     distances: bool
@@ -106,7 +105,7 @@ def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:
     return [_id(value, f"product_ids[{i}]", id_type) for i, value in enumerate(values)]
 
 
-def _vector(values: object, n_dims: int) -> Vector:
+def _vector(values: object, n_dims: int) -> Float64:
     """`values` as a vector of length 1, whatever their scale."""
     if not isinstance(values, list) or len(values) != n_dims:
         size = f"{len(values)} of them" if isinstance(values, list) else shown(values)
@@ -114,12 +113,10 @@ def _vector(values: object, n_dims: int) -> Vector:
     if not {type(value) for value in values} <= {int, float}:
         place = next(i for i, value in enumerate(values) if type(value) not in (int, float))
         raise BadRequest(f"vector[{place}] must be a number, not {shown(values[place])}")
-    wide = np.array(values, np.float64)
-    largest = np.abs(wide).max()
-    if largest == 0:
-        raise BadRequest("vector is all zeros: it has no direction to be near to")
-    wide /= largest
-    return np.asarray(wide / np.linalg.norm(wide))
+    try:
+        return unit_vector(np.array(values, np.float64))
+    except ValueError as error:
+        raise BadRequest(f"vector {error}") from None
 
 
 def _boolean(values: dict[str, Any], name: str) -> bool:

@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T", bound=int | str | None)
 
 
 class SettingError(Exception):
@@ -12,30 +15,44 @@ class SettingError(Exception):
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Generic[_T]):
     """One environment variable. `least` and `most` bound a whole number; None for others."""
 
     name: str
-    default: str | None
+    default: _T
     help: str
     least: int | None = None
     most: int | None = None
 
+    @property
+    def default_text(self) -> str:
+        """The default as the environment variable would give it; empty for none."""
+        return "" if self.default is None else str(self.default).lower()
 
-ROOT = Setting("LOOKALIKE_ROOT", None, "The release root: the folder that `index --root` wrote.")
+    def wrong(self, value: object) -> SettingError:
+        """What to raise for a value that is no such number, or no boolean."""
+        kind = "true or false"
+        if self.most is not None:
+            kind = f"a whole number from {self.least} to {self.most}"
+        return SettingError(f'{self.name} must be {kind}, not "{value!s:.40}"')
+
+
+ROOT = Setting[str | None](
+    "LOOKALIKE_ROOT", None, "The release root: the folder that `index --root` wrote."
+)
 MAX_LIMIT = Setting(
-    "LOOKALIKE_MAX_LIMIT", "1000", "The largest `limit` that a request may ask for.", 1, 100_000
+    "LOOKALIKE_MAX_LIMIT", 1000, "The largest `limit` that a request may ask for.", 1, 100_000
 )
 MAX_PRODUCT_IDS = Setting(
     "LOOKALIKE_MAX_PRODUCT_IDS",
-    "100",
+    100,
     "The most `product_ids` that one `POST /nns` may ask for.",
     1,
     10_000,
 )
 MAX_SEARCHES = Setting(
     "LOOKALIKE_MAX_SEARCHES",
-    "4",
+    4,
     "The most `product_ids` that one `POST /nns` may ask for with a `limit` beyond the table. Each "
     "takes a search of some milliseconds.",
     1,
@@ -43,7 +60,7 @@ MAX_SEARCHES = Setting(
 )
 SEARCH_PERCENT = Setting(
     "LOOKALIKE_SEARCH_PERCENT",
-    "50",
+    50,
     "The percentage of a process's time that searches (a vector, a `limit` beyond the table) may take "
     "in the long run. Further ones are answered with 429; look-ups go on.",
     1,
@@ -51,38 +68,38 @@ SEARCH_PERCENT = Setting(
 )
 MAX_AGE_S = Setting(
     "LOOKALIKE_MAX_AGE_S",
-    "10",
+    10,
     "How many seconds a proxy may keep an answer before it asks again whether it still holds.",
     0,
     31_536_000,
 )
 LOCK_MEMORY = Setting(
     "LOOKALIKE_LOCK_MEMORY",
-    "false",
+    False,
     "`true` locks in memory the files that every look-up reads, as far as the limit on locked memory "
     "allows.",
 )
-TOKEN = Setting(
+TOKEN = Setting[str | None](
     "LOOKALIKE_TOKEN",
     None,
     "The secret that allows a client to change products over HTTP, at least 16 characters. Without it, "
     "nobody can.",
 )
-TOKEN_FILE = Setting(
+TOKEN_FILE = Setting[str | None](
     "LOOKALIKE_TOKEN_FILE",
     None,
     "A file that holds the token, so that no configuration has to; read when a process starts.",
 )
 MAX_PHOTO_BYTES = Setting(
     "LOOKALIKE_MAX_PHOTO_BYTES",
-    "8388608",
+    8_388_608,
     "The largest photo that `PUT /products/…` accepts. Unit's own `max_body_size` limits it too.",
     1024,
     64 * 2**20,  # what the builder reads of a photo
 )
 MAX_PENDING_BYTES = Setting(
     "LOOKALIKE_MAX_PENDING_BYTES",
-    "4294967296",
+    4_294_967_296,
     "How much the photos of pending changes may take together. A photo beyond that is answered with "
     "503 until `lookalike-build follow` has processed some of them.",
     64 * 2**20,  # the largest photo, so that there is room for each
@@ -90,10 +107,10 @@ MAX_PENDING_BYTES = Setting(
 )
 BROWSE = Setting(
     "LOOKALIKE_BROWSE",
-    "false",
+    False,
     "`true` serves `/browse`, a page to look at products and their neighbours. Not for the public.",
 )
-IMAGE_URL = Setting(
+IMAGE_URL = Setting[str | None](
     "LOOKALIKE_IMAGE_URL",
     None,
     "Where `/browse` finds a product's photo: a URL with `{product_id}` and optionally "
@@ -108,7 +125,7 @@ EXPERIMENT_KEY = Setting(
 )
 B_PERCENT = Setting(
     "LOOKALIKE_B_PERCENT",
-    "50",
+    50,
     "The percentage of visitors that `/related` assigns pattern B, similar images. The others get A.",
     0,
     100,
@@ -141,26 +158,41 @@ _PLACES = ("{product_id}", "{category_id}")
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of `SETTINGS`."""
+    """The values of `SETTINGS`: ``LOOKALIKE_MAX_LIMIT`` is `max_limit`, and so on.
+
+    Only `root` has no default. SettingError names the first that is invalid.
+    """
 
     root: Path
-    max_limit: int
-    max_product_ids: int
-    max_searches: int
-    search_percent: int
-    max_age_s: int
-    lock_memory: bool
-    token: str | None = field(repr=False)
-    max_photo_bytes: int
-    max_pending_bytes: int
-    browse: bool
-    image_url: str | None
-    experiment_key: bytes = field(repr=False)
-    b_percent: int
+    max_limit: int = MAX_LIMIT.default
+    max_product_ids: int = MAX_PRODUCT_IDS.default
+    max_searches: int = MAX_SEARCHES.default
+    search_percent: int = SEARCH_PERCENT.default
+    max_age_s: int = MAX_AGE_S.default
+    lock_memory: bool = LOCK_MEMORY.default
+    token: str | None = field(default=None, repr=False)
+    max_photo_bytes: int = MAX_PHOTO_BYTES.default
+    max_pending_bytes: int = MAX_PENDING_BYTES.default
+    browse: bool = BROWSE.default
+    image_url: str | None = None
+    experiment_key: bytes = field(default=EXPERIMENT_KEY.default.encode(), repr=False)
+    b_percent: int = B_PERCENT.default
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS:
+            if setting.least is not None and setting.most is not None:
+                value = getattr(self, setting.name.removeprefix("LOOKALIKE_").lower())
+                if not setting.least <= value <= setting.most:
+                    raise setting.wrong(value)
+        _check_token(self.token, TOKEN.name)
+        _check_image_url(self.image_url)
+        if len(self.experiment_key) > 64:
+            n_bytes = len(self.experiment_key)
+            raise SettingError(f"{EXPERIMENT_KEY.name} must have at most 64 bytes, not {n_bytes}")
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """Take the settings from `environ`; SettingError names the first that is unfit."""
+        """Take the settings from `environ`; SettingError names the first that is invalid."""
         root = environ.get(ROOT.name, "")
         if not root:
             raise SettingError(f"{ROOT.name} is not set; {ROOT.help}")
@@ -176,8 +208,8 @@ class Settings:
             _whole(environ, MAX_PHOTO_BYTES),
             _whole(environ, MAX_PENDING_BYTES),
             _boolean(environ, BROWSE),
-            _image_url(environ),
-            _experiment_key(environ),
+            environ.get(IMAGE_URL.name) or None,
+            os.fsencode(environ.get(EXPERIMENT_KEY.name) or EXPERIMENT_KEY.default),
             _whole(environ, B_PERCENT),
         )
 
@@ -187,56 +219,46 @@ def _token(environ: Mapping[str, str]) -> str | None:
     file = environ.get(TOKEN_FILE.name) or None
     if token and file:
         raise SettingError(f"{TOKEN.name} and {TOKEN_FILE.name} are both set; leave one out")
-    name = TOKEN.name
     if file:
-        name = f"what {TOKEN_FILE.name} names, {file},"
         try:
             token = Path(file).read_text("latin-1").strip()
         except OSError as error:
             raise SettingError(
                 f"{TOKEN_FILE.name}: cannot read {file}: {error.strerror}"
             ) from error
-    if token is None or _TOKEN.fullmatch(token):
-        return token
-    # Not shown: this ends up in a log and in an answer.
-    raise SettingError(
-        f"{name} must be at least 16 printable ASCII characters without spaces; "
-        "`openssl rand -hex 32` makes one"
-    )
+        _check_token(token, f"what {TOKEN_FILE.name} names, {file},")
+    return token
 
 
-def _image_url(environ: Mapping[str, str]) -> str | None:
-    text = environ.get(IMAGE_URL.name) or None
-    if text is None:
-        return None
-    places = _PLACE.findall(text)
-    if not _IMAGE_URL.fullmatch(text) or _PLACES[0] not in places or set(places) - set(_PLACES):
+def _check_token(token: str | None, name: str) -> None:
+    if token is not None and not _TOKEN.fullmatch(token):
+        # Not shown: this ends up in a log and in an answer.
+        raise SettingError(
+            f"{name} must be at least 16 printable ASCII characters without spaces; "
+            "`openssl rand -hex 32` makes one"
+        )
+
+
+def _check_image_url(url: str | None) -> None:
+    if url is None:
+        return
+    places = _PLACE.findall(url)
+    if not _IMAGE_URL.fullmatch(url) or _PLACES[0] not in places or set(places) - set(_PLACES):
         raise SettingError(
             f"{IMAGE_URL.name} must be a URL or a path from / on, with {{product_id}} and perhaps "
-            f'{{category_id}} in it and no other braces, not "{text:.80}"'
+            f'{{category_id}} in it and no other braces, not "{url:.80}"'
         )
-    return text
 
 
-def _experiment_key(environ: Mapping[str, str]) -> bytes:
-    key = os.fsencode(environ.get(EXPERIMENT_KEY.name) or str(EXPERIMENT_KEY.default))
-    if len(key) > 64:
-        raise SettingError(f"{EXPERIMENT_KEY.name} must have at most 64 bytes, not {len(key)}")
-    return key
-
-
-def _boolean(environ: Mapping[str, str], setting: Setting) -> bool:
-    text = environ.get(setting.name) or setting.default
+def _boolean(environ: Mapping[str, str], setting: Setting[bool]) -> bool:
+    text = environ.get(setting.name) or setting.default_text
     if text in ("true", "false"):
         return text == "true"
-    raise SettingError(f'{setting.name} must be true or false, not "{text:.40}"')
+    raise setting.wrong(text)
 
 
-def _whole(environ: Mapping[str, str], setting: Setting) -> int:
-    text = environ.get(setting.name) or setting.default or ""
-    least, most = setting.least or 0, setting.most or 0
-    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
+def _whole(environ: Mapping[str, str], setting: Setting[int]) -> int:
+    text = environ.get(setting.name) or setting.default_text
+    if text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)
-    raise SettingError(
-        f'{setting.name} must be a whole number from {least} to {most}, not "{text:.40}"'
-    )
+    raise setting.wrong(text)

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from weakref import ref
 
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.opened import Release
@@ -42,10 +43,16 @@ class ReleaseSource:
         self._retry_at = 0.0
 
     def start(self) -> None:
-        """Look once, so that a process answers from its first request on; then keep looking."""
+        """Look once, so that a process answers from its first request on; then keep looking.
+
+        A thread does, which ends when this is no longer used.
+        """
         self.look()
         try:
-            threading.Thread(target=self._follow, name="lookalike-follow", daemon=True).start()
+            follow = threading.Thread(
+                target=_follow, args=[ref(self)], name="lookalike-follow", daemon=True
+            )
+            follow.start()
         except RuntimeError as error:
             deaf = f"no release from now on is taken up: {error}; restart the app"
             self.problem = f"{self.problem}; {deaf}" if self.problem else deaf
@@ -79,11 +86,6 @@ class ReleaseSource:
         except Exception as error:  # a defect must not end the thread that could take up the mend
             logger.exception("defect while opening a release")
             self._refuse(f"{type(error).__name__}: {error}")
-
-    def _follow(self) -> None:
-        while True:
-            time.sleep(POLL_S)
-            self.look()
 
     def _identity(self) -> tuple[object, ...]:
         """What changes when `current` does, at the price of three system calls."""
@@ -119,6 +121,17 @@ class ReleaseSource:
             self.metrics.refused()
             logger.error("refused the current release: %s; still serving %s", reason, served)
         self.problem = reason
+
+
+def _follow(source: "ref[ReleaseSource]") -> None:
+    """Look again and again, as long as anyone else has the source."""
+    while True:
+        time.sleep(POLL_S)
+        held = source()
+        if held is None:
+            return
+        held.look()
+        del held
 
 
 def _lock(release: Release) -> None:

@@ -1,8 +1,14 @@
 """Indexing: a feature store becomes a checked, published release."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from lookalike.release.ids import Id
+from lookalike.release.manifest import Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
+from lookalike_build.features.adopted import UNKNOWN_DIGEST
+from lookalike_build.features.memory import MemoryFeatures, Products
 from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
@@ -58,6 +64,26 @@ def index(
                 )
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
+
+
+def build_release(
+    root: str | os.PathLike[str],
+    categories: Mapping[Id, Products],
+    *,
+    model: str,
+    settings: IndexSettings | None = None,
+    as_of: float | None = None,
+) -> str:
+    """Publish a release of products whose features are in memory; its name.
+
+    `categories` has, by category id, the product ids (n,) and their features (n, n_dims), none all
+    zeros; ids are all integers or all strings. `model` names what made the features: by another one
+    nothing is compared. `as_of` is when the products were read from the shop (Unix time, seconds);
+    it must be given where products are changed live. Raises as `index` does.
+    """
+    source = MemoryFeatures(categories, Model(model, UNKNOWN_DIGEST), as_of)
+    where = ReleaseRoot(Path(root).absolute())
+    return index(source, where, settings or IndexSettings()).release
 
 
 def index_category(

@@ -16,7 +16,7 @@ README = (REPOSITORY / "app" / "README.md").read_text()
 def test_the_readme_lists_the_settings_as_they_are() -> None:
     rows = re.findall(r"^\| `(LOOKALIKE_\w+)` \|(.*)\|(.*)\|$", README, re.MULTILINE)
     listed = [(name, default.strip(), text.strip()) for name, default, text in rows]
-    assert listed == [(setting.name, setting.default or "", setting.help) for setting in SETTINGS]
+    assert listed == [(setting.name, setting.default_text, setting.help) for setting in SETTINGS]
 
 
 def test_defaults() -> None:

@@ -155,7 +155,7 @@ def test_nothing_that_a_client_writes_can_stand_in_the_access_log() -> None:
 def test_the_largest_photo_fits_through_unit() -> None:
     from lookalike.serving.settings import MAX_PHOTO_BYTES
 
-    assert str(production()["settings"]["http"]["max_body_size"]) == MAX_PHOTO_BYTES.default
+    assert str(production()["settings"]["http"]["max_body_size"]) == MAX_PHOTO_BYTES.default_text
 
 
 @pytest.mark.parametrize("wanted", [small(), production()])
