@@ -1,4 +1,4 @@
-"""The Python interface of both packages: what their docstrings show is what happens."""
+"""The Python interface of both packages: what docstrings and documents show is what happens."""
 
 import doctest
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 import lookalike
 import lookalike_build
+from support import REPOSITORY
 
 PROGRAM = """
 import sys
@@ -20,19 +21,22 @@ assert not {{"annoy", "numpy", "orjson", "pyarrow", "tensorflow"}} & set(sys.mod
 """
 
 
-@pytest.mark.parametrize("package", [lookalike_build, lookalike], ids=lambda one: one.__name__)
-def test_the_docstring_shows_what_happens(package: ModuleType, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    if package is lookalike:
-        builder = doctest.DocTestFinder().find(lookalike_build, globs={"root": root})[0]
-        doctest.DocTestRunner().run(builder)
-    tests = [
-        one for one in doctest.DocTestFinder().find(package, globs={"root": root}) if one.examples
-    ]
-    assert [one.name for one in tests] == [package.__name__]
-    outcome = doctest.DocTestRunner().run(tests[0])
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
+def run(text: str, root: Path) -> None:
+    """Do what a text shows, which has some examples, with `root` as its release root."""
+    shown = doctest.DocTestParser().get_doctest(text, {"root": root}, "shown", None, 0)
+    assert shown.examples
+    assert doctest.DocTestRunner().run(shown).failed == 0
+
+
+def test_the_documents_show_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("build", "app"):
+        run((REPOSITORY / folder / "README.md").read_text(), tmp_path)
+
+
+def test_the_docstrings_show_what_happens(tmp_path: Path) -> None:
+    for package in (lookalike_build, lookalike):
+        run(str(package.__doc__), tmp_path)
 
 
 @pytest.mark.parametrize("package", [lookalike_build, lookalike], ids=lambda one: one.__name__)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
@@ -24,7 +25,7 @@ def make_application(settings: Settings) -> Application:
     in a thread. Until a release is open it answers 503 and says why.
     """
     metrics = shared_metrics(str(settings.root))
-    root = ReleaseRoot(settings.root)
+    root = ReleaseRoot(Path(settings.root))
     source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
     changes = Changes(

@@ -163,7 +163,7 @@ class Settings:
     Only `root` has no default. SettingError names the first that is invalid.
     """
 
-    root: Path
+    root: str | os.PathLike[str]
     max_limit: int = MAX_LIMIT.default
     max_product_ids: int = MAX_PRODUCT_IDS.default
     max_searches: int = MAX_SEARCHES.default
