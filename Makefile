@@ -8,7 +8,7 @@ PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 # A process a core. Each has its own fixtures, so that more than four gain little and take memory.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What runs no real program and loads no network, and takes less than a second a test.
 QUICK := not (slow or chromium or nginx or prometheus or ray or tensorflow or unit)
 

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,19 +18,25 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers: a file's tests run in one, since they share what its fixtures make.
+    """With several workers, files with slow tests come first: none is to run alone in the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
-    All that load TensorFlow are in the same one, since it takes 3 GB. Files with slow tests come
-    first, or the last of them would run alone.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:
-        loads_tensorflow = item.get_closest_marker("tensorflow")
-        group = "tensorflow" if loads_tensorflow else item.path.relative_to(config.rootpath)
-        item.add_marker(pytest.mark.xdist_group(str(group)))
-    items.sort(key=lambda item: (item.path not in slow, not item.get_closest_marker("tensorflow")))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers, all files that load TensorFlow are one's: it takes 3 GB."""
+    from xdist.scheduler import LoadFileScheduling
+
+    @cache
+    def group(file: str) -> str:
+        loads_tensorflow = "pytest.mark.tensorflow" in (config.rootpath / file).read_text()
+        return "TensorFlow" if loads_tensorflow else file
+
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: group(nodeid.split("::")[0])
+    return scheduler
 
 
 @pytest.fixture(scope="session")
