@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lookalike.operate.doctor import Finding, Level
+from lookalike.operate.doctor.finding import Finding, Level
 
 
 def only(findings: Iterator[Finding]) -> Finding:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from lookalike.errors import LookalikeError
 from lookalike.release.ids import Id
 from lookalike.release.root import sync
 
@@ -136,7 +137,7 @@ Processes of the version before may have the file open: they write to columns by
 """
 
 
-class JournalError(Exception):
+class JournalError(LookalikeError):
     """The journal cannot be read or written; the text names it and says why."""
 
 

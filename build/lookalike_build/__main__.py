@@ -1,5 +1,6 @@
 """The command ``lookalike-build``, also as ``python -m lookalike_build``."""
 
+from lookalike.terminal.install import install
 from lookalike.terminal.output import complain
 
 
@@ -7,11 +8,11 @@ def main() -> int:
     """Run the command; say what to install where only the app is installed."""
     try:
         from lookalike_build.commands.cli import main as command
+
+        return command()
     except ModuleNotFoundError as error:
-        message = f"{error.name} is missing; run: pip install 'lookalike[build]'"
-        complain(f"lookalike-build: {message}")
+        complain(f"lookalike-build: {error.name} is missing; {install('build')}")
         return 1
-    return command()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from lookalike.errors import LookalikeError
+from lookalike.terminal.install import install
+
 _ANSWER_S = 10.0
 _LOCAL = "local"
 
 
-class ClusterError(Exception):
+class ClusterError(LookalikeError):
     """Ray is not there to be used; the text says what to do."""
 
 
@@ -28,7 +31,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     try:
         import ray
     except ModuleNotFoundError:
-        raise ClusterError("ray is missing; run: pip install 'lookalike[ray]'") from None
+        raise ClusterError(f"ray is missing; {install('ray')}") from None
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _expect_answer(address)
     try:

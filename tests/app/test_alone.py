@@ -1,4 +1,4 @@
-"""The app needs annoy, numpy and orjson, and nothing of the builder."""
+"""The app needs annoy, click, numpy and orjson, and nothing of the builder."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ raise SystemExit(main(["serve"]))
         check=False,
     )
     assert run.stdout.splitlines() == ["200 OK", "[77]"]
-    assert "granian is missing; run: pip install 'lookalike[serve]'" in run.stderr
+    assert "granian is missing; install lookalike[serve] from where this" in run.stderr
     assert run.returncode == 1
 
 

@@ -56,6 +56,11 @@ def test_without_a_module_every_request_is_503_and_the_log_says_why(
     assert module in log
 
 
+def test_requests_need_nothing_of_the_commands(integer_root: ReleaseRoot) -> None:
+    hostile = "sys.modules['click'] = None"
+    assert import_and_ask(hostile, NNS, root=integer_root.path)[0] == [SERVED]
+
+
 NO_FOLDER = """
 import tempfile
 def none():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.operate.cli import _parser as serving_parser
-from lookalike_build.commands.options import parser as building_parser
+from lookalike.operate.cli import COMMANDS as SERVING_COMMANDS
+from lookalike_build.commands.cli import COMMANDS as BUILDING_COMMANDS
 from support import REPOSITORY
 
 SHIPPED = REPOSITORY / "deploy/systemd"
@@ -256,8 +256,8 @@ def test_a_command_is_one_that_the_program_takes(service: str, tmp_path: Path) -
         for word in words:
             if word.startswith(str(tmp_path)) and word != str(catalogue):
                 Path(word).mkdir(parents=True, exist_ok=True)
-        parser = serving_parser() if name == "lookalike" else building_parser()
-        assert parser.parse_args(words)
+        commands = SERVING_COMMANDS if name == "lookalike" else BUILDING_COMMANDS
+        assert commands.commands[words[0]].make_context(words[0], words[1:])
 
 
 def test_options_that_build_env_names_exist() -> None:
@@ -281,10 +281,8 @@ def test_options_that_build_env_names_exist() -> None:
 
 
 def _options_of(command: str) -> set[str]:
-    parser = building_parser()
-    (commands,) = (action for action in parser._actions if action.choices)
-    assert isinstance(commands.choices, dict)
-    return set(commands.choices[command]._option_string_actions)
+    context = BUILDING_COMMANDS.commands[command].make_context(command, [], resilient_parsing=True)
+    return {name for option in context.command.params for name in option.opts}
 
 
 def test_extract_and_follow_are_given_the_same_network() -> None:

@@ -4,10 +4,12 @@ import os
 import socket
 from pathlib import Path
 
+from lookalike.errors import LookalikeError
 from lookalike.serving.settings import ROOT
+from lookalike.terminal.install import install
 
 
-class ServerError(Exception):
+class ServerError(LookalikeError):
     """The embedded server cannot run; the text says why and what to do."""
 
 
@@ -25,7 +27,7 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
         from granian import Granian
         from granian.constants import HTTPModes, Interfaces
     except ImportError:
-        raise ServerError("granian is missing; run: pip install 'lookalike[serve]'") from None
+        raise ServerError(f"granian is missing; {install('serve')}") from None
     address = check_address(host, port)
     if photos is not None and not photos.is_dir():
         raise ServerError(f"--photos {photos}: no such folder")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lookalike.errors import LookalikeError
+
 MANIFEST: Final = "manifest.json"
 PRODUCT_IDS: Final = "product_ids.npy"
 NEIGHBOURS: Final = "neighbours.npy"
@@ -39,7 +41,7 @@ ENDS_BYTES: Final = 4096
 """How much of each end of a file its ``ends_sha256`` covers."""
 
 
-class ReleaseError(Exception):
+class ReleaseError(LookalikeError):
     """A release that must not be served: `file` (relative to its folder) and `reason`."""
 
     def __init__(self, file: str, reason: str) -> None:

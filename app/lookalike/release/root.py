@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from lookalike.errors import LookalikeError
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.manifest import CategoryEntry, Manifest, is_release_name
 from lookalike.release.opened import Release, check_release, map_release, verify_digests
@@ -57,7 +58,7 @@ _GIVEN_NAME = re.compile(
 )
 
 
-class RootError(Exception):
+class RootError(LookalikeError):
     """What was asked of the root cannot be done; the text says what to do."""
 
 

@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text, such as a file's name, has no bytes that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def say(*lines: str) -> None:
     """Print lines to standard output; OSError names it where they cannot be written."""
     try:

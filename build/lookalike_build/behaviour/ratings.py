@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lookalike.errors import LookalikeError
 from lookalike.release.ids import IdType
 from lookalike_build.publishing.ids import Ids
 
@@ -40,7 +41,7 @@ _BYTES_A_PAIR = 256
 """Memory to have for each pair of products that is added up at a time."""
 
 
-class RatingsError(Exception):
+class RatingsError(LookalikeError):
     """What is to be made of ratings cannot be; the text says what to do."""
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lookalike.errors import LookalikeError
 from lookalike.release.ids import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, id_problem
 from lookalike.terminal.output import printable
 
@@ -33,7 +34,7 @@ COLUMNS: Final = ColumnNames()
 """What Lookalike calls them."""
 
 
-class CatalogueError(Exception):
+class CatalogueError(LookalikeError):
     """A catalogue that work must not start from; `problems` has a line for each fault found."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:
@@ -42,6 +43,10 @@ class CatalogueError(Exception):
             shown.append(f"and {len(problems) - len(shown)} more")
         super().__init__("\n".join(printable(f"{path}: {problem}") for problem in shown))
         self.problems = problems
+
+    def lines(self) -> list[str]:
+        """A line for each fault."""
+        return str(self).split("\n")
 
 
 def row_problem(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
+from lookalike.terminal.install import install
 from lookalike_build.catalogue.rows import CatalogueError, ColumnNames, typed_rows
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run_sql(path: Path, take: "Callable[[duckdb.DuckDBPyConnection], Taken]") ->
     try:
         import duckdb
     except ModuleNotFoundError:
-        problem = "needs duckdb, which is missing; run: pip install 'lookalike[build]'"
+        problem = f"needs duckdb, which is missing; {install('build')}"
         raise CatalogueError(path, [problem]) from None
     try:
         script = path.read_text(encoding="utf-8-sig")

@@ -1,12 +1,13 @@
 """The demo behind ``make demo``: drawn products through the whole pipeline, then served."""
 
-import argparse
 import csv
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from lookalike.operate.server import ServerError, check_address
 from lookalike.release.category import Category
@@ -15,8 +16,9 @@ from lookalike.release.ids import Id
 from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.browse.handler import BROWSE_PATH
-from lookalike.terminal.arguments import port
+from lookalike.terminal.command import command
 from lookalike.terminal.output import complain, say
+from lookalike.terminal.types import FILE, FOLDER, WholeNumber
 from lookalike_build.demo.server import serve_demo
 
 _HOST = "127.0.0.1"
@@ -32,34 +34,33 @@ class Family:
     family: str
 
 
-def main() -> int:
+@command("make demo PORT=8080")
+@click.option("--folder", type=FOLDER, default=".demo")
+@click.option("--unit-config", type=FILE, default="unit-config.json")
+@click.option("--port", type=WholeNumber(1, 65535), default=8080)
+def main(folder: Path, unit_config: Path, port: int) -> int:
     """Draw, extract, index, show and serve; what is there from an earlier run is kept."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(".demo"))
-    parser.add_argument("--unit-config", type=Path, default=Path("unit-config.json"))
-    parser.add_argument("--port", type=port, default=8080)
-    options = parser.parse_args()
-    address = _HOST, options.port
+    address = _HOST, port
     try:
         check_address(*address)
     except ServerError as error:
         complain(f"make demo PORT=…: {error}")
         return 1
-    root = ReleaseRoot(options.folder / "root")
+    root = ReleaseRoot(folder / "root")
     release = _opened(root)
     if release is None:
-        if failed := _build(options.folder, root):
+        if failed := _build(folder, root):
             return failed
         release = _opened(root)
         if release is None:
             return 1
-    catalogue = options.folder / "catalogue.csv"
+    catalogue = folder / "catalogue.csv"
     photos = _link_photos(catalogue)
     category_id, product_id = _show(release, _families(catalogue))
-    server = f"http://{_HOST}:{options.port}"
+    server = f"http://{_HOST}:{port}"
     url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
     say("", f"try:   curl '{url}&limit=12'", f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
-    serve_demo(options.unit_config, address, root, photos)
+    serve_demo(unit_config, address, root, photos)
     return 0
 
 

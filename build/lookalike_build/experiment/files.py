@@ -20,8 +20,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookalike.errors import LookalikeError
 from lookalike.release.root import named
-from lookalike.terminal.arguments import is_utf8
+from lookalike.terminal.output import is_utf8
 
 Kind = Literal["CSV", "Parquet", "JSON", "log"]
 
@@ -32,7 +33,7 @@ _START_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 21
 
 
-class EventError(Exception):
+class EventError(LookalikeError):
     """Records that no report can be made of; the text names the place and the way out."""
 
 

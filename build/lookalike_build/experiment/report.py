@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
 from lookalike_build.experiment.rates import (
     Comparison,
@@ -146,7 +147,7 @@ class Report:
         return sum(each.impressions for each in self.traffic if each.method == "none")
 
 
-class NoExperiment(Exception):  # noqa: N818
+class NoExperiment(LookalikeError):  # noqa: N818
     """Records that hold no experiment; the text says what is missing."""
 
 

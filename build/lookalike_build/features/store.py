@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lookalike.errors import LookalikeError
 from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Model
@@ -45,7 +46,7 @@ ROW_GROUP = 1024
 """Rows that are written, and can be read, together."""
 
 
-class FeatureError(Exception):
+class FeatureError(LookalikeError):
     """A feature store that no release may be made from; the text names file and product."""
 
 

@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.release.files import reason_of
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
@@ -52,7 +53,7 @@ Seal = Callable[[str], str]
 """Makes what the journal has of an image."""
 
 
-class FeedError(Exception):
+class FeedError(LookalikeError):
     """A feed that cannot be read at all; the text names it and says why."""
 
 

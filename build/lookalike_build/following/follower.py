@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby
 
+from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, Change, Journal
 from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, id_problem
@@ -42,7 +43,7 @@ IdTypes = tuple[IdType, IdType]
 """Those of the category and the product ids."""
 
 
-class FollowError(Exception):
+class FollowError(LookalikeError):
     """What is current cannot be followed; the text says what to do."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, Change, ForgottenError, Journal
 from lookalike.release.arrays import Features
 from lookalike.release.files import ReleaseError
@@ -29,7 +30,7 @@ _SHOWN = 3
 _EXPORT_AGAIN = "export the catalogue again and extract it"
 
 
-class CarryOverError(Exception):
+class CarryOverError(LookalikeError):
     """A build would undo live changes, or may; the text says which, and what to do."""
 
 

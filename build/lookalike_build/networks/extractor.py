@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.errors import LookalikeError
 from lookalike.release.manifest import Model
 
 INCEPTION_V3 = "inception_v3"
@@ -16,7 +17,7 @@ UNTRAINED = "untrained"
 Precision = Literal["auto", "float32", "mixed"]
 
 
-class WeightsError(Exception):
+class WeightsError(LookalikeError):
     """The network's weights cannot be had; the text says what to do."""
 
 

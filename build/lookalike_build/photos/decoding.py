@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
+from lookalike.errors import LookalikeError
 from lookalike_build.photos.memory_budget import DECODING
 
 # Width and height of the network's input.
@@ -141,7 +142,7 @@ class PhotoError(Exception):
         self.reason = reason
 
 
-class HostError(Exception):
+class HostError(LookalikeError):
     """This machine fails to read or decode a photo, which may be sound.
 
     Out of memory or descriptors, for example, or the disk fails. One line says what to do about it.

@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import orjson
 
+from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
 from lookalike.release.ids import Id
 from lookalike.release.opened import Release
@@ -31,7 +32,7 @@ _UNRELATED = math.sqrt(2)
 """The angular distance of two that have nothing in common, or of one that the release does not know."""
 
 
-class ShopError(Exception):
+class ShopError(LookalikeError):
     """A shop that cannot be browsed; the text says why."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
 from lookalike.release.arrays import Flags
 
@@ -27,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-class PreferenceError(Exception):
+class PreferenceError(LookalikeError):
     """Preferences that no visitor can have; the text says why."""
 
 

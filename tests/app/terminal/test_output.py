@@ -44,14 +44,14 @@ def test_a_locale_without_the_character_is_no_failure(monkeypatch: pytest.Monkey
 def test_an_argument_with_control_characters_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        lookalike.operate.cli.main(["releases", "--root", "r", "x\x1b[2J\ny"])
-    assert capsys.readouterr().err.splitlines()[-1].endswith(r": x\u001b[2J\ny")
+    assert lookalike.operate.cli.main(["releases", "--root", "r", "x\x1b[2J\ny"]) == 2
+    said = capsys.readouterr().err
+    assert r"x\u001b[2J\ny" in said
+    assert said.count("\n") == 1
 
 
 def test_an_argument_that_is_not_utf8_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        lookalike.operate.cli.main(["releases", "--root", "r\udcff"])
+    assert lookalike.operate.cli.main(["releases", "--root", "r\udcff"]) == 2
     assert r"is not UTF-8: r\udcff; rename" in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lookalike.terminal.install import install
 from lookalike_build.catalogue import rows as catalogue_rows
 from lookalike_build.catalogue.reader import COLUMNS, CatalogueError, ColumnNames, read_catalogue
 from lookalike_build.catalogue.rows import fit, row_problem
@@ -530,5 +531,5 @@ def test_without_duckdb_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert problems(sql_file(tmp_path, "SELECT 1")) == [
-        "needs duckdb, which is missing; run: pip install 'lookalike[build]'"
+        f"needs duckdb, which is missing; {install('build')}"
     ]

@@ -43,9 +43,9 @@ from support import (
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required: COMMAND"),
+        ([], "Missing command"),
         (["extract", "missing.csv", "--features", "f"], "no such file: missing.csv"),
-        (["extract", __file__], "required: --features"),
+        (["extract", __file__], "Missing option '--features'"),
         (["extract", __file__, "--features", "f", "--max-rejected", "101"], "from 0 to 100"),
         (
             ["extract", __file__, "--features", "f", "--model", "resnet"],
@@ -53,7 +53,7 @@ from support import (
         ),
         (
             ["extract", __file__, "--features", "f", "--model", "graphdef:g", "--weights", "w"],
-            "not allowed with argument --model",
+            "--weights: not allowed with --model",
         ),
         (["extract", __file__, "--features", "f", "--timeout", "0"], "a number from 0.1 to 3600"),
         (["extract", __file__, "--features", "f", "--connections", "0"], "from 1 to 1024"),
@@ -63,9 +63,9 @@ from support import (
         ),
         (
             ["extract", __file__, "--features", "f", "--cache", "c", "--no-cache"],
-            "not allowed with",
+            "--no-cache: not allowed with --cache",
         ),
-        (["index", "--features", "f"], "required: --root"),
+        (["index", "--features", "f"], "Missing option '--root'"),
         (
             ["index", "--features", "f", "--root", "r", "--trees", "0"],
             "whole number from 1 to 21474",
@@ -95,9 +95,9 @@ from support import (
         (["adopt", ".", "--root", "r", "--dims", "65537"], "whole number from 1 to 65536"),
         (["adopt", ".", "--root", "r", "--model-name", "a\tb"], "must be printable text"),
         (["adopt", ".", "--root", "r", "--trees", "0"], "whole number from 1 to 21474"),
-        (["export", "csv"], "required: --features"),
+        (["export", "csv"], "Missing option '--features'"),
         (["behaviour", "missing.csv", "--root", "."], "no such file: missing.csv"),
-        (["behaviour", __file__], "required: --root"),
+        (["behaviour", __file__], "Missing option '--root'"),
         (["behaviour", __file__, "--root", "missing"], "no such folder: missing"),
         (
             ["behaviour", __file__, "--root", ".", "--half-life", "0"],
@@ -113,15 +113,13 @@ from support import (
             "whole number from 1 to 1048576",
         ),
         (["behaviour", __file__, "--root", ".", "--memory-limit", "4"], "such as 512MB or 4GB"),
-        (["guess"], "invalid choice: 'guess'"),
+        (["guess"], "No such command 'guess'"),
     ],
 )
 def test_a_wrong_call_is_status_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
+    assert main(arguments) == 2
     assert said in capsys.readouterr().err
 
 
@@ -129,8 +127,7 @@ def test_a_wrong_call_is_status_2(
     "command", ["extract", "index", "adopt", "export", "follow", "report", "simulate", "behaviour"]
 )
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
+    assert main([command, "--help"]) == 0
     assert f"example: lookalike-build {command}" in capsys.readouterr().out
 
 
@@ -358,7 +355,8 @@ def test_without_the_builders_packages_it_says_what_to_install(tmp_path: Path) -
         check=False,
     )
     assert run.returncode == 1
-    assert run.stderr.endswith("is missing; run: pip install 'lookalike[build]'\n")
+    way_out = "install lookalike[build] from where this lookalike was installed"
+    assert run.stderr.endswith(f"is missing; {way_out}\n")
     assert run.stderr.count("\n") == 1
 
 

@@ -22,6 +22,7 @@ from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.root import ReleaseRoot
+from lookalike.terminal.install import install
 from lookalike_build.features.store import CategoryFeatures, FeatureError, FeatureStore
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.ray_engine import index_on_ray
@@ -155,7 +156,7 @@ def test_where_no_cluster_answers_it_says_so() -> None:
 def test_where_ray_is_missing_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(ClusterError, match=r"^ray is missing; run: pip install 'lookalike\[ray\]'$"),
+        pytest.raises(ClusterError, match=f"^{re.escape('ray is missing; ' + install('ray'))}$"),
         ray_cluster(None),
     ):
         pass

@@ -19,6 +19,7 @@ from lookalike.release.manifest import Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import RootError
 from lookalike.serving.settings import ROOT, TOKEN_FILE, SettingError, Settings
+from lookalike.terminal.install import install
 
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PYTHON_VERSION = re.compile(rb"\0(3\.\d+\.\d+)\0")
@@ -225,7 +226,7 @@ def _unanswered(host: Host, url: str, error: Exception) -> Finding:
             return warning(text, "`lookalike serve` serves; give --url where it does already")
         return problem(
             f"{text}; and there is neither Unit nor the embedded server",
-            "install Unit (deploy/README.md), or pip install 'lookalike[serve]'",
+            f"install Unit (deploy/README.md); for the embedded server, {install('serve')}",
         )
     return problem(text, "start Unit and give it the configuration, or give --url URL")
 

@@ -1,6 +1,5 @@
 """`lookalike unit apply`: the app's configuration into Unit's, and nothing else there changed."""
 
-import argparse
 import grp
 import pwd
 import sys
@@ -9,43 +8,61 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
+from lookalike.operate import options
 from lookalike.operate.server import ServerError, check_address
 from lookalike.operate.unit.config import APPLICATIONS, configuration, own_listeners
 from lookalike.operate.unit.control import Control, RefusedError, UnitError
 from lookalike.operate.unit.difference import difference
 from lookalike.operate.unit.listener import ask, problem_of
 from lookalike.operate.unit.merge import merged
+from lookalike.operate.unit.options import control as control_option
+from lookalike.terminal.command import DONE, FAILED, at_most_one, command, flag, option
 from lookalike.terminal.output import complain, say
+from lookalike.terminal.types import FILE, FOLDER
 
 _READY_S = 30.0
 
 
-def apply(options: argparse.Namespace) -> int:
-    """Show what would change in Unit, ask, put it, wait until the app is ready; the exit status."""
-    if not options.root.is_dir():
-        raise UnitError(f"{options.root}: there is no such folder; it is to be the release root")
-    control = Control(options.control)
-    wanted = configuration(options.file, options.home, options.root)
-    present = control.configuration()
+@command("sudo lookalike unit apply deploy/unit/lookalike.json --root /var/lib/lookalike")
+@click.argument("file", type=FILE, help="JSON, with comments as Unit takes them")
+@options.root()
+@option("--home", FOLDER, sys.prefix, "the Python environment that serves")
+@flag("--dry-run", "only show the difference")
+@flag("--yes", "do not ask")
+@control_option
+def run(file: Path, root: Path, home: Path, dry_run: bool, yes: bool, control: str) -> int:
+    """Put a configuration file into what Unit has, beside whatever else Unit serves.
+
+    Shows the difference, asks, puts it in one request and waits until the app is ready. What leads to
+    the app alone, or is named for it, is replaced, and nothing else.
+    """
+    at_most_one("dry_run", "yes")
+    if not root.is_dir():
+        raise UnitError(f"{root}: there is no such folder; it is to be the release root")
+    unit = Control(control)
+    wanted = configuration(file, home, root)
+    present = unit.configuration()
     config, left_out = merged(present, wanted)
     for application in wanted["applications"].values():
-        control.check_python(application)
+        unit.check_python(application)
     if left_out:
         complain(
-            f"{' and '.join(left_out)} of {options.file}: left out; Unit serves other "
+            f"{' and '.join(left_out)} of {file}: left out; Unit serves other "
             "applications too, which they would change"
         )
-    shown = difference(present, config, f"with {options.file}")
+    shown = difference(present, config, f"with {file}")
     say(*(shown or ["Unit has this configuration already"]))
-    if options.dry_run:
-        return 0
+    if dry_run:
+        return DONE
     if shown:
-        if not options.yes and not _is_wanted():
+        if not yes and not _is_wanted():
             say("nothing is changed")
-            return 1
-        _put(control, present, config)
+            return FAILED
+        _put(unit, present, config)
     _wait_until_ready(config)
-    return 0
+    return DONE
 
 
 def _is_wanted() -> bool:

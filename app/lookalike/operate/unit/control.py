@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lookalike.errors import LookalikeError
+
 DEFAULT_SOCKET = Path("/var/run/control.unit.sock")
 """Where Unit's packages have it."""
 _ANSWER_S = 60.0
 """Unit answers a new configuration once the app's processes have opened the release."""
 
 
-class UnitError(Exception):
+class UnitError(LookalikeError):
     """Unit cannot be had or refuses; the text says why."""
 
 

@@ -1,6 +1,5 @@
 """`lookalike unit status`: what Unit and the app say of themselves, on one screen."""
 
-import argparse
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -8,19 +7,24 @@ from typing import Any
 from lookalike.operate.unit.config import APPLICATION, CHANGES, own_listeners
 from lookalike.operate.unit.control import Control, python_versions
 from lookalike.operate.unit.listener import ask, problem_of
+from lookalike.operate.unit.options import control as control_option
+from lookalike.terminal.command import DONE, FAILED, command, flag
 from lookalike.terminal.output import say
 
 
-def status(options: argparse.Namespace) -> int:
-    """Print the status; the exit status: 0 if the app is ready, else 1."""
-    control = Control(options.control)
-    unit = control.status()
-    addresses = own_listeners(control.configuration())
+@command("sudo lookalike unit status")
+@flag("--json", "as JSON, with all that both say", dest="as_json")
+@control_option
+def run(as_json: bool, control: str) -> int:
+    """Show what Unit and the app say of themselves; exit status 0 if the app is ready, 1 if not."""
+    asked = Control(control)
+    unit = asked.status()
+    addresses = own_listeners(asked.configuration())
     ready = ask(addresses, "/readyz")
     problem = problem_of(ready) if addresses else f"no listener of Unit is for {APPLICATION}"
     answer = ask(addresses, "/release")
     release = answer[1] if answer and answer[0] == 200 else None
-    if options.json:
+    if as_json:
         document = {
             "ready": problem is None,
             "problem": problem,
@@ -32,7 +36,7 @@ def status(options: argparse.Namespace) -> int:
     else:
         for name, text in _rows(unit, addresses, release, problem):
             say(f"{name:12} {text}")
-    return int(problem is not None)
+    return DONE if problem is None else FAILED
 
 
 def _rows(

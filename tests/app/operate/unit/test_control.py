@@ -203,6 +203,5 @@ def test_a_place_that_unit_gives_itself_is_taken(answering: Answering) -> None:
 
 @pytest.mark.parametrize("command", ["apply", "status"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["unit", command, "--help"])
+    assert main(["unit", command, "--help"]) == 0
     assert f"example: sudo lookalike unit {command}" in capsys.readouterr().out

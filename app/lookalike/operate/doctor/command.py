@@ -1,0 +1,39 @@
+"""The command: what is asked of the host, and its findings printed."""
+
+from pathlib import Path
+
+from lookalike.operate import options
+from lookalike.operate.doctor.examine import as_json, examine, summary
+from lookalike.operate.doctor.finding import Level
+from lookalike.operate.doctor.host import Asked, Host
+from lookalike.terminal.command import DONE, FAILED, command, flag, option
+from lookalike.terminal.output import say
+from lookalike.terminal.types import FILE, url
+
+
+@command("lookalike doctor --root /var/lib/lookalike")
+@options.root(required=False)
+@option("--control", FILE, None, "Unit's control socket", metavar="SOCKET")
+@option("--url", url, None, "where the app answers, as Unit is told unless given", metavar="URL")
+@option("--nginx", FILE, None, "nginx's main configuration file")
+@flag("--full", "compare every byte of the release")
+@flag("--json", "print JSON")
+def run(
+    root: Path | None,
+    control: Path | None,
+    url: str | None,
+    nginx: Path | None,
+    full: bool,
+    json: bool,
+) -> int:
+    """Say what is wrong with this host and what to do about it.
+
+    Run it as root to see all.
+    """
+    findings = []
+    for finding in examine(Host(Asked(root, control, url, nginx, full))):
+        findings.append(finding)
+        if not json:
+            say(*finding.lines())
+    say(*(as_json(findings).split("\n") if json else [summary(findings)]))
+    return FAILED if any(finding.level == Level.PROBLEM for finding in findings) else DONE

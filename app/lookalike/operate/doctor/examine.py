@@ -1,0 +1,71 @@
+"""All checks, made one after the other, and their findings as a whole."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import orjson
+
+from lookalike.operate.doctor import kernel, nginx, release, secrets, unit
+from lookalike.operate.doctor.finding import Finding, Level, warning
+from lookalike.operate.doctor.host import Host
+
+Check = Callable[[Host], Iterator[Finding]]
+
+CHECKS: dict[str, Check] = {
+    "Unit": unit.unit,
+    "control": unit.control,
+    "app": unit.app,
+    "Annoy": kernel.annoy,
+    "memory": kernel.memory,  # before `release`, which reads in what look-ups touch
+    "locked memory": kernel.locked,
+    "open files": kernel.descriptors,
+    "mapped files": kernel.mapped_files,
+    "shared memory": kernel.shared_memory,
+    "release": release.release,
+    "permissions": release.permissions,
+    "secrets": secrets.secrets,
+    "disk": release.disk,
+    "served": unit.served,
+    "nginx": nginx.nginx,
+    "clock": kernel.clock,
+}
+
+
+def examine(host: Host, checks: dict[str, Check] | None = None) -> Iterator[Finding]:
+    """Make all checks, or those given by name; each is done when its findings come.
+
+    Never raises: what goes wrong in a check is a finding that names it.
+    """
+    for name, check in (CHECKS if checks is None else checks).items():
+        try:
+            for finding in check(host):
+                yield replace(finding, check=name)
+        except Exception as error:  # an odd host is to get all other lines
+            told = " ".join(str(error).split()) or "no reason given"
+            finding = warning(
+                f"this check failed: {type(error).__name__}: {told}",
+                "look at it yourself, and report this line",
+            )
+            yield replace(finding, check=name)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The last line: how many problems and warnings there are."""
+    levels = [finding.level for finding in findings]
+    problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
+    return f"problems: {problems}, warnings: {warnings}"
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """The findings as a JSON array of objects: check, level, text, remedy."""
+    level = {Level.PROBLEM: "problem", Level.ABSENT: "absent"}
+    document = [
+        {
+            "check": finding.check,
+            "level": level.get(finding.level, str(finding.level)),
+            "text": finding.text,
+            "remedy": finding.remedy,
+        }
+        for finding in findings
+    ]
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()

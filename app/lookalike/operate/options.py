@@ -1,0 +1,15 @@
+"""Options that several commands take."""
+
+from lookalike.serving.settings import ROOT
+from lookalike.terminal.command import REQUIRED, Decorator, option
+from lookalike.terminal.types import FOLDER
+
+
+def root(required: bool = True) -> Decorator:
+    """`--root`; without `required`, the command does what it can where none is given."""
+    default = REQUIRED if required else None
+    return option("--root", FOLDER, default, "the release root", envvar=ROOT.name, show_envvar=True)
+
+
+LOCK_WAIT_S = 30.0
+"""How long to wait for who else writes to the root: longer than a follower takes to publish."""

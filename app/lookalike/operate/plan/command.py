@@ -1,0 +1,62 @@
+"""The command: what is to be planned for, and the plan printed."""
+
+import click
+
+from lookalike.operate.plan.machine import Machine
+from lookalike.operate.plan.needs import Catalogue, PlanError, plan
+from lookalike.operate.plan.size import Shape
+from lookalike.terminal.command import REQUIRED, command, flag, gathered, option
+from lookalike.terminal.output import say
+from lookalike.terminal.types import WholeNumber, share
+
+_N = WholeNumber(1)
+_USUAL, _SHAPE = Catalogue(1), Shape()
+
+
+@command("lookalike plan --products 3800000 --categories 120 --largest-category 440000")
+@gathered(
+    "catalogue",
+    Catalogue,
+    option("--products", _N, REQUIRED, "products, counted in each of their categories"),
+    option("--categories", _N, _USUAL.categories, "categories"),
+    option(
+        "--largest-category",
+        _N,
+        None,
+        "products in the largest (by rank^-0.8 unless given)",
+        dest="largest",
+    ),
+    option("--changed", share, 100, "percent of the categories that change a night", metavar="N"),
+    option("--keep", _N, _USUAL.keep, "releases kept"),
+    option("--photo-bytes", _N, _USUAL.photo_bytes, "bytes of a photo from a URL"),
+)
+@gathered(
+    "shape",
+    Shape,
+    option("--neighbours", _N, _SHAPE.neighbours, "neighbours kept of each product"),
+    option("--dims", _N, _SHAPE.n_dims, "numbers in a feature", dest="n_dims"),
+    option(
+        "--id-bytes", _N, None, "length of product ids that are strings (integers unless given)"
+    ),
+)
+@option("--photos-per-second", _N, None, "as measured by you (estimated unless given)")
+@option("--requests-per-second", _N, None, "how many are to be served")
+@option("--cores", _N, None, "cores of the machine (this one's unless given)")
+@flag("--no-measure", "take the reference machine's speed, not this one's")
+@flag("--json", "print JSON")
+def run(
+    catalogue: Catalogue,
+    shape: Shape,
+    photos_per_second: int | None,
+    requests_per_second: int | None,
+    cores: int | None,
+    no_measure: bool,
+    json: bool,
+) -> None:
+    """Say what a catalogue will need of disk, memory and time."""
+    machine = Machine.reference if no_measure else Machine.measure
+    try:
+        made = plan(catalogue, shape, machine(cores), photos_per_second, requests_per_second)
+    except PlanError as error:
+        raise click.UsageError(str(error)) from None
+    say(*(made.to_json().split("\n") if json else made.lines()))

@@ -1,0 +1,241 @@
+"""What a catalogue will need of disk, memory and time, before there is any of it.
+
+Sizes of files are exact but for Annoy's trees. Times and rates are estimates from `measured` constants;
+they are not promises.
+"""
+
+from dataclasses import asdict, dataclass
+from math import ceil
+
+import orjson
+
+from lookalike.operate.amounts import bytes_text, seconds_text
+from lookalike.operate.plan.machine import Machine
+from lookalike.operate.plan.measured import (
+    EXTRACT_BYTES,
+    INDEX_BYTES,
+    PROCESS_BYTES,
+    PROCESS_BYTES_PRODUCT,
+    REQUESTS,
+    STORE_BYTES,
+    VECTORS,
+)
+from lookalike.operate.plan.size import N_SPARE, Shape, Sizes, release_sizes, slim_bytes
+from lookalike.operate.plan.times import EXTRA_SCORES, category_s, index_s, photos_s
+from lookalike.release.files import FEATURES, HOT_FILES, INDEX, SLIM_FILES
+
+_PROCESSES = 2
+
+
+class PlanError(Exception):
+    """A catalogue that cannot be; the text says what does not fit."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is to be planned for. `largest` products are in the largest category, None if not known.
+
+    Of the categories, `changed` (0 to 1) are new each night; `keep` releases are kept; a photo from a
+    URL takes `photo_bytes` in the cache.
+    """
+
+    products: int
+    categories: int = 1
+    largest: int | None = None
+    changed: float = 1.0
+    keep: int = 5
+    photo_bytes: int = 100_000
+
+    def sizes(self) -> list[int]:
+        """Products by category, largest first; PlanError if they cannot be so.
+
+        Where the largest is not known they fall off with the rank as rank^-0.8.
+        """
+        if self.categories > self.products:
+            raise PlanError(f"{self.categories} categories of {self.products} products")
+        if self.largest is None:
+            shares = [rank**-0.8 for rank in range(1, self.categories + 1)]
+            spread = self.products - self.categories  # one is in each
+            sizes = [1 + int(spread * share / sum(shares)) for share in shares]
+            return [sizes[0] + self.products - sum(sizes), *sizes[1:]]
+        others = self.categories - 1
+        least = ceil(self.products / self.categories)
+        most = self.products - others
+        if not least <= self.largest <= most:
+            raise PlanError(
+                f"the largest of {self.categories} categories of {self.products} products has "
+                f"{least} to {most}, not {self.largest}"
+            )
+        each, more = divmod(self.products - self.largest, others) if others else (0, 0)
+        return [self.largest, *(each + (i < more) for i in range(others))]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `catalogue` needs: bytes, seconds and rates; `files` are those of a full release."""
+
+    catalogue: Catalogue
+    shape: Shape
+    machine: Machine
+    files: Sizes
+    largest: int
+    mean: int
+    release_bytes: int
+    slim_bytes: int
+    disk_bytes: int
+    slim_disk_bytes: int
+    store_bytes: int
+    photos_bytes: int
+    hot_bytes: int
+    vector_bytes: int
+    process_bytes: int
+    index_memory_bytes: int
+    index_cache_bytes: int
+    extract_memory_bytes: int
+    photos_s: float
+    extract_s: float
+    mean_category_s: float
+    largest_category_s: float
+    index_s: float
+    requests_s: float
+    vectors_s: float
+    serving_cores: int | None
+
+    def to_json(self) -> str:
+        """All of it as a JSON object."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2).decode()
+
+    def lines(self) -> list[str]:
+        """The table, as printed."""
+        catalogue, shape, machine = self.catalogue, self.shape, self.machine
+        ids = "whole numbers" if shape.id_bytes is None else f"strings of {shape.id_bytes} bytes"
+        changed = f"{100 * catalogue.changed:g} % of categories new each"
+        assumed = ", assumed" if catalogue.largest is None and catalogue.categories > 1 else ""
+        rows = [
+            ("DISK", "full", "slim"),
+            *(
+                (f"  {name}", bytes_text(size), self._slim(name))
+                for name, size in self.files.items()
+            ),
+            ("a release", bytes_text(self.release_bytes), bytes_text(self.slim_bytes)),
+            (
+                f"{catalogue.keep} kept and one made, {changed}",
+                bytes_text(self.disk_bytes),
+                bytes_text(self.slim_disk_bytes),
+            ),
+            ("MEMORY TO SERVE", "", ""),
+            ("what look-ups touch", bytes_text(self.hot_bytes), bytes_text(self.hot_bytes)),
+            (
+                "  twice, while a release changes",
+                bytes_text(2 * self.hot_bytes),
+                bytes_text(2 * self.hot_bytes),
+            ),
+            (
+                f"{_PROCESSES} processes, each {bytes_text(self.process_bytes)}",
+                *[bytes_text(_PROCESSES * self.process_bytes)] * 2,
+            ),
+            (
+                f"for vectors, and up to {bytes_text(self.files[FEATURES])} more",
+                bytes_text(self.vector_bytes),
+                "none",
+            ),
+            (f"REQUESTS/S, {machine.cores} cores", "", ""),
+            ("limit=12", f"{self.requests_s:,.0f}", f"{self.requests_s:,.0f}"),
+            ("a vector", f"{self.vectors_s:,.0f}", "none"),
+        ]
+        if self.serving_cores is not None:
+            rows.append(("cores for the requests asked for", *[str(self.serving_cores)] * 2))
+        build = [
+            ("TO BUILD", ""),
+            ("feature store, twice while all is extracted", bytes_text(self.store_bytes)),
+            (
+                f"photo cache, {bytes_text(catalogue.photo_bytes)} a photo",
+                bytes_text(self.photos_bytes),
+            ),
+            ("memory to extract", bytes_text(self.extract_memory_bytes)),
+            ("memory to index", bytes_text(self.index_memory_bytes)),
+            ("  and for the page cache, else slower", bytes_text(self.index_cache_bytes)),
+            (f"extract all, {self.photos_s:.3g} photos/s", seconds_text(self.extract_s)),
+            (f"index the mean category, {self.mean:,}", seconds_text(self.mean_category_s)),
+            (
+                f"index the largest, {self.largest:,}{assumed}",
+                seconds_text(self.largest_category_s),
+            ),
+            ("index all", seconds_text(self.index_s)),
+        ]
+        width = max(len(row[0]) for row in (*rows, *build))
+        return [
+            f"{catalogue.products:,} products in {catalogue.categories:,} categories, "
+            f"{shape.neighbours} neighbours, {shape.n_dims} dimensions, ids {ids}",
+            "",
+            *(f"{one:<{width}}  {two:>10}  {three:>10}".rstrip() for one, two, three in rows),
+            *(f"{one:<{width}}  {two:>10}".rstrip() for one, two in build),
+            "",
+            *self._notes(),
+        ]
+
+    def _slim(self, file: str) -> str:
+        return bytes_text(self.files[file]) if file in SLIM_FILES else "none"
+
+    def _notes(self) -> list[str]:
+        machine = self.machine
+        whose = "the reference machine's"
+        if machine.measured:
+            whose = f"measured now; other work takes {machine.slower:.2g} of the reference's time"
+        return [
+            "Estimates. Sizes are exact but for the trees in index.ann. Times are for "
+            f"{machine.cores} cores of {machine.gflops:.0f} GFLOP/s",
+            f"({whose}) and move with:",
+            "- the largest category: its time grows with its square; give --largest-category",
+            "- a machine that is busy or shares its cores; memory below that of the largest category",
+            "- photos: decoding large ones and downloading all is not in it; give --photos-per-second",
+            "- requests: measured on the reference machine, counted by cores, not by this one's speed",
+        ]
+
+
+def plan(
+    catalogue: Catalogue,
+    shape: Shape,
+    machine: Machine,
+    photos_per_s: float | None = None,
+    requests_per_s: float | None = None,
+) -> Plan:
+    """The plan for a catalogue; a rate of photos that is known goes before the estimate."""
+    categories = catalogue.sizes()
+    largest, mean = max(categories), round(catalogue.products / catalogue.categories)
+    files = release_sizes(categories, shape)
+    release, slim = sum(files.values()), slim_bytes(files)
+    kept = 1 + catalogue.keep * catalogue.changed
+    row = 4 * shape.n_dims
+    photos = photos_per_s or photos_s(machine)
+    requests = REQUESTS.value * machine.cores
+    return Plan(
+        catalogue=catalogue,
+        shape=shape,
+        machine=machine,
+        files=files,
+        largest=largest,
+        mean=mean,
+        release_bytes=release,
+        slim_bytes=slim,
+        disk_bytes=round(release * kept) + largest * row,
+        slim_disk_bytes=round(slim * kept),
+        store_bytes=round(catalogue.products * (row + STORE_BYTES.value)),
+        photos_bytes=catalogue.products * catalogue.photo_bytes,
+        hot_bytes=sum(files[name] for name in HOT_FILES),
+        vector_bytes=files[INDEX],
+        process_bytes=round(PROCESS_BYTES.value + PROCESS_BYTES_PRODUCT.value * catalogue.products),
+        # Scores and places kept, then items and distances; features and a copy are in files.
+        index_memory_bytes=round(INDEX_BYTES.value)
+        + largest * 8 * (2 * shape.neighbours + EXTRA_SCORES + N_SPARE),
+        index_cache_bytes=2 * largest * row,
+        extract_memory_bytes=round(EXTRACT_BYTES.value),
+        photos_s=photos,
+        extract_s=catalogue.products / photos,
+        mean_category_s=category_s(mean, shape, machine),
+        largest_category_s=category_s(largest, shape, machine),
+        index_s=index_s(categories, shape, machine),
+        requests_s=requests,
+        vectors_s=VECTORS.value * machine.cores,
+        serving_cores=None if requests_per_s is None else ceil(requests_per_s / REQUESTS.value),
+    )

@@ -1,0 +1,6 @@
+"""The option of both commands."""
+
+from lookalike.operate.unit.control import DEFAULT_SOCKET
+from lookalike.terminal.command import option
+
+control = option("--control", str, str(DEFAULT_SOCKET), "Unit's control socket", metavar="SOCKET")

@@ -1,0 +1,142 @@
+"""``lookalike-build extract``: a catalogue's photos become features."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from lookalike.errors import LookalikeError
+from lookalike.terminal.command import REQUIRED, at_most_one, command, flag, option
+from lookalike.terminal.output import complain, say
+from lookalike.terminal.types import FOLDER, PRESENT_FILE, Number, WholeNumber
+from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogue
+from lookalike_build.commands import options
+from lookalike_build.commands.progress import progress
+from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import Engine, Outcome, Product, extract
+from lookalike_build.features.store import PHOTOS, REJECTED
+from lookalike_build.networks.settings import ExtractorSettings
+from lookalike_build.photos.cache import PhotoCache
+from lookalike_build.photos.reader import PhotoReader, has_urls
+
+_MAX_SHOWN = 10
+
+
+@command("lookalike-build extract catalogue.csv --features features/")
+@click.argument(
+    "catalogue",
+    type=PRESENT_FILE,
+    help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
+    "product_id, category_id and image (a URL, or a path relative to it)",
+)
+@options.columns(COLUMNS, "the catalogue calls")
+@option("--features", FOLDER, REQUIRED, "the feature store to write")
+@options.as_of("an hour before its file was last written, or when its query began,")
+@options.network
+@options.reader
+@options.connections
+@options.engine("extract")
+@option(
+    "--workers",
+    WholeNumber(1),
+    None,
+    "networks at work on the Ray cluster (one for each of its GPUs or, without any, CPUs)",
+)
+@option(
+    "--cache",
+    FOLDER,
+    None,
+    "where photos from URLs are kept, so that only what has changed is downloaded again; one "
+    f"folder a catalogue ({PHOTOS}/ in the feature store unless given)",
+)
+@flag("--no-cache", "keep no photos from URLs")
+@option(
+    "--max-rejected",
+    Number(0, 100),
+    5.0,
+    "exit with status 1, and leave the store as it was, where more of the photos are rejected",
+    metavar="PERCENT",
+)
+def run(
+    catalogue: Path,
+    columns: ColumnNames,
+    features: Path,
+    as_of: float | None,
+    network: ExtractorSettings,
+    reader: PhotoReader,
+    connections: int,
+    engine: str,
+    ray_address: str | None,
+    workers: int | None,
+    cache: Path | None,
+    no_cache: bool,
+    max_rejected: float,
+) -> None:
+    """Take the features of every photo of a catalogue into a feature store."""
+    started = time.monotonic()
+    at_most_one("cache", "no_cache")
+    options.only_with_ray(engine, ray_address=ray_address, workers=workers)
+    rows = read_catalogue(catalogue, columns, as_of)
+    if rows.as_of is None:
+        complain(
+            f"lookalike-build: {catalogue}: its time lies ahead of this host's clock, so of when it is "
+            "is not known; where products change between builds, give `index` or this --as-of TIME"
+        )
+    extractor = network.make() if engine == options.LOCAL else network.make_off_gpu()
+    images = rows.rows["image"]
+    urls = has_urls(images)
+    photos = None
+    if urls and not no_cache:
+        photos = PhotoCache((cache or features / PHOTOS).absolute())
+        photos.folder.mkdir(parents=True, exist_ok=True)
+    n_readers = connections if urls else 0
+    work: Engine = LocalEngine(extractor, n_readers)
+    if engine == options.RAY:
+        from lookalike_build.extraction.ray_engine import RayEngine
+
+        work = RayEngine(network.make, extractor.model, ray_address, workers, n_readers)
+    with progress("extract", len(images)) as done:
+        outcome = extract(
+            rows,
+            work,
+            replace(reader, folder=rows.folder.absolute(), cache=photos),
+            extractor.model,
+            extractor.n_dims,
+            features,
+            max_rejected / 100,
+            done,
+            _Rejections(),
+        )
+    if photos and outcome.complete:
+        photos.prune(images.to_pylist())
+    seconds = time.monotonic() - started
+    say(
+        f"{outcome.n_products} products = {outcome.n_extracted} extracted + {outcome.n_known} known"
+        f" + {outcome.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
+    )
+    _judge(outcome, features, max_rejected)
+
+
+class _Rejections:
+    """Names the first rejected products on standard error; all are in the store's file."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_SHOWN
+
+    def __call__(self, product: Product, reason: str) -> None:
+        if self._left:
+            self._left -= 1
+            complain(f"rejected product {product.product_id}: {reason}")
+
+
+def _judge(outcome: Outcome, features: Path, max_rejected: float) -> None:
+    report = features / REJECTED
+    if not outcome.complete:
+        raise LookalikeError(
+            f"{100 * outcome.rejected_share:.1f} % of the photos were rejected, more than "
+            f"--max-rejected {max_rejected:g}; {report} names them; {features} stays the store that "
+            "it was"
+        )
+    if outcome.n_rejected:
+        say(f"the rejected are named in {report}")
