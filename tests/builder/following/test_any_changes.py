@@ -16,12 +16,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-import lookalike.journal
 import lookalike_build.catalogue.moment
 import lookalike_build.following.follower
 import lookalike_build.indexing.live
 from following import BAD, IN_NO_FORMAT, Later, follower_of
-from lookalike.journal import DELETE, PUT, REMEMBERED_S, Change, ForgottenError, Journal
+from lookalike.journal import (
+    DELETE,
+    PUT,
+    REMEMBERED_S,
+    Change,
+    ForgottenError,
+    Journal,
+    clock,
+    queries,
+    writer,
+)
 from lookalike.release.files import MANIFEST
 from lookalike.release.ids import Id
 from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
@@ -98,7 +107,7 @@ class Following(RuleBasedStateMachine):
         ):
             self.stack.enter_context(mock.patch.object(module, name, value))
         self.clock = Clock()
-        for module in (lookalike.journal, lookalike_build.catalogue.moment):
+        for module in (writer, clock, queries, lookalike_build.catalogue.moment):
             self.stack.enter_context(mock.patch.object(module, "time", self.clock))
         self.category_ids, self.product_ids = CATEGORY_IDS[ids], PRODUCT_IDS[ids]
         self.settings = IndexSettings(n_trees=2, neighbours=neighbours)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-import lookalike.journal
 from lookalike.journal import (
     DELETE,
     PUT,
@@ -28,6 +27,7 @@ from lookalike.journal import (
     read_outcome,
     read_rejected,
     read_status,
+    reader,
 )
 from lookalike.release.ids import Id
 from support import as_nobody, no_more_files, readable_by_all
@@ -678,7 +678,7 @@ def test_what_was_written_while_it_was_read_is_read_again(
 def test_readers_beside_writers_that_come_and_go_see_whole_states(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookalike.journal, "_READ_BUSY_S", 60.0)
+    monkeypatch.setattr(reader, "_READ_BUSY_S", 60.0)
     Journal(path).close()
     stop = threading.Event()
 
