@@ -17,7 +17,7 @@ import sys
 import {package}
 loaded = {{name for name in sys.modules if name.startswith("{package}.")}}
 assert not loaded, loaded
-assert not {{"annoy", "numpy", "orjson", "pyarrow", "tensorflow"}} & set(sys.modules)
+assert not {{"annoy", "msgspec", "numpy", "pyarrow", "tensorflow"}} & set(sys.modules)
 """
 
 

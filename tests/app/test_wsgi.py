@@ -45,7 +45,7 @@ def import_and_ask(
     return [json.loads(line) for line in run.stdout.splitlines()], run.stderr
 
 
-@pytest.mark.parametrize("module", ["annoy", "numpy", "orjson", "lookalike.serving.log"])
+@pytest.mark.parametrize("module", ["annoy", "msgspec", "numpy", "lookalike.serving.log"])
 def test_without_a_module_every_request_is_503_and_the_log_says_why(
     integer_root: ReleaseRoot, module: str
 ) -> None:

@@ -6,7 +6,9 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from lookalike.errors import LookalikeError
 
@@ -57,7 +59,7 @@ class ReleaseError(LookalikeError):
 class FileEntry:
     """What the manifest says of one file: its size and SHA-256, of all of it and of its two ends."""
 
-    n_bytes: int
+    n_bytes: Annotated[int, Meta(ge=1)]
     sha256: str
     ends_sha256: str
 

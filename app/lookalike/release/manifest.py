@@ -7,10 +7,13 @@ not list.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
 
 from lookalike.release.files import (
     BEHAVIOUR_FILES,
@@ -36,6 +39,10 @@ MAX_ROWS: Final = 2**32 - 1
 MAX_UNIX_TIME: Final = 253_402_300_799
 """The last second of the year 9999."""
 
+_Number = Annotated[int, Meta(ge=0)]
+_Count = Annotated[int, Meta(ge=1)]
+_Dims = Annotated[int, Meta(ge=1, le=MAX_DIMS)]
+_OfAnnoy = Annotated[int, Meta(ge=1, le=MAX_ANNOY)]
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -67,17 +74,17 @@ class CategoryEntry:
     """
 
     category_id: Id
-    n_items: int
-    k: int
-    n_spare: int
-    n_base: int
-    n_added: int
-    n_index_dims: int
-    n_trees: int
-    candidates: int
-    search_k: int
-    recall: float | None
-    recall_sample: int
+    n_items: _Count
+    k: _Number
+    n_spare: _Number
+    n_base: _Count
+    n_added: _Number
+    n_index_dims: _Dims
+    n_trees: _OfAnnoy
+    candidates: _OfAnnoy
+    search_k: _OfAnnoy
+    recall: Annotated[float, Meta(ge=0, le=1)] | None
+    recall_sample: _Number
     made_with: str
     files: Mapping[str, FileEntry]
 
@@ -91,10 +98,10 @@ class BehaviourEntry:
     `made_with` is the builder's word for its method and settings.
     """
 
-    n_products: int
-    n_related: int
-    n_gone: int
-    newest_rating: int
+    n_products: Annotated[int, Meta(ge=1, le=MAX_ROWS)]
+    n_related: _Number
+    n_gone: _Number
+    newest_rating: Annotated[int, Meta(ge=0, le=MAX_UNIX_TIME)]
     made_with: str
     files: Mapping[str, FileEntry]
 
@@ -109,7 +116,7 @@ class Applied:
     """The last change that a release holds: the id of the journal it is from and its number there."""
 
     journal: str
-    number: int
+    number: _Number
 
 
 @dataclass(frozen=True)
@@ -121,11 +128,11 @@ class Manifest:
 
     release: str
     model: Model
-    n_dims: int
+    n_dims: _Dims
     category_id_type: IdType
     product_id_type: IdType
     categories: tuple[CategoryEntry, ...]
-    applied: Applied | None = None
+    applied: Applied | None
     behaviour: BehaviourEntry | None = None
 
     @property
@@ -146,152 +153,102 @@ class Manifest:
         fields = asdict(self)
         if self.behaviour is None:
             del fields["behaviour"]
-        return {"format": _format_of(fields), "metric": METRIC, **fields}
+        return {"format": _format_of(self.behaviour), "metric": METRIC, **fields}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Read and check ``manifest.json`` of the release in `folder`; ReleaseError if unfit."""
+        """Read and check ``manifest.json`` of the release in `folder`; ReleaseError if invalid."""
+        document = None
         try:
             regular_size(folder / MANIFEST, MANIFEST)
-            document = json.loads((folder / MANIFEST).read_bytes())
+            document = msgspec.json.decode((folder / MANIFEST).read_bytes())
+            _check_format(msgspec.convert(document, _Format))
+            manifest = msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise ReleaseError(MANIFEST, _with_value(error, document)) from error
         except (OSError, ValueError, RecursionError) as error:
             raise ReleaseError(MANIFEST, reason_of(error)) from error
-        return _ManifestReader(document).manifest()
+        _check(manifest)
+        return manifest
 
 
-def _format_of(document: Mapping[str, object]) -> int:
-    return BEHAVIOUR_FORMAT if "behaviour" in document else FORMAT
+def _format_of(behaviour: object) -> int:
+    return FORMAT if behaviour is None else BEHAVIOUR_FORMAT
 
 
-class _ManifestReader:
-    """Turns the parsed ``manifest.json`` into a `Manifest`, naming the first field that is unfit."""
+@dataclass(frozen=True)
+class _Format:
+    """The fields that say whether this version can read the others."""
 
-    def __init__(self, document: object) -> None:
-        self.root = document
+    format: int
+    metric: str
+    behaviour: object = None
 
-    def manifest(self) -> Manifest:
-        root = self.root
-        self.expect(isinstance(root, dict), "is not a JSON object")
-        found = self.field(root, "format", int)
-        expected = _format_of(root) if isinstance(root, dict) else FORMAT
-        readable = f"{FORMAT}, and {BEHAVIOUR_FORMAT} with behaviour"
-        self.expect(
-            found == expected, f"format is {found}, this version reads {readable}; index again"
-        )
-        metric = self.field(root, "metric", str)
-        self.expect(metric == METRIC, f"metric is {metric!r}, this version serves {METRIC!r}")
-        release = self.field(root, "release", str)
-        self.expect(is_release_name(release), f"release is not a release name: {release!r}")
-        n_dims = self.whole(root, "n_dims", 1)
-        self.expect(n_dims <= MAX_DIMS, f"n_dims is {n_dims}, expected at most {MAX_DIMS}")
-        model = self.field(root, "model", dict)
-        categories = tuple(
-            self.category(entry, self.field(root, "category_id_type", str))
-            for entry in self.field(root, "categories", list)
-        )
-        folders = {category_folder(entry.category_id) for entry in categories}
-        self.expect(len(folders) == len(categories), "a category is listed twice")
-        return Manifest(
-            release=release,
-            model=Model(self.text(model, "name"), self.text(model, "digest")),
-            n_dims=n_dims,
-            category_id_type=self.id_type(root, "category_id_type"),
-            product_id_type=self.id_type(root, "product_id_type"),
-            categories=categories,
-            applied=self.applied(),
-            behaviour=self.behaviour(),
-        )
 
-    def applied(self) -> Applied | None:
-        if isinstance(self.root, dict) and self.root.get("applied", "missing") is None:
-            return None
-        applied = self.field(self.root, "applied", dict)
-        return Applied(self.text(applied, "journal"), self.whole(applied, "number", 0))
+def _check_format(found: _Format) -> None:
+    readable = f"{FORMAT}, and {BEHAVIOUR_FORMAT} with behaviour"
+    _expect(
+        found.format == _format_of(found.behaviour),
+        f"format is {found.format}, this version reads {readable}; index again",
+    )
+    _expect(found.metric == METRIC, f"metric is {found.metric!r}, this version serves {METRIC!r}")
 
-    def behaviour(self) -> BehaviourEntry | None:
-        if isinstance(self.root, dict) and "behaviour" not in self.root:
-            return None
-        entry = self.field(self.root, "behaviour", dict)
-        n_products = self.whole(entry, "n_products", 1, MAX_ROWS)
-        return BehaviourEntry(
-            n_products=n_products,
-            n_related=self.whole(entry, "n_related", 0),
-            n_gone=self.whole(entry, "n_gone", 0, n_products),
-            newest_rating=self.whole(entry, "newest_rating", 0, MAX_UNIX_TIME),
-            made_with=self.text(entry, "made_with"),
-            files=self.files(entry, BEHAVIOUR_FILES, "behaviour"),
-        )
 
-    def category(self, entry: object, category_id_type: str) -> CategoryEntry:
-        id_type = int if category_id_type == "integer" else str
-        category_id = self.field(entry, "category_id", id_type)
-        self.expect(id_problem(category_id) is None, f"category_id is unfit: {category_id!r}")
-        n_items, k = self.whole(entry, "n_items", 1), self.whole(entry, "k", 0)
-        fit = 0 < k < n_items or k == n_items - 1
-        self.expect(fit, f"category {category_id}: k is {k} of {n_items} items")
-        n_base, n_added = self.whole(entry, "n_base", 1), self.whole(entry, "n_added", 0)
-        self.expect(
-            n_items <= n_base + n_added,
-            f"category {category_id}: {n_items} items of {n_base} + {n_added} features",
-        )
-        return CategoryEntry(
-            category_id=category_id,
-            n_items=n_items,
-            k=k,
-            n_spare=self.whole(entry, "n_spare", 0, n_items - 1 - k),
-            n_base=n_base,
-            n_added=n_added,
-            n_index_dims=self.whole(entry, "n_index_dims", 1, MAX_DIMS),
-            n_trees=self.whole(entry, "n_trees", 1, MAX_ANNOY),
-            candidates=self.whole(entry, "candidates", 1, MAX_ANNOY),
-            search_k=self.whole(entry, "search_k", 1, MAX_ANNOY),
-            recall=self.recall(entry),
-            recall_sample=self.whole(entry, "recall_sample", 0),
-            made_with=self.text(entry, "made_with"),
-            files=self.files(entry, FILES, f"category {category_id}"),
-        )
+def _with_value(error: msgspec.ValidationError, document: Any) -> str:
+    """What msgspec says and of which value: ``Expected `int` >= 1 - at `$.n_dims`, not 0``."""
+    path, _, unnamed = str(error).partition(" - at `$")[2].partition("[...]")
+    value = document
+    for name, place in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        value = value[name or int(place)]
+    known = path and not unnamed and not isinstance(value, dict | list)
+    return f"{error}, not {value!r:.60}" if known else str(error)
 
-    def recall(self, entry: object) -> float | None:
-        if isinstance(entry, dict) and entry.get("recall", "missing") is None:
-            return None
-        value: float = self.field(entry, "recall", float)
-        self.expect(0 <= value <= 1, f"recall is {value}, expected 0 to 1")
-        return value
 
-    def files(self, entry: object, names: tuple[str, ...], what: str) -> dict[str, FileEntry]:
-        files = self.field(entry, "files", dict)
-        self.expect(set(files) == set(names), f"{what}: files are not {names}")
-        return {name: self.file(files[name]) for name in names}
+def _check(manifest: Manifest) -> None:
+    """Check what the types of the fields do not say."""
+    release, model, applied = manifest.release, manifest.model, manifest.applied
+    _expect(is_release_name(release), f"release is not a release name: {release!r}")
+    _check_text("model.name", model.name)
+    _check_text("model.digest", model.digest)
+    _check_text("applied.journal", applied.journal if applied else "")
+    for category in manifest.categories:
+        _check_category(category, int if manifest.category_id_type == "integer" else str)
+    folders = {category_folder(entry.category_id) for entry in manifest.categories}
+    _expect(len(folders) == len(manifest.categories), "a category is listed twice")
+    if manifest.behaviour:
+        _check_behaviour(manifest.behaviour)
 
-    def file(self, entry: object) -> FileEntry:
-        return FileEntry(
-            self.whole(entry, "n_bytes", 1),
-            self.field(entry, "sha256", str),
-            self.field(entry, "ends_sha256", str),
-        )
 
-    def field(self, parent: object, name: str, kind: type[Any]) -> Any:
-        value = parent.get(name) if isinstance(parent, dict) else None
-        fit = isinstance(value, kind) and not isinstance(value, bool)
-        self.expect(fit, f"{name} is {value!r:.60}, expected {kind.__name__}")
-        return value
+def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
+    category_id, n_items, k = entry.category_id, entry.n_items, entry.k
+    valid = isinstance(category_id, id_type) and id_problem(category_id) is None
+    _expect(valid, f"category_id is invalid: {category_id!r}")
+    what = f"category {category_id}"
+    _expect(0 < k < n_items or k == n_items - 1, f"{what}: k is {k} of {n_items} items")
+    _check_most(f"{what}: n_spare", entry.n_spare, n_items - 1 - k)
+    _check_most(f"{what}: n_items", n_items, entry.n_base + entry.n_added)
+    _check_text(f"{what}: made_with", entry.made_with)
+    _check_files(what, entry.files, FILES)
 
-    def whole(self, parent: object, name: str, least: int, most: int | None = None) -> int:
-        value: int = self.field(parent, name, int)
-        self.expect(value >= least, f"{name} is {value}, expected at least {least}")
-        self.expect(most is None or value <= most, f"{name} is {value}, expected at most {most}")
-        return value
 
-    def text(self, parent: object, name: str) -> str:
-        value: str = self.field(parent, name, str)
-        self.expect(value.isprintable(), f"{name} is {value!r:.60}, expected printable text")
-        return value
+def _check_behaviour(entry: BehaviourEntry) -> None:
+    _check_most("behaviour: n_gone", entry.n_gone, entry.n_products)
+    _check_text("behaviour: made_with", entry.made_with)
+    _check_files("behaviour", entry.files, BEHAVIOUR_FILES)
 
-    def id_type(self, parent: object, name: str) -> IdType:
-        value = self.field(parent, name, str)
-        self.expect(value in ("integer", "string"), f"{name} is {value!r}")
-        return "integer" if value == "integer" else "string"
 
-    def expect(self, fit: bool, reason: str) -> None:
-        if not fit:
-            raise ReleaseError(MANIFEST, reason)
+def _check_most(name: str, value: int, most: int) -> None:
+    _expect(value <= most, f"{name} is {value}, expected at most {most}")
+
+
+def _check_text(name: str, text: str) -> None:
+    _expect(text.isprintable(), f"{name} is {text!r:.60}, expected printable text")
+
+
+def _check_files(what: str, files: Collection[str], names: Collection[str]) -> None:
+    _expect([*files] == [*names], f"{what}: files are {[*files]}, expected {[*names]}")
+
+
+def _expect(valid: bool, reason: str) -> None:
+    if not valid:
+        raise ReleaseError(MANIFEST, reason)

@@ -8,8 +8,8 @@ from importlib.resources import files
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
-import orjson
 
 from lookalike.experiment import Experiment
 from lookalike.release.arrays import Distances
@@ -244,14 +244,14 @@ class Application:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem)
-        body = orjson.dumps({"status": "ready", "release": release.manifest.release})
+        body = msgspec.json.encode({"status": "ready", "release": release.manifest.release})
         return (OK, [NO_STORE, JSON], body)
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem)
-        body = orjson.dumps(_description(release) | {"problem": self._source.problem})
+        body = msgspec.json.encode(_description(release) | {"problem": self._source.problem})
         return (OK, [NO_STORE, JSON], body)
 
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
@@ -262,12 +262,14 @@ class Application:
 
 def _openapi(max_limit: int, max_product_ids: int) -> Answer:
     """The description of all this, with the bounds that are settings as they are here."""
-    described = orjson.loads(files("lookalike.serving").joinpath("openapi.json").read_bytes())
+    described = msgspec.json.decode(
+        files("lookalike.serving").joinpath("openapi.json").read_bytes()
+    )
     schemas = described["components"]["schemas"]
     for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", DEFAULT_RELATED_LIMIT)):
         schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
     schemas["Wanted"]["maxItems"] = max_product_ids
-    return (OK, [("Cache-Control", "no-cache"), JSON], orjson.dumps(described))
+    return (OK, [("Cache-Control", "no-cache"), JSON], msgspec.json.encode(described))
 
 
 def _error(error: HttpError, headers: Headers) -> Answer:
@@ -317,9 +319,8 @@ def _answer_to(body: Body, category: Category) -> bytes:
 
 def _products(product_ids: list[Id], distances: Distances | None) -> bytes:
     if distances is None:
-        return orjson.dumps(product_ids)
-    answer = {"product_ids": product_ids, "distances": distances}
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return msgspec.json.encode(product_ids)
+    return msgspec.json.encode({"product_ids": product_ids, "distances": distances.tolist()})
 
 
 def _description(release: Release) -> dict[str, object]:

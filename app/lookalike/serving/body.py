@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
-import orjson
 
 from lookalike.release.arrays import Float64
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
@@ -78,8 +78,8 @@ def _object(text: bytes) -> dict[str, Any]:
     if not text:
         raise BadRequest("the body is empty; send a JSON object with Content-Length")
     try:
-        values = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        values = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON in UTF-8") from None
     if not isinstance(values, dict):
         raise BadRequest("the body is not a JSON object")
@@ -115,6 +115,8 @@ def _vector(values: object, n_dims: int) -> Float64:
         raise BadRequest(f"vector[{place}] must be a number, not {shown(values[place])}")
     try:
         return unit_vector(np.array(values, np.float64))
+    except OverflowError:
+        raise BadRequest("vector has a number beyond what a float64 holds") from None
     except ValueError as error:
         raise BadRequest(f"vector {error}") from None
 

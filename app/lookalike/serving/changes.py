@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import orjson
+import msgspec
 
 from lookalike.journal import (
     DELETE,
@@ -128,7 +128,7 @@ class Changes:
             lambda journal: journal.add([change], most_bytes=self._max_pending_bytes)
         )
         location = f"{environ.get('SCRIPT_NAME') or ''}{_CHANGES}{number}"
-        body = orjson.dumps({"change": number, "state": "pending"})
+        body = msgspec.json.encode({"change": number, "state": "pending"})
         return (ACCEPTED, [NO_STORE, ("Location", location), JSON], body)
 
     def _outcome(self, environ: "WSGIEnvironment") -> Answer:
@@ -152,7 +152,7 @@ class Changes:
             answer["release"] = outcome.release
         elif state == "rejected":
             answer["reason"] = outcome.reason
-        return (OK, [NO_STORE, JSON], orjson.dumps(answer, option=orjson.OPT_UTC_Z))
+        return (OK, [NO_STORE, JSON], msgspec.json.encode(answer))
 
     def _read_outcome(self, number: int) -> Outcome | None:
         """What became of a change, read without what writing needs: room on the disk, say."""

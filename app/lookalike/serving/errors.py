@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import orjson
+import msgspec
 
 
 class HttpError(Exception):
@@ -25,7 +25,7 @@ class HttpError(Exception):
         answer = {"error": self.error}
         if self.detail is not None:
             answer["detail"] = self.detail
-        return orjson.dumps(answer)
+        return msgspec.json.encode(answer)
 
 
 class BadRequest(HttpError):  # noqa: N818

@@ -31,7 +31,7 @@ def usual_body(release: Release, query: str, max_limit: int) -> bytes | None:
     neighbours = category.integers.neighbours_of(product, limit - 1)
     if neighbours is None:
         return None
-    # orjson takes four times as long: it allocates for any document, this for eleven numbers.
+    # msgspec takes four times as long: it allocates for any document, this for eleven numbers.
     return _ARRAYS[len(neighbours)] % (product, *neighbours)
 
 

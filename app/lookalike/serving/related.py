@@ -12,7 +12,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-import orjson
+import msgspec
 
 from lookalike.experiment import METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.release.ids import Id
@@ -124,7 +124,7 @@ class Related:
         else:
             method = "none"
         self._metrics.related(pattern, method)
-        body = orjson.dumps({"product_ids": found, "pattern": pattern, "method": method})
+        body = msgspec.json.encode({"product_ids": found, "pattern": pattern, "method": method})
         return (OK, self._headers[pattern, method], body)
 
     def _similar(

@@ -6,7 +6,7 @@ Ids are integers where the values are whole numbers and strings where they are s
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
+import msgspec
 import pyarrow as pa
 
 from lookalike_build.catalogue.rows import ColumnNames, Rows, TextRows
@@ -41,10 +41,10 @@ class _LineError(Exception):
 def _row(text: bytes, names: Sequence[str]) -> tuple[object, object, object]:
     first, second, third = names
     try:
-        record = orjson.loads(text)
+        record = msgspec.json.decode(text)
         return record[first], record[second], record[third]
-    except orjson.JSONDecodeError as error:
-        raise _LineError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise _LineError(f"not JSON: {error}") from None
     except KeyError as error:
         raise _LineError(f"has no field {error.args[0]}") from None
     except TypeError:

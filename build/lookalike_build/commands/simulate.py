@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
-import orjson
 
 from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot, named
@@ -48,9 +48,9 @@ class Rates:
             )
         try:
             with named(self.preferences):
-                document = orjson.loads(self.preferences.read_bytes())
+                document = msgspec.json.decode(self.preferences.read_bytes())
             return Preferences.read(document, self.spread)
-        except (PreferenceError, orjson.JSONDecodeError) as error:
+        except (PreferenceError, ValueError, RecursionError) as error:
             raise PreferenceError(f"{self.preferences}: {error}") from None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import orjson
+import msgspec
 import pyarrow as pa
 
 from lookalike.experiment import METHODS, PATTERNS
@@ -171,8 +171,8 @@ def _json_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
             if line.isspace():
                 continue
             try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError:
+                record = msgspec.json.decode(line)
+            except (ValueError, RecursionError):
                 record = None
             values = record if isinstance(record, dict) else {}
             yield (number, *(_as_text(values.get(field)) for field in file.fields))
@@ -182,4 +182,4 @@ def _as_text(value: object) -> str | None:
     """A value of JSON as DuckDB reads it into text."""
     if value is None or isinstance(value, str):
         return value
-    return orjson.dumps(value).decode()
+    return msgspec.json.encode(value).decode()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, NamedTuple, cast
 
-import orjson
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -249,8 +249,8 @@ def _is_log(text: bytes) -> bool:
     """Whether the first line that is a JSON object is a request."""
     for line in text.splitlines():
         try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            record = msgspec.json.decode(line)
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             return "request_uri" in record

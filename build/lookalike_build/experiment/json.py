@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
+import msgspec
 
 from lookalike_build.experiment.report import Report
 
@@ -46,7 +46,7 @@ def as_json(report: Report) -> bytes:
         "warnings": report.warnings,
         "faults": records.faults,
     }
-    return orjson.dumps(_plain(document), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return msgspec.json.format(msgspec.json.encode(_plain(document))) + b"\n"
 
 
 def _plain(value: Any) -> Any:

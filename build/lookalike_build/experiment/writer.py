@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import orjson
+import msgspec
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
@@ -38,4 +38,4 @@ def event_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
 
 def _line(record: dict[str, object]) -> bytes:
     known = {name: value for name, value in record.items() if value is not None}
-    return orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE)
+    return msgspec.json.encode(known) + b"\n"

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-import orjson
+import msgspec
 
 from lookalike.journal import Journal, JournalError
 from lookalike_build.photos.decoding import HostError, host_error
@@ -104,7 +104,7 @@ class AtWork:
         }
         part = self._path.with_suffix(".part")
         try:
-            part.write_bytes(orjson.dumps(note))
+            part.write_bytes(msgspec.json.encode(note))
             part.replace(self._path)
         except OSError as error:
             with suppress(OSError):
@@ -119,10 +119,10 @@ class AtWork:
 def _read(path: Path) -> tuple[str, list[int], dict[int, int]]:
     """The journal's id, what was at work, and the deaths; empty where there is no whole note."""
     try:
-        note = orjson.loads(path.read_bytes())
+        note = msgspec.json.decode(path.read_bytes())
         deaths = {int(number): int(times) for number, times in note["deaths"].items()}
         return str(note["journal"]), [int(number) for number in note["at_work"]], deaths
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", [], {}
 
 

@@ -28,7 +28,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import orjson
+import msgspec
 
 from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, PUT, Change, Journal
@@ -458,15 +458,14 @@ def _object(text: bytes) -> dict[str, Any]:
     if len(text) > MAX_LINE_BYTES:
         raise _LineError(f"a line must have at most {MAX_LINE_BYTES} bytes, this one has more")
     try:
-        values = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        values = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
         try:
             given = shown(text.decode())
         except UnicodeDecodeError as wrong:
             byte = f"byte 0x{text[wrong.start]:02x} in column {wrong.start + 1}"
             raise _LineError(f"must be a JSON object in UTF-8, not with {byte}") from None
-        where = f"{error.msg} at column {error.colno}"
-        raise _LineError(f"must be a JSON object, not {given}: {where}") from None
+        raise _LineError(f"must be a JSON object, not {given}: {error}") from None
     if not isinstance(values, dict):
         raise _LineError(f"must be a JSON object, not {shown(values)}")
     return values

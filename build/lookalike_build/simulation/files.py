@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
 
 from lookalike_build.experiment.writer import event_writer
 from lookalike_build.files.whole import whole_file
@@ -82,6 +82,4 @@ def truth_path(out: Path) -> Path:
 
 def _write_truth(out: Path, truth: dict[str, Any]) -> None:
     with whole_file(truth_path(out)) as part:
-        part.write_bytes(
-            orjson.dumps(truth, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        )
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(truth)) + b"\n")

@@ -15,8 +15,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
 import numpy as np
-import orjson
 
 from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
@@ -91,8 +91,8 @@ class Server:
         except (OSError, HTTPException) as error:
             raise ShopError(f"{self._url}: {error or type(error).__name__}") from None
         if answer.status == 200:
-            with suppress(orjson.JSONDecodeError, KeyError, TypeError):
-                document = orjson.loads(body)
+            with suppress(ValueError, RecursionError, KeyError, TypeError):
+                document = msgspec.json.decode(body)
                 found = Answer(document["product_ids"], document["pattern"], document["method"])
                 if found.pattern in PATTERNS and found.method in METHODS:
                     return found

@@ -115,6 +115,23 @@ def test_whole_numbers_are_numbers(client: Client) -> None:
     assert ones == json.loads(post(client, {"category_id": 1, "vector": [0.5] * 16}).body)
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (f"{10**400}", "vector has a number beyond what a float64 holds"),
+        ("1e400", "the body is not JSON in UTF-8"),
+        ("[" * 100_000 + "]" * 100_000, "the body is not JSON in UTF-8"),
+    ],
+    ids=["integer", "float", "deep"],
+)
+def test_what_python_cannot_hold_is_refused(client: Client, value: str, problem: str) -> None:
+    body = f'{{"category_id": 1, "vector": [{", ".join([value, *["1"] * 15])}]}}'.encode()
+    headers = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    answer = client.get("/nns", "POST", **headers)
+    assert answer.status == "400 Bad Request"
+    assert json.loads(answer.body)["detail"] == problem
+
+
 def test_the_settings_bound_what_is_asked(integer_root: ReleaseRoot) -> None:
     source = ReleaseSource(integer_root)
     source.look()

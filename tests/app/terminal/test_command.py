@@ -120,7 +120,7 @@ def test_each_command_listed_is_there_with_an_example(
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
-        ("lookalike.operate.cli", ["numpy", "annoy", "orjson"]),
+        ("lookalike.operate.cli", ["numpy", "annoy", "msgspec"]),
         ("lookalike_build.commands.cli", ["numpy", "pyarrow", "duckdb", "tensorflow"]),
     ],
 )

@@ -161,13 +161,13 @@ def test_a_byte_order_mark_and_carriage_returns_are_no_fault(desk: Desk) -> None
 
 
 BAD_LINES: list[tuple[Any, str]] = [
-    (b"put 1", 'must be a JSON object, not "put 1": unexpected character, expected a JSON value'),
+    (b"put 1", 'must be a JSON object, not "put 1": JSON is malformed: invalid character (byte 0)'),
     (
         b'{"op": "put", "cat',
-        'must be a JSON object, not "{\\"op\\": \\"put\\", \\"cat": unexpected',
+        'must be a JSON object, not "{\\"op\\": \\"put\\", \\"cat": Input data was truncated',
     ),
-    (b"[" * 1100 + b"]" * 1100, f'must be a JSON object, not "{"[" * 39}…: depth limit exceeded'),
-    (b'{"op": "put"} {"op": "put"}', "unexpected content after document at column 15"),
+    (b"[" * 10**5 + b"]" * 10**5, f'must be a JSON object, not "{"[" * 39}…: '),
+    (b'{"op": "put"} {"op": "put"}', "trailing characters (byte 15)"),
     (b"\x1b[31m", 'must be a JSON object, not "\\u001b[31m": '),
     (b'{"op": "d\xe9lete"}', "must be a JSON object in UTF-8, not with byte 0xe9 in column 10"),
     (json.dumps(PUT).encode("utf-16-le"), "must be a JSON object, not "),
@@ -193,7 +193,7 @@ BAD_LINES: list[tuple[Any, str]] = [
     ({**DELETE, "product_id": None}, f"product_id {WHOLE} null"),
     ({**DELETE, "category_id": -1}, f"category_id {WHOLE} -1"),
     ({**DELETE, "category_id": 2**63}, f"category_id {WHOLE} {2**63}"),
-    ({**DELETE, "category_id": 10**30}, f"category_id {WHOLE} 1e"),
+    ({**DELETE, "category_id": 10**30}, f"category_id {WHOLE} {10**30}"),
     ({**PUT, "image": ""}, 'image must be a URL or a path, not ""'),
     ({**PUT, "image": None}, "image must be a URL or a path, not null"),
     ({**PUT, "image": ["a.jpg"]}, 'image must be a URL or a path, not ["a.jpg"]'),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import orjson
+import msgspec
 
 from lookalike.operate.doctor import kernel, nginx, release, secrets, unit
 from lookalike.operate.doctor.finding import Finding, Level, warning
@@ -68,4 +68,4 @@ def as_json(findings: Sequence[Finding]) -> str:
         }
         for finding in findings
     ]
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    return msgspec.json.format(msgspec.json.encode(document)).decode()

@@ -4,10 +4,10 @@ Sizes of files are exact but for Annoy's trees. Times and rates are estimates fr
 they are not promises.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 
-import orjson
+import msgspec
 
 from lookalike.operate.amounts import bytes_text, seconds_text
 from lookalike.operate.plan.machine import Machine
@@ -103,7 +103,7 @@ class Plan:
 
     def to_json(self) -> str:
         """All of it as a JSON object."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2).decode()
+        return msgspec.json.format(msgspec.json.encode(self)).decode()
 
     def lines(self) -> list[str]:
         """The table, as printed."""
