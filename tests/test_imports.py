@@ -85,7 +85,7 @@ def test_an_import_that_breaks_a_rule_is_found(
         file.write(f"\n{line}\n")
     run = lint(copy)
     assert run.returncode == 1
-    assert any(broken in row and row.endswith("BROKEN") for row in run.stdout.splitlines())
+    assert any(broken in row and "BROKEN" in row for row in run.stdout.splitlines())
     assert module.split("/")[1] in run.stdout
 
 

@@ -1,0 +1,162 @@
+"""lookalike-build extract: a catalogue and its photos become a feature store."""
+
+import csv
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from extraction import MeanColour, Row, paint, write_catalogue
+from lookalike.journal import DELETE, Change, Journal
+from lookalike.release.root import ReleaseRoot
+from lookalike_build.commands.cli import main
+from lookalike_build.features.store import FeatureStore
+from lookalike_build.networks.settings import ExtractorSettings
+from lookalike_build.photos.decoding import HostError
+from lookalike_build.photos.reader import PhotoReader
+from support import (
+    change,
+)
+
+
+def test_a_catalogue_may_have_its_own_column_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    catalogue = tmp_path / "shop.jsonl"
+    catalogue.write_text(
+        f'{{"sku": "a-1", "shelf": 7, "photo": "{paint(tmp_path, "a.png", (1, 2, 3))}"}}'
+    )
+    columns = ["--product-id-column=sku", "--category-id-column=shelf", "--image-column=photo"]
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f"), *columns]) == 0
+    assert FeatureStore.open(tmp_path / "f").read(7).product_ids == ["a-1"]
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
+    assert "shop.jsonl: line 1: has no field product_id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (HostError("a.png: input/output error"), "a.png: input/output error"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_where_this_machine_fails_extract_is_status_1_and_one_line(
+    error: Exception,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    monkeypatch.setattr(PhotoReader, "read", Mock(side_effect=error))
+    catalogue = write_catalogue(tmp_path, [(1, 1, "a.png")])
+    assert main(["extract", str(catalogue), "--features", str(tmp_path / "f")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"lookalike-build: {said}"
+    assert not (tmp_path / "f" / "rejected.csv").exists()
+
+
+def test_a_catalogue_from_the_future_is_indexed_once_its_time_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    catalogue, store, root = (tmp_path / name for name in ("catalogue.csv", "f", "r"))
+    photo = paint(tmp_path, "a.png", (1, 2, 3))
+    catalogue.write_text(f"product_id,category_id,image\n1,1,{photo}\n2,1,{photo}\n")
+    os.utime(catalogue, (0, time.time() + 3600))
+    extract = ["extract", str(catalogue), "--features", str(store)]
+    index = ["index", "--features", str(store), "--root", str(root)]
+    assert main(extract) == 0
+    assert "catalogue.csv: its time lies ahead of this host's clock" in capsys.readouterr().err
+    assert main(index) == 0
+    with closing(Journal(ReleaseRoot(root).journal)) as journal:
+        (number,) = journal.add([Change(DELETE, 1, 2)])
+        journal.settle(number, change(ReleaseRoot(root), {1: {2: None}}))
+    assert main(index) == 1
+    said = capsys.readouterr().err
+    assert "does not say of when its catalogue is" in said
+    assert said.count("\n") == 2  # the other is the progress
+    moment = ["--as-of", "2026-01-31T02:00+09:00"]
+    assert main([*index, *moment]) == 0
+    assert main([*extract, *moment]) == 0
+    assert FeatureStore.open(store).as_of == 1769792400
+    assert main(index) == 0
+    current = str(ReleaseRoot(root).current())
+    assert ReleaseRoot(root).manifest(current).n_items == 1
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server that serves the test's folder."""
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    rows: list[Row] = [(i, 1, f"{web}/{paint(tmp_path, f'{i}.png', (i, 0, 0))}") for i in range(9)]
+    store = tmp_path / "f"
+
+    def extract(*arguments: str) -> str:
+        catalogue = str(write_catalogue(tmp_path, rows))
+        assert main(["extract", catalogue, "--features", str(store), *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "9 products = 9 extracted + 0 known + 0 rejected" in extract()
+    assert len(list((store / "photos").rglob("*.photo"))) == 9
+    (tmp_path / "3.png").unlink()  # gone
+    assert "9 products = 0 extracted + 8 known + 1 rejected" in extract("--max-rejected", "50")
+    rows[3:] = []
+    assert "3 products = 0 extracted + 3 known + 0 rejected" in extract()
+    assert len(list((store / "photos").rglob("*.photo"))) == 3
+    store = tmp_path / "other"
+    assert "3 products = 3 extracted" in extract("--no-cache")
+    assert not (store / "photos").exists()
+    assert "3 products = 0 extracted + 3 known" in extract("--cache", str(tmp_path / "kept"))
+    assert len(list((tmp_path / "kept").rglob("*.photo"))) == 3
+
+
+def test_what_urls_may_reach_is_as_the_options_say(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    image = paint(tmp_path, "1.png", (1, 2, 3))
+    images = [f"{web}/{image}", image, "memory://1.png", "file:///none.png"]
+    rows: list[Row] = [(i, 1, image) for i, image in enumerate(images)]
+    catalogue, store = write_catalogue(tmp_path, rows), tmp_path / "f"
+
+    def reasons(*options: str) -> list[str]:
+        extract = ["extract", str(catalogue), "--features", str(store), "--max-rejected", "100"]
+        assert main([*extract, *options]) == 0
+        with (store / "rejected.csv").open(newline="") as file:
+            return [f"{row['product_id']}: {row['reason']}" for row in csv.DictReader(file)]
+
+    missing = "2: no such file", "3: no such file"
+    untaken = "2: memory:// URLs are not taken; --allow-scheme memory takes them"
+    assert reasons() == [untaken, missing[1]]
+    assert reasons("--allow-scheme", "ftp", "--allow-scheme", "Memory") == [*missing]
+    assert reasons("--public-addresses-only", "--allow-scheme", "memory") == [
+        "0: its server has no public address (--public-addresses-only)",
+        "1: a path, where only URLs are taken (--public-addresses-only)",
+        missing[0],
+        "3: file:// URLs are not taken; --allow-scheme file takes them",
+    ]
