@@ -44,6 +44,8 @@ MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
 N_DIMS = 16
 REPOSITORY = Path(__file__).parents[1]
+RANDOM_CASES = int(os.environ.get("RANDOM_CASES", "1"))
+"""How many times as many random cases as usual; where others are tried at each run, it finds more."""
 
 Rating = tuple[str, Id, int]
 """Of a user, of a product, when (Unix time, seconds)."""

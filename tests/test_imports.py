@@ -78,6 +78,7 @@ def test_the_imports_of_both_packages_keep_the_rules() -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_an_import_that_breaks_a_rule_is_found(
     copy: Path, module: str, line: str, broken: str
 ) -> None:
@@ -89,6 +90,7 @@ def test_an_import_that_breaks_a_rule_is_found(
     assert module.split("/")[1] in run.stdout
 
 
+@pytest.mark.slow
 def test_a_module_in_no_wing_is_found(copy: Path) -> None:
     (copy / "build/lookalike_build/stray.py").write_text('"""A module in no wing."""\n')
     run = lint(copy)

@@ -1,6 +1,5 @@
 """The app needs annoy, click, msgspec and numpy, and nothing of the builder."""
 
-import os
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -51,9 +50,3 @@ def _link_distribution(package: Path, folder: Path) -> None:
     for path in (package, package.with_name(f"{package.name}.libs")):
         if path.exists():
             (folder / path.name).symlink_to(path)
-
-
-def test_the_app_imports_nothing_of_the_builder() -> None:
-    for path in Path(str(lookalike.__file__)).parent.rglob("*.py"):
-        assert "lookalike_build" not in path.read_text().replace("`lookalike-build", ""), path.name
-    assert os.sep in str(lookalike.__file__)

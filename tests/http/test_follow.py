@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import servers
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.commands.cli import main
 from lookalike_build.networks.extractor import UNTRAINED
@@ -21,6 +21,8 @@ from waiting import HUNG_S, wait_until
 
 pytestmark = pytest.mark.tensorflow
 
+CATEGORIES: dict[Serve, int] = {servers.embedded: 1, servers.unit: 2}
+"""One for each server, so that one follower, which is slow to start, does for both."""
 COLOURS = ["red", "orange", "yellow", "green", "blue", "black"]
 
 
@@ -36,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
     rows = ["product_id,category_id,image"]
     for number, colour in enumerate(COLOURS):
         (folder / f"{colour}.png").write_bytes(photo(colour))
-        rows.append(f"{number},1,{colour}.png")
+        rows += [f"{100 * one + number},{one},{colour}.png" for one in CATEGORIES.values()]
     (folder / "catalogue.csv").write_text("\n".join(rows))
     features, root = str(folder / "features"), str(folder / "root")
     catalogue = str(folder / "catalogue.csv")
@@ -45,11 +47,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
     return ReleaseRoot(folder / "root")
 
 
-@pytest.fixture
-def following(root: ReleaseRoot, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    log = tmp_path / "log"
+@pytest.fixture(scope="module")
+def following(root: ReleaseRoot) -> Iterator[subprocess.Popen[bytes]]:
+    log, changes = root.path.with_name("log"), root.path.with_name("changes.jsonl")
+    changes.touch()
     command = [sys.executable, "-m", "lookalike_build", "follow", "--root", str(root.path)]
-    command += ["--weights", UNTRAINED, "--changes", str(tmp_path / "changes.jsonl")]
+    command += ["--weights", UNTRAINED, "--changes", str(changes)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -74,8 +77,10 @@ def send(server: Server, method: str, target: str, body: bytes = b"") -> str:
 
 
 def test_a_photo_that_is_sent_is_answered_from(
-    serve: Serve, root: ReleaseRoot, following: subprocess.Popen[bytes], tmp_path: Path
+    serve: Serve, root: ReleaseRoot, following: subprocess.Popen[bytes]
 ) -> None:
+    category, shop, log = CATEGORIES[serve], root.path.parent, root.path.with_name("log")
+    red, green, black, new, bad = (100 * category + number for number in (0, 3, 5, 70, 71))
     with serve(root, LOOKALIKE_TOKEN=TOKEN) as server:
 
         def state(location: str) -> str:
@@ -83,27 +88,27 @@ def test_a_photo_that_is_sent_is_answered_from(
             return str(json.loads(body)["state"])
 
         def answer(product_id: int) -> list[int] | None:
-            status, _, body = server.get(f"/nns?category_id=1&product_id={product_id}&limit=7")
+            target = f"/nns?category_id={category}&product_id={product_id}&limit=7"
+            status, _, body = server.get(target)
             return json.loads(body) if status == 200 else None
 
-        new = send(server, "PUT", "/products/1/70", photo("red"))
-        bad = send(server, "PUT", "/products/1/71", b"no photo")
-        gone = send(server, "DELETE", "/products/1/5")
-        log = tmp_path / "log"
+        put = send(server, "PUT", f"/products/{category}/{new}", photo("red"))
+        rejected = send(server, "PUT", f"/products/{category}/{bad}", b"no photo")
+        gone = send(server, "DELETE", f"/products/{category}/{black}")
         wait_until(lambda: state(gone) == "live", following, log)
-        assert [state(new), state(bad)] == ["live", "rejected"]
-        assert answer(70)[:2] == [70, 0]  # type: ignore[index]  # the other red one
-        assert answer(0)[:2] == [0, 70]  # type: ignore[index]
-        assert answer(71) is answer(5) is None
+        assert [state(put), state(rejected)] == ["live", "rejected"]
+        assert answer(new)[:2] == [new, red]  # type: ignore[index]  # the other red one
+        assert answer(red)[:2] == [red, new]  # type: ignore[index]
+        assert answer(bad) is answer(black) is None
 
-        (tmp_path / "green.png").write_bytes(photo("green"))
+        product = {"op": "put", "category_id": category}
         changes = [
-            {"op": "put", "category_id": 1, "product_id": 70, "image": "green.png"},
-            {"op": "put", "category_id": 1, "product_id": 5, "image": "missing.png"},
+            {**product, "product_id": new, "image": str(shop / "green.png")},
+            {**product, "product_id": black, "image": "missing.png"},
         ]
-        with (tmp_path / "changes.jsonl").open("w") as feed:
+        with (shop / "changes.jsonl").open("a") as feed:
             feed.writelines(json.dumps(change) + "\n" for change in changes)
-        wait_until(lambda: (answer(70) or [0, 0])[1] == 3, following, log)
+        wait_until(lambda: (answer(new) or [0, 0])[1] == green, following, log)
         _, _, metrics = server.get("/metrics")
         assert b'lookalike_changes_total{state="rejected"}' in metrics
         assert following.poll() is None

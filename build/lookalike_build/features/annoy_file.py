@@ -164,7 +164,7 @@ def _what_is_wrong(path: Path, n_dims: int) -> str:
             )
     for numbers, start in _ANGULAR:
         sizes = start + np.dtype(numbers).itemsize * np.arange(1, MAX_DIMS + 1)
-        for dims in np.flatnonzero(size % sizes == 0) + 1:
+        for dims in np.flatnonzero((size % sizes == 0) & (sizes <= size)) + 1:
             if _has_vector(path, _node(int(dims), numbers, start)) is not None:
                 return f"is an index of {dims} dimensions, expected {n_dims} (--dims)"
     nodes = sorted(_node(n_dims, *layout).itemsize for layout in _ANGULAR)

@@ -28,6 +28,7 @@ from lookalike.release.manifest import BehaviourEntry
 from lookalike.release.opened import hot_files_of
 from lookalike.release.root import ReleaseRoot
 from support import (
+    RANDOM_CASES,
     Catalogue,
     change,
     integer_catalogue,
@@ -80,8 +81,9 @@ def given_lists(draw: st.DrawFn) -> tuple[dict[Id, list[Id]], set[Id], list[Id]]
     return cut, draw(st.sets(st.sampled_from(known))), products
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * RANDOM_CASES)
 @given(given=given_lists(), n=st.integers(0, 7), data=st.data())
+@pytest.mark.slow
 def test_the_best_that_are_there_are_related(
     given: tuple[dict[Id, list[Id]], set[Id], list[Id]], n: int, data: st.DataObject
 ) -> None:

@@ -14,6 +14,8 @@ from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot
 from support import Catalogue, Features, change, publish, random_features
 
+pytestmark = pytest.mark.slow
+
 K: Final = 6
 N_BASE: Final = 1200
 BASE_IDS: Final = list(range(1000, 1000 + 10 * N_BASE, 10))

@@ -54,6 +54,7 @@ from lookalike.release.vectors import node_dtype
 from lookalike.serving.application import Application
 from lookalike.serving.source import ReleaseSource
 from support import (
+    RANDOM_CASES,
     Catalogue,
     Client,
     Features,
@@ -65,6 +66,8 @@ from support import (
     random_features,
     rate,
 )
+
+pytestmark = pytest.mark.slow
 
 N_ITEMS: Final = 130
 """Just enough for files of product ids with a middle that is not at one of their ends."""
@@ -1104,7 +1107,7 @@ def _cleared(root: ReleaseRoot) -> Iterator[None]:
             shutil.rmtree(root.folder(name))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * RANDOM_CASES)
 @given(data=st.data())
 def test_a_random_manifest_is_refused_or_served(
     workbench: ReleaseRoot, data: st.DataObject
@@ -1122,7 +1125,7 @@ def test_a_random_manifest_is_refused_or_served(
             _assert_answers(_client_of_release(workbench, name))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * RANDOM_CASES)
 @given(
     file=st.sampled_from(ALL_FILES),
     edits=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4)), min_size=1, max_size=4),

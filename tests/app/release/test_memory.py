@@ -86,6 +86,7 @@ def test_what_cannot_be_told_is_none(tmp_path: Path) -> None:
     assert share_of() is None
 
 
+@pytest.mark.slow
 def test_what_look_ups_touch_is_in_memory_before_a_release_is_served(
     tmp_path: Path,
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_file_that_was_replaced_is_opened_and_checked_anew(root: ReleaseRoot) 
     assert f"2/{NEIGHBOURS}" in source.problem
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_old_releases_after_200_changes(
     root: ReleaseRoot, tmp_path: Path
 ) -> None:

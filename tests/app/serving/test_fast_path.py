@@ -8,7 +8,7 @@ from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import Application
 from lookalike.serving.fast_path import usual_body
 from lookalike.serving.source import ReleaseSource
-from support import Client, integer_catalogue
+from support import RANDOM_CASES, Client, integer_catalogue
 
 PRODUCTS = [
     (category_id, product_id)
@@ -61,8 +61,11 @@ class FullWay(Application):
         return None
 
 
-@settings(max_examples=1500, deadline=None)
+# One query in 52 has a given text as its limit, one in 70 a given further parameter: 500 miss it once
+# in 1,300 runs.
+@settings(max_examples=500 * RANDOM_CASES)
 @given(queries(), st.sampled_from([1, 7, 1000]))
+@pytest.mark.slow
 def test_no_answer_differs_between_the_two_ways(
     source: ReleaseSource, query: str, max_limit: int
 ) -> None:

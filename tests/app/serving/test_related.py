@@ -15,7 +15,16 @@ from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import Application
 from lookalike.serving.source import ReleaseSource
-from support import Client, Response, client_of, integer_catalogue, publish, rate, string_catalogue
+from support import (
+    RANDOM_CASES,
+    Client,
+    Response,
+    client_of,
+    integer_catalogue,
+    publish,
+    rate,
+    string_catalogue,
+)
 
 T = 1_700_000_000
 UNSEEN = 424242
@@ -254,8 +263,9 @@ def queries(draw: st.DrawFn) -> str:
     return "&".join(parts).encode().decode("latin-1")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500 * RANDOM_CASES)
 @given(query=queries())
+@pytest.mark.slow
 def test_the_usual_way_answers_as_the_full_one(
     both_ways: tuple[Client, Client], query: str
 ) -> None:

@@ -38,6 +38,7 @@ from lookalike_build.indexing.build import index
 from lookalike_build.indexing.category import IndexSettings
 from lookalike_build.publishing.ids import Ids
 from support import (
+    RANDOM_CASES,
     Catalogue,
     Features,
     Rating,
@@ -411,13 +412,14 @@ changes = st.dictionaries(
 steps = st.lists(st.one_of(changes, states, st.just("rate")), min_size=1, max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25 * RANDOM_CASES)
 @given(
     kind=st.sampled_from(["integer", "string"]),
     begin=states,
     given_steps=steps,
     rated=st.lists(st.tuples(st.integers(0, 3), products), min_size=9, max_size=40),
 )
+@pytest.mark.slow
 def test_no_product_is_in_an_answer_while_it_is_in_no_category(
     kind: str, begin: dict[int, set[int]], given_steps: list[Any], rated: list[tuple[int, int]]
 ) -> None:

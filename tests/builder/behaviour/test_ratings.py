@@ -18,6 +18,7 @@ import lookalike_build.behaviour.ratings
 from lookalike.release.ids import Id
 from lookalike_build.behaviour.ratings import Ratings, RatingsError, RatingSettings
 from lookalike_build.publishing.ids import id_array
+from support import RANDOM_CASES
 
 Rating = tuple[str, Id, int]
 """Of a user, of a product, when (Unix time, microseconds)."""
@@ -122,7 +123,7 @@ def given_ratings(draw: st.DrawFn) -> tuple[list[Rating], list[Id]]:
     return ratings, draw(st.lists(st.sampled_from(products), unique=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * RANDOM_CASES)
 @given(
     given=given_ratings(),
     neighbours=st.integers(1, 8),
@@ -131,6 +132,7 @@ def given_ratings(draw: st.DrawFn) -> tuple[list[Rating], list[Id]]:
     product_ratings=st.integers(1, 6),
     pairs=st.sampled_from([1, 7, 10**6]),
 )
+@pytest.mark.slow
 def test_lists_are_those_of_the_definition(
     given: tuple[list[Rating], list[Id]],
     neighbours: int,
@@ -194,6 +196,7 @@ def _many(n: int) -> pa.Table:
     return pa.table(columns, ["user_id", "product_id", "at"])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_memory_is_kept_in_the_folder_meanwhile(tmp_path: Path) -> None:
     with Ratings(tmp_path, "integer", 2**27) as ratings:
         ratings.add(_many(2_000_000))

@@ -12,6 +12,8 @@ from PIL import Image
 from lookalike_build.demo import drawing
 from lookalike_build.demo.drawing import draw_catalogue
 
+pytestmark = pytest.mark.slow
+
 PRODUCTS_PER_FAMILY = 2
 
 

@@ -212,6 +212,7 @@ def test_students_t_far_out() -> None:
     assert student(0, 4) == 0
 
 
+@pytest.mark.slow
 def test_scipy_is_loaded_for_a_report_only() -> None:
     program = """if True:
         import contextlib, sys

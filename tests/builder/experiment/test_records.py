@@ -294,6 +294,7 @@ def test_lines_that_are_no_json_are_named(tmp_path: Path) -> None:
     assert found.faults == places
 
 
+@pytest.mark.slow
 def test_of_many_malformed_records_the_first_ten_are_named(tmp_path: Path) -> None:
     wrong = [event(category_id="")] * 70_000
     first = write_jsonl(tmp_path / "1.jsonl", [event(), *wrong[:4], event()])
@@ -440,6 +441,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, form: str) -> None:
         read(cut)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_memory_goes_to_disk(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     made = Simulation(Preferences.drawn(rng, 50, PAPER_CTR, PAPER_CVR), 3.0)

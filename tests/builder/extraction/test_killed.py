@@ -6,9 +6,12 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from extraction import BATCH, Journal, Row, extract_in_process, paint, write_catalogue
+
+pytestmark = pytest.mark.slow
 
 N_PHOTOS = 120 * BATCH
 KILLS = 20
@@ -55,7 +58,7 @@ def test_an_extraction_killed_twenty_times_gives_the_same_store(tmp_path: Path) 
         enough = before + moments.randrange(most)
         process.start()
         while process.is_alive() and Journal.photos(journal) < enough:
-            time.sleep(0.001)
+            time.sleep(0.005)
         process.join(moments.uniform(0, 0.05))
         killed += process.is_alive()
         process.kill()

@@ -91,6 +91,7 @@ def test_what_is_unfit_is_refused_by_line_or_product(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_large_files_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
     features = random_features(3000, 0, n_dims=500)
     ids = np.arange(3000)[::-1].copy()

@@ -231,6 +231,7 @@ def test_features_of_other_makers_are_read(tmp_path: Path) -> None:
     assert category.features.tolist() == [[3, 4], [1, 2]]
 
 
+@pytest.mark.slow
 def test_a_category_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
     features = random_features(20_000, 0, n_dims=64)
     write_store(tmp_path, {1: (list(range(len(features))), features)})

@@ -40,7 +40,9 @@ from lookalike_build.following.seal import NOT_OF_THE_FEED, FeedSeal
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
 from lookalike_build.indexing.neighbours import exact_neighbours
-from support import Catalogue, Features, client_of, post, publish, write_store
+from support import RANDOM_CASES, Catalogue, Features, client_of, post, publish, write_store
+
+pytestmark = pytest.mark.slow
 
 DAY_S = 24 * 3600.0
 N_DIMS = 4
@@ -447,8 +449,7 @@ def _target(category_id: Id, product_id: Id, limit: int) -> str:
 
 TestFollowing = Following.TestCase
 TestFollowing.settings = settings(
-    max_examples=30,
+    max_examples=30 * RANDOM_CASES,
     stateful_step_count=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -590,6 +590,7 @@ def test_a_worn_index_is_made_anew_and_vectors_are_right_all_along(
     assert list(root.rebasing.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_vectors_are_found_by_trees_among_what_is_left_and_what_is_new(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     groups = np.abs(random.normal(size=(100, 20)))
@@ -880,6 +881,7 @@ def test_an_index_that_is_done_while_a_release_is_written_comes_with_the_next(
 # What is served meanwhile
 
 
+@pytest.mark.slow
 def test_a_product_that_changes_is_known_at_every_moment(
     root: ReleaseRoot, journal: Journal, followed: Made
 ) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from following import BAD, DEADLY, follow_until_killed
 from lookalike.journal import DELETE, PUT, Change, Journal
@@ -19,6 +20,8 @@ from lookalike.release.root import ReleaseRoot
 from lookalike_build.indexing.live import LiveCategory
 from support import Catalogue, client_of, publish, random_features
 from waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 KILLS = 100
 N_DIMS = 4

@@ -98,6 +98,7 @@ def test_the_settings_are_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recall", [0.0, 0.5, 0.95, 0.99])
+@pytest.mark.slow
 def test_vectors_reach_the_recall_asked_for_in_a_large_category(
     tmp_path: Path, recall: float
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lookalike_build.indexing import neighbours
 from lookalike_build.indexing.neighbours import exact_neighbours, recall_at_k
-from support import Features, random_features
+from support import RANDOM_CASES, Features, random_features
 
 
 def brute_force_table(features: Features, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +67,7 @@ def test_lengths_do_not_matter() -> None:
     assert (items == scaled).mean() > 0.99
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 * RANDOM_CASES)
 @given(st.data())
 def test_coarse_features_full_of_ties(data: st.DataObject) -> None:
     n = data.draw(st.integers(2, 40))
@@ -163,7 +163,7 @@ def test_a_large_category_with_more_near_copies_than_are_kept() -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(
-    max_examples=25,
+    max_examples=25 * RANDOM_CASES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
@@ -213,7 +213,7 @@ def test_spares_of_a_large_category_where_rounding_matters_are_exact(scale: floa
 
 @pytest.mark.usefixtures("small_blocks")
 @settings(
-    max_examples=25,
+    max_examples=25 * RANDOM_CASES,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())

@@ -11,7 +11,7 @@ from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import N_SPARE, changed, widths
 from lookalike_build.publishing.category import NeighbourTable
-from support import Features, random_features
+from support import RANDOM_CASES, Features, random_features
 
 N_DIMS = 6
 MOST = 60
@@ -105,7 +105,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(features.astype(np.float32), neighbours)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80 * RANDOM_CASES)
 @given(worlds(), st.data())
 def test_any_sequence_of_changes_leads_to_the_table_made_from_nothing(
     world: World, data: st.DataObject

@@ -58,6 +58,8 @@ from support import (
 )
 from waiting import HUNG_S
 
+pytestmark = pytest.mark.slow
+
 SHIM: Final = REPOSITORY / "tests/data/kill_shim.c"
 LANES: Final = 2
 SETTINGS: Final = IndexSettings(n_trees=2, neighbours=5)

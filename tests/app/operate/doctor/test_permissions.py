@@ -80,6 +80,7 @@ def test_a_missing_token_file_is_named(root: ReleaseRoot, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.slow
 def test_the_kernel_agrees(tmp_path: Path) -> None:
     tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are for one user
     user = User("stranger", 54321, frozenset({54321, 54322}))

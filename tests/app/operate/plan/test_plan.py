@@ -1,12 +1,17 @@
 """lookalike plan: sizes are those of real releases, times follow the work, and the table says so."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lookalike.operate.cli import main
+from lookalike.operate.plan import machine as machine_module
 from lookalike.operate.plan import measured, size, times
 from lookalike.operate.plan.machine import Machine, has_bfloat16, seconds_of
 from lookalike.operate.plan.needs import Catalogue, PlanError, plan
@@ -57,6 +62,7 @@ def test_sizes_are_those_of_a_release_with_string_ids(string_root: ReleaseRoot) 
     check_sizes(string_root, Shape(n_dims=16), dict(longest))
 
 
+@pytest.mark.slow
 def test_sizes_follow_neighbours_dimensions_and_trees(tmp_path: Path) -> None:
     products: Products = {
         1: (list(range(1200)), random_features(1200, 1, n_dims=140)),
@@ -153,19 +159,33 @@ def test_photos_are_extracted_by_cores_speed_and_bfloat16(tmp_path: Path) -> Non
         assert has_bfloat16(cpuinfo) == found
 
 
-def test_this_machine_is_measured() -> None:
-    machine = Machine.measure()
-    assert machine.measured
-    assert machine.cores >= 1
-    assert 0.1 < machine.gflops < 10_000
-    assert 0.01 < machine.slower < 1000
-    assert Machine.measure(cores=64).cores == 64
+def test_this_machine_is_measured_by_a_product_and_a_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([4.0, 0.25])
+    done: list[Any] = []
+
+    def timed(work: Callable[[], Any], least_s: float) -> float:
+        done.append(work())
+        return next(seconds)
+
+    monkeypatch.setattr(machine_module, "seconds_of", timed)
+    machine = Machine.measure(cores=64)
+    product, partition = done
+    assert product.shape == (4096, 4096)
+    assert machine.gflops == pytest.approx(
+        2 * product.size * 2048 / 4.0 / 1e9 / len(os.sched_getaffinity(0))
+    )
+    assert machine.slower == pytest.approx(0.25e9 / partition.size / measured.PARTITION.value)
+    assert (machine.cores, machine.measured, machine.bfloat16) == (64, True, has_bfloat16())
 
 
-def test_the_fastest_of_several_times_counts() -> None:
-    calls = []
-    assert seconds_of(lambda: calls.append(1), 0) < 0.1
-    assert len(calls) == 3
+def test_the_fastest_of_several_times_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    clock = iter([0, 5, 10, 13, 20, 24, 30, 37])
+    monkeypatch.setattr(machine_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert seconds_of(lambda: calls.append(1), 10) == 3
+    assert len(calls) == 4  # 5, 3 and 4 seconds, and one before that does not count
 
 
 def test_releases_kept_take_the_disk_that_changes_ask_for() -> None:
