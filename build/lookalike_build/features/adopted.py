@@ -23,7 +23,7 @@ import pyarrow as pa
 from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, category_folder, id_problem
 from lookalike.release.manifest import Model
-from lookalike_build.catalogue.csv import typed_ids
+from lookalike_build.catalogue.ids import typed_ids
 from lookalike_build.catalogue.moment import moment_of
 from lookalike_build.features.annoy_file import AnnoyFile
 from lookalike_build.features.csv import FeatureCsv, checked_ids, write_feature_csv

@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 from lookalike.release.arrays import Features
 from lookalike.release.ids import id_problem
 from lookalike.release.root import named
-from lookalike_build.catalogue.csv import typed_ids
+from lookalike_build.catalogue.ids import typed_ids
 from lookalike_build.features.store import CategoryFeatures, FeatureError
 from lookalike_build.files.whole import whole_file
 

@@ -18,7 +18,7 @@ from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.root import ReleaseRoot, RootError
-from lookalike_build.catalogue.csv import whole_number
+from lookalike_build.catalogue.ids import whole_number
 from lookalike_build.catalogue.moment import as_text, is_ahead
 from lookalike_build.features.store import FeatureSource, sort_key
 from lookalike_build.indexing.live import ChangesByCategory, LiveCategory, index_new, settings_of

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import lookalike_build.behaviour.files
 from lookalike.release.ids import IdType
 from lookalike_build.behaviour.files import RATING_COLUMNS, RatingColumns, read_ratings
-from lookalike_build.catalogue.reader import CatalogueError
+from lookalike_build.tables import chunks
+from lookalike_build.tables.error import TableError
 
 T = 1_700_000_000
 TEXT = "2023-11-14T22:13:20"
@@ -42,7 +42,7 @@ def read(
 
 
 def problems(path: Path, id_type: IdType = "integer") -> list[str]:
-    with pytest.raises(CatalogueError) as error:
+    with pytest.raises(TableError) as error:
         read(path, id_type)
     assert all(line.startswith(f"{path}: ") for line in str(error.value).splitlines()[:20])
     return error.value.problems
@@ -252,7 +252,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, said: str) -> None
 def test_all_malformed_lines_are_named_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookalike_build.behaviour.files, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "ROWS", 3)
     lines = [f"u,7,{T}", "u,7", f"u,x,{T}", f"u,7,{T}", "u,7,x", f"u,8,{T}", "u"]
     places = [problem.split(":")[0] for problem in problems(csv(tmp_path, *lines))]
     assert places == ["line 3", "line 4", "line 6", "line 8"]
@@ -282,7 +282,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(f"u{i % 7}", i, T + i) for i in range(20)]
     for size in (1, 3, 19, 20, 21):
-        monkeypatch.setattr(lookalike_build.behaviour.files, "CHUNK", size)
+        monkeypatch.setattr(chunks, "ROWS", size)
         lines = [",".join(map(str, row)) for row in rows]
         assert read(csv(tmp_path, *lines)) == rows
         assert read(jsonl(tmp_path, *rows)) == rows
@@ -331,7 +331,7 @@ def sql(tmp_path: Path, text: str) -> Path:
 
 
 def test_events_come_from_a_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookalike_build.behaviour.files, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "ROWS", 100)
     shutil.move(csv(tmp_path, f"u,7,{T}", f"v,8,{T}"), tmp_path / "more.csv")
     query = """
         CREATE TABLE event AS SELECT * FROM 'more.csv';

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookalike.terminal.install import install
-from lookalike_build.catalogue import rows as catalogue_rows
-from lookalike_build.catalogue.reader import COLUMNS, CatalogueError, ColumnNames, read_catalogue
-from lookalike_build.catalogue.rows import fit, row_problem
+from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogue
+from lookalike_build.catalogue.rows import invalid_row, valid
+from lookalike_build.tables import chunks
+from lookalike_build.tables.error import TableError
 
 SHOP = ColumnNames("sku", "shelf", "photo")
 
@@ -51,7 +52,7 @@ def sql_file(tmp_path: Path, sql: str | bytes) -> Path:
 
 
 def problems(path: Path, names: ColumnNames = COLUMNS) -> list[str]:
-    with pytest.raises(CatalogueError) as error:
+    with pytest.raises(TableError) as error:
         read_catalogue(path, names)
     return error.value.problems
 
@@ -179,7 +180,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
 
 def test_only_the_first_problems_are_printed(tmp_path: Path) -> None:
     text = "product_id,category_id,image\n" + "1\n" * 50
-    with pytest.raises(CatalogueError) as error:
+    with pytest.raises(TableError) as error:
         read_catalogue(csv_file(tmp_path, text))
     lines = str(error.value).splitlines()
     assert len(lines) == 21
@@ -267,7 +268,7 @@ def test_every_malformed_json_line_is_named(tmp_path: Path) -> None:
 def test_json_ids_of_two_kinds_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
-    monkeypatch.setattr(catalogue_rows, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "ROWS", 4)
     lines = [row(number) for number in range(apart)]
     assert problems(jsonl_file(tmp_path, *lines, row("a"), row(apart))) == [
         f"line {apart + 1}: product_id is a string, in line 1 it is a whole number: "
@@ -279,7 +280,7 @@ def test_json_ids_of_two_kinds_are_refused(
 def test_every_chunk_is_read_and_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    monkeypatch.setattr(catalogue_rows, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "ROWS", 4)
     expected: list[tuple[object, ...]] = [(number, "c", "x") for number in range(n)]
     lines = [row(*values) for values in expected]
     assert rows(jsonl_file(tmp_path, *lines)) == expected
@@ -385,9 +386,9 @@ def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 )
 def test_a_chunk_is_fit_if_each_of_its_rows_is(id_: object) -> None:
     one, images = pa.array([1]), pa.array(["x"])
-    is_fit = row_problem(COLUMNS, id_, 1, "x") is None
+    is_valid = invalid_row(COLUMNS, id_, 1, "x") is None
     ids = pa.array([id_], pa.int64() if isinstance(id_, int) else pa.string())
-    assert fit(ids, one, images) == fit(one, ids, images) == is_fit
+    assert valid(ids, one, images) == valid(one, ids, images) == is_valid
 
 
 def test_the_last_statements_rows_are_the_catalogue(tmp_path: Path) -> None:
