@@ -1,4 +1,4 @@
-"""What the embedded server loads: `application`. A worker ends when the first process is gone."""
+"""What the embedded server loads: `application`. A worker ends when the server's main process does."""
 
 import multiprocessing
 import os

@@ -1,7 +1,6 @@
 """Which of two patterns a visitor gets: A, what others rated too, or B, similar images.
 
-As in the experiment of Miyake et al. (2017). Assigned at random, and for a visitor who can be told from
-others always the same.
+As in the experiment of Miyake et al. (2017). The choice is random, but fixed for a known visitor.
 """
 
 import hashlib
@@ -18,10 +17,10 @@ _HASHES: Final = 2**64
 
 
 class Experiment:
-    """Assigns `b_percent` of visitors pattern B, the others A.
+    """Assigns pattern B to `b_percent` of visitors, A to the others.
 
-    `key` is the hash's, at most 64 bytes: another one assigns all visitors anew, and who does not
-    know it cannot choose a pattern.
+    `key` is the key of the hash, at most 64 bytes. Another key reassigns all visitors; without the key
+    nobody can choose a pattern.
     """
 
     def __init__(self, key: bytes = b"lookalike", b_percent: int = 50) -> None:
@@ -30,9 +29,9 @@ class Experiment:
         self._bound = _HASHES * b_percent // 100
 
     def pattern_of(self, visitor: str | None) -> Pattern:
-        """The pattern of a visitor, told by any text; one at random for None."""
+        """The pattern of a visitor, known by any text; a random one for None."""
         if visitor is None:
-            chance = 100 * random.random()  # noqa: S311  # nothing is secret about it
+            chance = 100 * random.random()  # noqa: S311  # it need not be secret
             return "B" if chance < self._b_percent else "A"
         keyed = self._hash.copy()
         keyed.update(visitor.encode())

@@ -1,8 +1,7 @@
-"""What NGINX Unit and the embedded server load: `application`, set up from the environment.
+"""What NGINX Unit and the embedded server load: `application`, with settings from the environment.
 
-Import never raises: an app that does can take every listener of a Unit down with it
-(github.com/nginx/unit issue 367). If the application cannot be made, `application` answers every
-request with 503, and the log has the reason.
+Import never raises: that could take down every listener of Unit (github.com/nginx/unit issue 367).
+If the application cannot be made, every request is answered with 503, and the log has the reason.
 """
 
 import logging
@@ -10,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-# Processes share the work; threads inside one answer would only stand in each other's way. NumPy reads
+# Requests are spread over processes; threads within one would only compete for the cores. NumPy reads
 # this when it is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -27,7 +26,7 @@ _HEADERS = [
 
 
 def unavailable(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """Answer 503; it needs nothing that may be missing, such as NumPy or Annoy."""
+    """Answer 503, without anything that may be missing, such as NumPy or Annoy."""
     start_response("503 Service Unavailable", list(_HEADERS))
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [_BODY]
 
@@ -42,7 +41,7 @@ def _make_application() -> "WSGIApplication":
         return application_from(os.environ)
     except Exception:
         logging.getLogger("lookalike").exception(
-            "cannot serve, every request is answered with 503; restart once this is mended"
+            "cannot serve, every request is answered with 503; fix this, then restart"
         )
         return unavailable
 

@@ -1,4 +1,4 @@
-"""One category's index: its files checked, memory-mapped and looked up in."""
+"""One category's index: checks its files, maps them and looks up neighbours."""
 
 import math
 from bisect import bisect_left
@@ -35,18 +35,18 @@ _PIECE = 1024
 
 
 def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
-    """What is the same for two folders whose `files` are the same ones on disk, unchanged.
+    """Equal for two folders exactly if their `files` are the same files on disk, unchanged.
 
-    True as long as one of them is open, so that no other file can get its number.
+    One of the two must be kept open: the system could give its inode number to another file otherwise.
     """
     found = ((folder / file).stat() for file in files)
     return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
 
 
 def slots_of(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
-    """`first`, `shift` and `starts` of `IntegerTable` for ids (n,): about a slot for every four.
+    """`first`, `shift` and `starts` of `IntegerTable` for ids (n,): about one slot for four ids.
 
-    Halving all of a large category for an id costs as much as all the rest of a look-up.
+    A binary search in all ids of a large category would cost as much as the rest of a look-up.
     """
     first, span = int(ids[0]), int(ids[-1]) - int(ids[0])
     shift = max(0, span.bit_length() - (ids.size // 4).bit_length())
@@ -56,10 +56,10 @@ def slots_of(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
 
 
 class IntegerTable(NamedTuple):
-    """One category with integer ids, made to be looked up in fast.
+    """One category with integer ids, in a form that is fast to look up.
 
-    `ids` (n_items,) ascending; the items with ids from `first` + (s << `shift`) on, up to the next
-    slot's, are those from `starts`[s] to `starts`[s + 1]; `neighbours` is flat, (n_items * k,).
+    `ids` (n_items,) are ascending. Slot s is for ids from `first` + (s << `shift`) to the next slot's;
+    its items are `starts`[s] up to `starts`[s + 1]. `neighbours` is flat, (n_items * k,).
     """
 
     ids: "memoryview[int]"
@@ -73,14 +73,15 @@ class IntegerTable(NamedTuple):
     @classmethod
     def of(cls, ids: npt.NDArray[np.int64], neighbours: Items) -> "IntegerTable":
         """The table of ids (n_items,) and neighbours (n_items, k)."""
-        # Memoryviews give plain ints, several times as fast as an ndarray gives its scalars.
+        # A memoryview returns plain ints, several times as fast as an ndarray returns scalars.
         flat = memoryview(neighbours.reshape(-1).data)
         return cls(memoryview(ids.data), *slots_of(ids), flat, *neighbours.shape)
 
     def neighbours_of(self, product_id: int, n: int) -> list[int] | None:
-        """The product ids of the `n` nearest, itself left out.
+        """The ids of the `n` products nearest to `product_id`, without itself.
 
-        None where the table cannot tell: it is unknown, or n is beyond k and more is to be had.
+        None if the table cannot answer: the product is unknown, or the category has neighbours beyond
+        the table's k and n asks for them.
         """
         ids, first, shift, starts, neighbours, n_items, k = self
         if n > k:
@@ -99,10 +100,9 @@ class IntegerTable(NamedTuple):
 class Category:
     """One category's index, memory-mapped and read-only.
 
-    Attributes: `entry`; `identity`, as `identity_of` gives it; `product_ids` (n_items,);
-    `neighbours` uint32 (n_items, k); `distances` float32 (n_items, k); `integers`, what the usual
-    answer is looked up in, or None where ids are strings; `vectors`, what finds the items nearest
-    to a vector, or None in a slim copy.
+    Attributes: `entry`; `identity`, see `identity_of`; `product_ids` (n_items,); `neighbours` uint32
+    (n_items, k); `distances` float32 (n_items, k); `integers`, the same table for integer ids, None for
+    string ids; `vectors`, the index that is searched by vector, None in a slim copy.
     """
 
     __slots__ = (
@@ -118,7 +118,7 @@ class Category:
     def __init__(
         self, folder: Path, entry: CategoryEntry, manifest: Manifest, files: tuple[str, ...]
     ) -> None:
-        """Check the category's `files` against `entry` and map them; ReleaseError if unfit."""
+        """Check the category's `files` against `entry` and map them; ReleaseError if one is invalid."""
         name = folder.name
         for file in files:
             entry.files[file].check_ends(folder / file, f"{name}/{file}")
@@ -134,7 +134,7 @@ class Category:
         self.vectors = None
         if INDEX in files:
             self.vectors = _open_vectors(folder, entry, manifest.n_dims)
-            # Only the builder reads them, and it takes what is current as sound.
+            # Only the builder reads them, and it trusts what a published release holds.
             map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
         check_product_ids(self.product_ids, f"{name}/{PRODUCT_IDS}", manifest.product_id_type)
         self._check_neighbours(f"{name}/{NEIGHBOURS}")
@@ -142,7 +142,7 @@ class Category:
         self.integers = IntegerTable.of(self.product_ids, self.neighbours) if integers else None
 
     def item_of(self, product_id: Id) -> int | None:
-        """The item of a product id, of the release's product id type; None if it is unknown."""
+        """The item of a product id, which must have the release's type; None if it is unknown."""
         if self.integers is not None:
             ids = self.integers.ids
             item = bisect_left(ids, product_id)
@@ -151,15 +151,15 @@ class Category:
         return item_of(self.product_ids, str(product_id))
 
     def is_beyond(self, n: int) -> bool:
-        """Whether `n` neighbours are more than the table holds, so that a search finds the others."""
+        """Whether `n` neighbours are more than the table holds, and take a search."""
         k = self.entry.k
         return n > k and k != self.entry.n_items - 1 and self.vectors is not None
 
     def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
-        """The `n` items nearest to `item`, itself left out, and their distances, nearest first.
+        """The `n` items nearest to `item`, without itself, and their distances, nearest first.
 
-        Exact up to the table's k; beyond it comes what `vectors` finds, so there may be fewer than n.
-        A slim copy ends with the table.
+        The table's k are exact. A search finds the rest, perhaps not all of them; a slim copy has only
+        the table.
         """
         exact, distances = self.neighbours[item, :n], self.distances[item, :n]
         if self.vectors is None or not self.is_beyond(n):
@@ -168,33 +168,33 @@ class Category:
         new = ~np.isin(found, exact) & (found != item)
         return (
             np.concatenate([exact, found[new]])[:n],
-            # Of copies of the last exact one, some may be rounded otherwise: never step back.
+            # Copies of the last exact one may be rounded to less; distances must not decrease.
             np.concatenate([distances, np.maximum(found_distances[new], distances[-1:])])[:n],
         )
 
     def ids(self, items: Items) -> list[Id]:
-        """The product ids of `items`, in their order."""
+        """The product ids of `items`, in the same order."""
         return ids_of(self.product_ids, items)
 
     def lock(self) -> None:
-        """Keep what every look-up touches in memory; OSError if that is not allowed."""
+        """Keep what every look-up reads in memory; OSError if that is not allowed."""
         lock(self.product_ids)
         lock(self.neighbours)
 
     def _check_neighbours(self, file: str) -> None:
-        # Reads the whole table, without the GIL: its pages are in memory and mapped before it serves.
+        # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
         if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
             raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
 
 
 def ids_of(product_ids: npt.NDArray[Any], items: Items) -> list[Id]:
-    """The product ids of `items`, whose ids these (n,) are, in their order."""
+    """The product ids of `items`, in the same order, from the ids (n,) of all items."""
     ids: list[Any] = product_ids[items].tolist()
     return ids if product_ids.dtype.kind == "i" else [text.decode() for text in ids]
 
 
 def item_of(product_ids: npt.NDArray[np.bytes_], product_id: str) -> int | None:
-    """Where `product_id` is among ids (n,), ascending; None if it is not."""
+    """The item of `product_id` among ascending ids (n,); None if it is unknown."""
     key = product_id.encode()
     # A longer key would make searchsorted copy all ids to the key's width.
     if len(key) > product_ids.itemsize:
@@ -205,14 +205,14 @@ def item_of(product_ids: npt.NDArray[np.bytes_], product_id: str) -> int | None:
 
 
 def check_product_ids(ids: npt.NDArray[Any], file: str, id_type: IdType) -> None:
-    """Whether ids (n,) are ascending and of the type; ReleaseError for `file` if they are not."""
+    """Check that ids (n,) are ascending and of the type; ReleaseError for `file` if they are not."""
     kind = "i" if id_type == "integer" else "S"
     if ids.dtype.kind != kind or (kind == "i" and ids.dtype != np.dtype("<i8")):
         raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
     if not np.all(ids[1:] > ids[:-1]):
         raise ReleaseError(file, "product ids are not in ascending order, each once")
     try:
-        # In pieces, so that a request in another thread need not wait for all of them.
+        # In pieces, so that requests in other threads can run in between.
         for first in range(0, ids.size if kind == "S" else 0, _PIECE):
             b"\n".join(ids[first : first + _PIECE].tolist()).decode()
     except UnicodeDecodeError as error:
@@ -231,7 +231,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> n
             mapped = map_bytes(file.fileno())
     except ReleaseError:
         raise
-    except Exception as error:  # numpy lets tokenize's errors and others out of an unfit header
+    except Exception as error:  # NumPy raises tokenize's errors, too, for an invalid header
         raise ReleaseError(name, reason_of(error)) from error
     wrong_type = found.hasobject if dtype is None else found != np.dtype(dtype)
     if found_shape != shape or fortran or wrong_type:
@@ -259,7 +259,7 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
 
 
 def _open_changed(folder: Path, entry: CategoryEntry, n_dims: int) -> Changed | None:
-    """What has changed since the index was made; None where nothing has."""
+    """What has changed since the index was built; None if nothing has."""
     name = f"{folder.name}/{ROWS}"
     rows = map_array(folder / ROWS, (entry.n_items,), "<u4")
     added = map_array(folder / ADDED, (entry.n_added, n_dims), "<f4")
@@ -292,10 +292,10 @@ def _load_index(path: Path, entry: CategoryEntry) -> AnnoyIndex:
 
 
 def _n_roots(entry: CategoryEntry) -> int:
-    """How many trees Annoy reports after a load: it counts from the end what looks like a root.
+    """How many trees Annoy reports after a load: it counts what looks like a root, from the end.
 
-    A file ends with the trees' roots and a copy of each. Where one leaf holds all items nothing
-    stands between the two, and a lone item looks like a root itself.
+    A file ends with the trees' roots and a copy of each. If one leaf holds all items, nothing separates
+    the two. A single item looks like a root itself.
     """
     if entry.n_base == 1:
         return 2 * entry.n_trees + 1
@@ -303,7 +303,7 @@ def _n_roots(entry: CategoryEntry) -> int:
 
 
 def _check_nodes(path: Path, name: str, entry: CategoryEntry) -> None:
-    """Refuse a file of another dimension or metric, which Annoy would load and answer from."""
+    """Refuse a file of another dimension or metric: Annoy would load it and answer from it."""
     n_dims = entry.n_index_dims
     dtype = node_dtype(n_dims)
     size = entry.files[INDEX].n_bytes

@@ -1,4 +1,4 @@
-"""The files of a release: what each is called, and what the manifest says of one."""
+"""The files of a release: their names, and what the manifest records of each."""
 
 import errno
 import hashlib
@@ -23,31 +23,31 @@ ADDED: Final = "added.npy"
 PROJECTION: Final = "projection.npy"
 INDEX: Final = "index.ann"
 BASE_FILES: Final = (FEATURES, PROJECTION, INDEX)
-"""What an update leaves as it is."""
+"""The files that an update leaves unchanged."""
 FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED, *BASE_FILES)
 SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
-"""What the usual answer is looked up in, and so is to be in memory."""
+"""The files that every look-up of neighbours reads, so they belong in memory."""
 BEHAVIOUR: Final = "behaviour.d"
-"""The folder of behaviour: with its dot it is no category's, whatever its id."""
+"""The folder of behaviour. A category's folder has no dot in its name."""
 STARTS: Final = "starts.npy"
 RELATED: Final = "related.npy"
 LISTED: Final = "listed.npy"
 GONE: Final = "gone.npy"
 BEHAVIOUR_HOT_FILES: Final = (PRODUCT_IDS, STARTS, RELATED)
-"""What is related is looked up in these."""
+"""The files that every look-up of behaviour reads."""
 BEHAVIOUR_TABLE: Final = (*BEHAVIOUR_HOT_FILES, LISTED)
-"""What stays as it is until behaviour is made anew."""
+"""The files that stay the same until behaviour is rebuilt."""
 BEHAVIOUR_FILES: Final = (*BEHAVIOUR_TABLE, GONE)
 ENDS_BYTES: Final = 4096
-"""How much of each end of a file its ``ends_sha256`` covers."""
+"""How many bytes at each end of a file its ``ends_sha256`` covers."""
 
 
 class ReleaseError(LookalikeError):
     """A release that must not be served: `file` (relative to its folder) and `reason`."""
 
     def __init__(self, file: str, reason: str) -> None:
-        super().__init__(file, reason)  # as `args`, with which another process makes it again
+        super().__init__(file, reason)  # sets `args`, so that it can be pickled
         self.file = file
         self.reason = reason
 
@@ -57,7 +57,7 @@ class ReleaseError(LookalikeError):
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What the manifest says of one file: its size and SHA-256, of all of it and of its two ends."""
+    """What the manifest records of a file: its size, and the SHA-256 of the whole and of its ends."""
 
     n_bytes: Annotated[int, Meta(ge=1)]
     sha256: str
@@ -65,11 +65,11 @@ class FileEntry:
 
     @classmethod
     def of(cls, path: Path) -> "FileEntry":
-        """Read `path` through and describe it."""
+        """The entry of the file at `path`, which is read whole."""
         return cls(path.stat().st_size, sha256_of(path), ends_sha256_of(path))
 
     def check_ends(self, path: Path, file: str) -> None:
-        """Compare size and ends of `path`, called `file` in a ReleaseError, with this entry."""
+        """Compare the size and the ends of `path`; ReleaseError for `file` if one differs."""
         try:
             size = regular_size(path, file)
             if size != self.n_bytes:
@@ -80,7 +80,7 @@ class FileEntry:
             raise ReleaseError(file, reason_of(error)) from error
 
     def check_all(self, path: Path, file: str) -> None:
-        """Compare every byte of `path` with this entry; ReleaseError for `file` if one differs."""
+        """Compare every byte of `path`; ReleaseError for `file` if one differs."""
         self.check_ends(path, file)
         if sha256_of(path) != self.sha256:
             raise ReleaseError(file, "its SHA-256 is not the manifest's")
@@ -95,7 +95,7 @@ def sha256_of(path: Path) -> str:
 def ends_sha256_of(path: Path) -> str:
     """SHA-256 of a file's first and last `ENDS_BYTES` bytes, as hexadecimal.
 
-    Tells two categories' files of one size apart without reading them.
+    Tells two files of the same size apart without reading them whole.
     """
     with path.open("rb") as file:
         head = file.read(ENDS_BYTES)
@@ -104,7 +104,7 @@ def ends_sha256_of(path: Path) -> str:
 
 
 def regular_size(path: Path, file: str) -> int:
-    """The size of a regular file, found without opening it: a pipe would block for good."""
+    """The size of a regular file, found without opening it: opening a pipe would block forever."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ReleaseError(file, "is not a regular file")
@@ -112,7 +112,7 @@ def regular_size(path: Path, file: str) -> int:
 
 
 def reason_of(error: Exception) -> str:
-    """One line for what went wrong with a file, without its path."""
+    """What went wrong with a file, in one line without its path."""
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT:
             return "is missing"

@@ -1,4 +1,4 @@
-"""Ids of products and categories: integers or short strings, checked and shown to whoever sent them."""
+"""Ids of products and categories: integers or short strings, checked, and quoted in errors."""
 
 import re
 from typing import Final, Literal
@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def id_problem(value: Id) -> str | None:
-    """What makes `value` unfit as a product or category id, or None if it is fit."""
+    """Why `value` is invalid as a product or category id; None if it is valid."""
     if isinstance(value, int):
         if 0 <= value <= MAX_INTEGER_ID:
             return None
@@ -31,12 +31,12 @@ def id_problem(value: Id) -> str | None:
 
 
 def category_folder(category_id: Id) -> str:
-    """The folder name of a category: its id percent-encoded, dots too so that no id is ``..``."""
+    """The folder name of a category: its id percent-encoded, and dots too, so that none is ``..``."""
     return quote(str(category_id), safe="").replace(".", "%2E")
 
 
 def json_id_problem(value: object, id_type: IdType) -> str | None:
-    """What makes a value unfit as an id of that type, or None if it is fit."""
+    """Why a JSON value is invalid as an id of the type `id_type`; None if it is valid."""
     if id_type == "string":
         return (
             id_problem(value) if isinstance(value, str) else f"must be a string, not {shown(value)}"
@@ -47,7 +47,7 @@ def json_id_problem(value: object, id_type: IdType) -> str | None:
 
 
 def shown(value: object) -> str:
-    """A value as JSON, its first 40 characters."""
+    """A value as JSON, cut after 40 characters."""
     try:
         text = msgspec.json.encode(value).decode()
     except RecursionError:

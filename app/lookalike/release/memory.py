@@ -1,8 +1,8 @@
-"""The pages of mapped files: reading them in, locking them, and what share of them is in memory.
+"""The pages of mapped files: reads them in, locks them, and measures how many are in memory.
 
-Response times break when a look-up has to wait for the disk (Miyake et al., 2017), so the files that
-every look-up touches are kept in memory: read in before a release is served, locked there if wanted,
-and watched by a metric.
+A look-up that waits for the disk breaks response times (Miyake et al., 2017). So the files that every
+look-up reads are read in before a release is served, locked if the settings say so, and watched by a
+metric.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_PROBES = 1024
+_SAMPLES = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
@@ -24,7 +24,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class _Mapping:
-    """All of an open file, mapped read-only until the last array on it is gone."""
+    """A whole open file, mapped read-only until the last array on it is gone."""
 
     def __init__(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -45,16 +45,16 @@ class _Mapping:
 
 
 def map_bytes(descriptor: int) -> npt.NDArray[np.uint8]:
-    """Map all of an open file, read-only; it may be closed then.
+    """Map a whole open file, read-only. The file may be closed afterwards.
 
-    `mmap.mmap` holds a descriptor of its own open for every mapping, of which a release with thousands
-    of categories has tens of thousands.
+    `mmap.mmap` would hold a descriptor open for each mapping. A release of thousands of categories has
+    tens of thousands.
     """
     return np.asarray(_Mapping(descriptor))
 
 
 def read_in(path: Path) -> None:
-    """Have the kernel read a file into the page cache, in large pieces, while we go on."""
+    """Have the kernel read a file into the page cache, in large pieces and in the background."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -65,7 +65,7 @@ def read_in(path: Path) -> None:
 def lock(array: npt.NDArray[Any]) -> None:
     """Keep a mapped array in memory until it is unmapped; OSError if that is not allowed.
 
-    Reads in what is missing, without holding the GIL.
+    Reads in the missing pages, without holding the GIL.
     """
     if array.nbytes and _libc.mlock(array.ctypes.data, array.nbytes):
         raise _error()
@@ -77,7 +77,7 @@ def _error() -> OSError:
 
 
 def locked_bytes(process: int | str = "self") -> int:
-    """How much memory this process, or the one with that id, has locked; 0 where it has ended."""
+    """How many bytes of memory a process has locked; 0 if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -89,34 +89,34 @@ def locked_bytes(process: int | str = "self") -> int:
 
 
 def resident_share(sizes: Mapping[Path, int]) -> float | None:
-    """What share of the files' pages is in the page cache, 0 to 1, from about a thousand of them.
+    """The share of the files' pages that is in the page cache, 0 to 1, from about 1,000 samples.
 
-    `sizes` are in bytes; of many small files not all are looked at.
+    `sizes` are in bytes. Small files between two samples are skipped. None if a file is gone, or its
+    file system cannot tell.
 
-    None where that cannot be told: a file is gone, or its file system does not say. Asked by reads
-    that must not wait, since the kernel gives mincore(2) the truth for one's own files only.
+    A page is sampled by a read that must not wait: mincore(2) is truthful about one's own files only.
     """
     try:
         pages = sum(sizes.values()) // mmap.PAGESIZE
-        step = max(1, pages // _PROBES) * mmap.PAGESIZE
-        asked = resident = 0
-        place = 0  # goes through all files as if they were one
+        step = max(1, pages // _SAMPLES) * mmap.PAGESIZE
+        sampled = resident = 0
+        offset = 0  # in the current file; beyond its end, in the next
         for path, size in sizes.items():
-            if place >= size:
-                place -= size
+            if offset >= size:
+                offset -= size
                 continue
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                # Else a page that is missing would have its neighbours read in.
+                # Otherwise the sample of a missing page would read in those around it.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-                while place < size:
-                    asked += 1
-                    resident += _is_resident(descriptor, place)
-                    place += step
+                while offset < size:
+                    sampled += 1
+                    resident += _is_resident(descriptor, offset)
+                    offset += step
             finally:
                 os.close(descriptor)
-            place -= size
-        return resident / asked if asked else None
+            offset -= size
+        return resident / sampled if sampled else None
     except OSError:
         return None
 

@@ -1,39 +1,39 @@
-"""A release on disk: every category's index, immutable, vouched for by one manifest.
+"""A release on disk: every category's index, immutable, listed in one manifest.
 
-This module is the only description of the files; the builder writes what it says, the app and the
-command line read through it. A release is a folder:
+This is the only description of the files. The builder writes them so; the app and the commands read
+them through this module. A release is a folder:
 
 ===========================  ====================================================================
-``manifest.json``            `Manifest`: the only entry; nothing is opened that it does not list
-``<category>/product_ids.npy``  item → product id, ascending, so that it is also the look-up from
-                             product id to item: ``<i8``, or ``|S<width>`` UTF-8 (n_items,)
+``manifest.json``            `Manifest`: only the files that it lists are opened
+``<category>/product_ids.npy``  ``<i8``, or ``|S<width>`` UTF-8 (n_items,): each item's product id,
+                             ascending, so that a binary search finds the item of a product id
 ``<category>/neighbours.npy``   ``<u4`` (n_items, k): the exact k nearest items, nearest first,
-                             the item itself left out; k is at most n_items - 1
-``<category>/spares.npy``       ``<u4`` (n_items, n_spare): the next nearest, as far as they are known;
-                             then the item's own number
+                             without the item itself; k is at most n_items - 1
+``<category>/spares.npy``       ``<u4`` (n_items, n_spare): the next nearest that are known, then the
+                             item itself
 ``<category>/distances.npy``    ``<f4`` (n_items, k + n_spare): the angular distances of both, 0 to 2;
                              infinite where no neighbour is known
-``<category>/rows.npy``         ``<u4`` (n_items,): where an item's feature is: from n_base on in
-                             ``added.npy``; without changes since the index was made, the item
-``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index is of
+``<category>/rows.npy``         ``<u4`` (n_items,): the row of an item's feature in ``features.npy``
+                             with ``added.npy`` after it; the item itself until something changes
+``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index was built from
 ``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came later
 ``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the features' principal axes
-``<category>/index.ann``        Annoy, angular: features of length 1 times the projection, as
-                             `node_dtype` says, n_base of them, then the trees
-``behaviour.d/``             `lookalike.release.behaviour`, where there is any
+``<category>/index.ann``        Annoy, angular: a node (`node_dtype`) for each of the n_base features,
+                             scaled to length 1 and projected; then the trees
+``behaviour.d/``             see `lookalike.release.behaviour`; optional
 ===========================  ====================================================================
 
-Spares make it cheap to remove a product from the lists of others: the next nearest is there already.
+Spares make it cheap to remove a product from the lists of others: the next nearest is already there.
 
-A serve host may hold a *slim* copy, in which no category has its ``index.ann``, and none needs its
-spares, rows, features, added and projection: it answers all but vectors. Behaviour is whole there.
+A serving host may hold a *slim* copy. It has no ``index.ann`` and needs no spares, rows, features,
+added and projection. It answers everything but vectors; its behaviour is complete.
 
-``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, only
-into a folder that no release name points to yet.
+``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, and
+only into a folder that has no release name yet.
 
-Annoy checks nothing of what it maps (github.com/spotify/annoy issues 394 and 423), hence two levels:
-`map_release` compares sizes, headers, the digest of each file's ends and the item numbers, in
-milliseconds a category; `verify_digests` reads every byte.
+Annoy checks nothing that it maps (github.com/spotify/annoy issues 394 and 423). `map_release` checks
+sizes, headers, the digest of each file's ends and the item numbers, in milliseconds a category.
+`verify_digests` reads every byte.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,10 +73,9 @@ class Neighbours(NamedTuple):
 
 
 class Release:
-    """An open release: its folder, its manifest, its categories by id, its behaviour if it has any,
-    and whether it is slim.
+    """An open release: its folder, manifest and categories by id, its behaviour, whether it is slim.
 
-    `etag` is that of what it answers: a slim copy's answers are not the full release's.
+    `etag` is the ETag of its answers: a slim copy answers differently from the full release.
     """
 
     def __init__(
@@ -95,14 +94,14 @@ class Release:
         self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
 
     def neighbours(self, category_id: Id, product_id: Id, limit: int = 10) -> Neighbours:
-        """The `limit` products most like a product of a category, nearest first, itself left out.
+        """The `limit` products nearest to a product of a category, nearest first, without itself.
 
-        Exact as far as the category's table goes. There are fewer where the category has no more; a
-        slim copy ends with the table. LookupError if the release has no such product.
+        Exact as far as the category's table goes. There are fewer if the category has no more; a slim
+        copy has only the table. LookupError if the release has no such product.
         """
         category = self._category(category_id)
         item = None
-        # An id of the other type is in no release, and a string would not compare with integers.
+        # A string cannot be compared with integer ids.
         if isinstance(product_id, _TYPES[self.manifest.product_id_type]):
             item = category.item_of(product_id)
         if item is None:
@@ -112,9 +111,9 @@ class Release:
     def search(self, category_id: Id, vector: npt.ArrayLike, limit: int = 10) -> Neighbours:
         """The `limit` products of a category whose features are nearest to `vector` (n_dims,).
 
-        The features of the release's model, of any length. Nearest first; what may be missing is
-        measured at the build, see `recall` in the manifest's entry of the category. LookupError for an
-        unknown category, ValueError for a vector that is invalid, and in a slim copy.
+        `vector` is a feature of the release's model, of any length. Nearest first; some may be missing,
+        see `recall` in the manifest's entry of the category. LookupError for an unknown category,
+        ValueError for an invalid vector and in a slim copy.
         """
         category = self._category(category_id)
         query = np.asarray(vector, np.float64)
@@ -138,12 +137,12 @@ class Release:
         return category
 
     def resident_share(self) -> float | None:
-        """As `memory.resident_share`, of the files that are to be in memory."""
+        """The share of the hot files that is in memory, see `memory.resident_share`."""
         files = hot_files_of(self.folder, self.manifest)
         return resident_share({path: entry.n_bytes for path, entry in files.items()})
 
     def lock(self) -> None:
-        """Keep the hot files in memory while the release is open; OSError if not all are allowed."""
+        """Keep the hot files in memory while the release is open; OSError if not all can be."""
         refused = None
         for part in (*self.categories.values(), self.behaviour):
             try:
@@ -168,9 +167,8 @@ def _at_least_one(limit: int) -> int:
 def map_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:
     """Check the release in `folder` (sizes, headers, ends; not every byte) and map it.
 
-    Its hot files are then in memory, as far as there is room. What has the same files in the open
-    release `before` is taken from there. Raises ReleaseError with the file named; nothing
-    of the release stays open then.
+    Its hot files are read in, if there is memory. A category whose files are also those of the open
+    release `before` is taken from there. ReleaseError names the file; nothing stays open then.
     """
     files = _files(folder, manifest)
     categories: dict[Id, Category] = {}
@@ -194,8 +192,8 @@ def check_release(
 ) -> None:
     """`map_release` without keeping anything open: for any number of categories.
 
-    What has the same files in the release `before`, its folder and manifest, passes: they were
-    checked when that was published.
+    A category whose files are also those of the release `before` (folder, manifest) is skipped: they
+    were checked when that release was published.
     """
     files = _files(folder, manifest)
     known = {}
@@ -223,10 +221,9 @@ def check_release(
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
-    """Compare every byte of every file with the manifest, yielding each category when it is done;
-    behaviour comes last.
+    """Compare every byte of every file with the manifest; ReleaseError names the file.
 
-    Raises ReleaseError with the file named.
+    Yields each category when it is done. Behaviour comes last.
     """
     files = _files(folder, manifest)
     for entry in manifest.categories:
@@ -241,12 +238,12 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
 
 
 def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
-    """The files beside the manifest that a copy like the one in `folder` has, and what that says."""
+    """All files but the manifest that a copy like the one in `folder` has, and their entries."""
     return _files_of(folder, manifest, _files(folder, manifest), BEHAVIOUR_FILES)
 
 
 def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
-    """Those that are to be in memory."""
+    """The files that belong in memory, and their entries."""
     return _files_of(folder, manifest, HOT_FILES, BEHAVIOUR_HOT_FILES)
 
 
@@ -264,7 +261,7 @@ def _files_of(
 
 
 def is_slim(folder: Path, manifest: Manifest) -> bool:
-    """Whether the copy in `folder` is slim: there are categories, and none has its ``index.ann``."""
+    """Whether the copy in `folder` is slim: it has categories, but no ``index.ann``."""
     folders = [folder / category_folder(entry.category_id) for entry in manifest.categories]
     return bool(folders) and not any((category / INDEX).exists() for category in folders)
 
@@ -280,7 +277,7 @@ def same_category(
     folder: Path,
     files: tuple[str, ...],
 ) -> Category | None:
-    """The category of `before` that `entry` and the `files` in `folder` are of, if there is one."""
+    """The open category of `before` with this `entry` and these very `files`, if there is one."""
     if before is None or _kind(before.manifest) != _kind(manifest):
         return None
     known = before.categories.get(entry.category_id)
@@ -292,5 +289,5 @@ def same_category(
 
 
 def _kind(manifest: Manifest) -> tuple[object, ...]:
-    """What a category is opened with besides its entry."""
+    """What else a category's files depend on besides its entry."""
     return manifest.n_dims, manifest.product_id_type

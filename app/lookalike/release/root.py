@@ -2,22 +2,22 @@
 
     ROOT/current                 symlink to releases/<release>, replaced by rename
     ROOT/releases/<release>/     complete releases, never changed
-    ROOT/releases/.staging/      the one being built, if any
-    ROOT/releases/.before/       the release that was current when that began, as links
-    ROOT/releases/.scratch/      what its builder has no memory for
-    ROOT/releases/.updating/     the one that a follower is making, if any
-    ROOT/releases/.rebasing/     categories whose index it makes anew
-    ROOT/releases/.pushed-*/     one that deploy/push is copying here, if any
-    ROOT/releases/.replaced-*/   a slim one, until the full copy in its place is checked
-    ROOT/.lock                   held by whoever adds or removes a release or changes `current`
+    ROOT/releases/.staging/      the release being built
+    ROOT/releases/.before/       links to the release that was current when the build began
+    ROOT/releases/.scratch/      the build's temporary files
+    ROOT/releases/.updating/     the release that a follower is making
+    ROOT/releases/.rebasing/     categories whose index the follower rebuilds
+    ROOT/releases/.pushed-*/     a release that deploy/push is copying here
+    ROOT/releases/.replaced-*/   a slim copy, until the full copy in its place is checked
+    ROOT/.lock                   held while releases are added or removed or `current` changes
     ROOT/.build.lock             held by the one builder
     ROOT/.follow.lock            held by the one follower
-    ROOT/.at-work                what the follower works on, its own
-    ROOT/.feed.key               seals the images of the follower's feed, its own
+    ROOT/.at-work                the follower's note of what it is working on
+    ROOT/.feed.key               the follower's key, which seals the images of its feed
     ROOT/journal/journal.sqlite  changes of products, see `lookalike.journal`
 
-Whatever moment a writer dies at, `current` names a complete release and the next writer clears what
-was left.
+A writer may die at any moment: `current` still names a complete release, and the next writer removes
+what the dead one left.
 """
 
 import fcntl
@@ -39,7 +39,7 @@ RELEASES = "releases"
 CURRENT = "current"
 STAGING = ".staging"
 UPDATE_SUFFIX = "-update"
-"""Ends the names of releases that a follower made."""
+"""The end of the name of a release that a follower made."""
 JOURNAL = Path("journal", "journal.sqlite")
 _NEXT = ".current"
 _LOCK = ".lock"
@@ -48,9 +48,9 @@ FOLLOW_LOCK = ".follow.lock"
 AT_WORK = ".at-work"
 _WAIT_S = 0.05
 _PEEK_S = 0.2
-"""Longer than one who only asks whether a follower runs keeps the lock."""
+"""Longer than a check whether a follower is running holds the lock."""
 LOCK_WAIT_S = 3600.0
-"""Longer than any writer holds the root's lock: hours of work are not to be lost for it."""
+"""Longer than any writer holds the root's lock, so that it never costs a build hours of work."""
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _DIGEST = 12
 _GIVEN_NAME = re.compile(
@@ -59,11 +59,11 @@ _GIVEN_NAME = re.compile(
 
 
 class RootError(LookalikeError):
-    """What was asked of the root cannot be done; the text says what to do."""
+    """The release root cannot do what was asked; the text says what to do."""
 
 
 class ReleaseRoot:
-    """The release root at `path`. Reading needs nothing; writing needs `lock` held."""
+    """The release root at `path`. Hold `lock` to write; reading needs no lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class ReleaseRoot:
         self.scratch = self.releases / ".scratch"
         self.updating = self.releases / ".updating"
         self.rebasing = self.releases / ".rebasing"
-        # In a folder, since SQLite has its write-ahead log beside it, and others than us write there.
+        # In a folder of its own: SQLite keeps its log beside it, and the app's user writes there too.
         self.journal = path / JOURNAL
         self.feed_key = path / ".feed.key"
         self.at_work = path / AT_WORK
@@ -87,7 +87,7 @@ class ReleaseRoot:
         return sorted(name for name in folders if is_release_name(name))
 
     def current(self) -> str | None:
-        """The name of the current release, or None where there is none yet."""
+        """The name of the current release; None if there is none yet."""
         try:
             target = Path((self.path / CURRENT).readlink())
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class ReleaseRoot:
         return target.name
 
     def none_yet(self) -> RootError:
-        """What to raise where a release is needed and there is none."""
+        """The error to raise if a release is needed and there is none."""
         return RootError(f"no release in {self.path} yet; `lookalike-build index` makes one")
 
     def folder(self, name: str) -> Path:
@@ -111,7 +111,7 @@ class ReleaseRoot:
         return folder
 
     def manifest(self, name: str) -> Manifest:
-        """The manifest of the release `name`, which must bear that name; else ReleaseError."""
+        """The manifest of the release `name`; ReleaseError if it is of another release."""
         manifest = Manifest.read(self.folder(name))
         if manifest.release != name:
             reason = f"is of release {manifest.release}, in the folder of {name}"
@@ -131,17 +131,17 @@ class ReleaseRoot:
         return map_release(self.folder(name), self.manifest(name), before)
 
     def check(self, name: str) -> Iterator[CategoryEntry]:
-        """Check every byte of `name`, yielding each category when done; ReleaseError if unfit."""
+        """Check every byte of `name`, yielding each category when done; ReleaseError if invalid."""
         manifest = self.manifest(name)
         yield from verify_digests(self.folder(name), manifest)
         check_release(self.folder(name), manifest)
 
     def new_name(self, content_digest: str) -> str:
-        """A name for a new release that sorts after all others: UTC time, then content."""
+        """A name for a new release that sorts after all others: the UTC time, then the content."""
         now = datetime.now(UTC)
         for name in self.names():
             stamp = stamp_of(name)
-            # A clock set back must not make a new release older than those before it.
+            # Even if the clock was set back, a new release must sort last.
             now = max(now, stamp + timedelta(milliseconds=1)) if stamp else now
         return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{content_digest[:_DIGEST]}"
 
@@ -155,14 +155,14 @@ class ReleaseRoot:
             raise RootError(f"cannot create {self.releases}: {error.strerror}") from error
 
     def lock(self, wait_s: float = 0) -> AbstractContextManager[None]:
-        """Be the one to change what releases there are and which is current.
+        """Hold the right to add and remove releases and to change which one is current.
 
-        RootError if another is at it for longer than `wait_s`. A killed writer holds no lock.
+        RootError if another writer holds it for longer than `wait_s`. A killed writer holds no lock.
         """
         return self._locked(_LOCK, f"another writer is at work on {self.path}", wait_s)
 
     def build_lock(self) -> AbstractContextManager[None]:
-        """Be the one builder, which writes for a long time before it publishes; else RootError."""
+        """Be the one builder, who works for hours before it takes `lock`; else RootError."""
         return self._locked(_BUILD_LOCK, f"another builder is at work on {self.path}")
 
     def follow_lock(self) -> AbstractContextManager[None]:
@@ -186,7 +186,7 @@ class ReleaseRoot:
             os.close(descriptor)
 
     def remove_staging(self) -> None:
-        """Remove the release being built, also what a killed builder left of one."""
+        """Remove the release being built, or what a killed builder left of one."""
         for folder in (self.staging, self.before, self.scratch):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -194,7 +194,7 @@ class ReleaseRoot:
     def publish(self, name: str, staging: Path) -> None:
         """Check the release in the folder `staging`, give it its name and make it current.
 
-        Categories that are the current release's are not checked again.
+        Categories that the current release has too are not checked again.
         """
         current = self.current()
         before = None
@@ -215,7 +215,7 @@ class ReleaseRoot:
         sync(self.path)
 
     def switch(self, name: str, done: Callable[[CategoryEntry], object] = lambda _: None) -> None:
-        """Check every byte of `name`, then make it current. `done` hears of each category."""
+        """Check every byte of `name`, then make it current; `done` is called after each category."""
         for entry in self.check(name):
             done(entry)
         self.make_current(name)
@@ -229,31 +229,31 @@ class ReleaseRoot:
         return older[-1]
 
     def prune(self, keep: int) -> list[str]:
-        """Remove old releases; the names removed.
+        """Remove old releases; returns their names.
 
-        Kept are the current one, the `keep` newest of those that followers made and the `keep` newest
-        of the others, so that many small changes do not take the way back past them.
+        Keeps the current one, the `keep` newest that followers made and the `keep` newest others: many
+        small changes must not push out the nightly builds.
         """
         updates = [name for name in self.names() if name.endswith(UPDATE_SUFFIX)]
         others = [name for name in self.names() if not name.endswith(UPDATE_SUFFIX)]
         old = sorted(updates[: -keep or None] + others[: -keep or None])
         removed = [name for name in old if name != self.current()]
         for name in removed:
-            # Renamed first, so that a half-removed release is never seen as a release.
+            # Renamed first: half a release must never be taken for a release.
             doomed = self.releases / f".removed-{name}"
             self.releases.joinpath(name).rename(doomed)
         sync(self.releases)
         for doomed in self.releases.glob(".removed-*"):
             shutil.rmtree(doomed)
-        (self.path / _NEXT).unlink(missing_ok=True)  # of a writer killed before it could rename it
+        (self.path / _NEXT).unlink(missing_ok=True)  # left by a writer killed before the rename
         return removed
 
 
 def open_release(root: str | os.PathLike[str], name: str | None = None) -> Release:
     """Check and map a release of the release root `root`: the current one, or the one called `name`.
 
-    It stays what it is, whatever becomes current later. RootError where there is none, ReleaseError
-    with the file named where it is damaged.
+    It stays open and the same, whatever becomes current later. RootError if there is no such release,
+    ReleaseError with the file named if it is damaged.
     """
     found = ReleaseRoot(Path(root))
     chosen = found.current() if name is None else name
@@ -263,7 +263,7 @@ def open_release(root: str | os.PathLike[str], name: str | None = None) -> Relea
 
 
 def stamp_of(name: str) -> datetime | None:
-    """When the release `name` was made, by its name; None where that does not say."""
+    """When the release `name` was made; None if the name does not say."""
     with suppress(ValueError):
         return datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
     return None
@@ -278,7 +278,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, survive a power cut."""
+    """Have a file's bytes, or the names in a folder, survive a power cut."""
     with named(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -289,7 +289,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Have an OSError name `path` if it names no file: reads and writes of an open file name none."""
+    """Have an OSError name `path` if it names no file, as after a read or write of an open file."""
     try:
         yield
     except OSError as error:
