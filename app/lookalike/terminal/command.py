@@ -51,10 +51,10 @@ class Command(click.Command):
             raise LookalikeError("out of memory") from error
 
 
-def command(example: str) -> Callable[[Run], Command]:
+def command(example: str, name: str | None = None) -> Callable[[Run], Command]:
     """A decorator: the function below, whose docstring is the help, is run by a command."""
     epilog = f"\b\nexample: {example}"
-    return click.command(cls=Command, epilog=epilog, context_settings=_SETTINGS)
+    return click.command(name, cls=Command, epilog=epilog, context_settings=_SETTINGS)
 
 
 def option(
@@ -141,16 +141,16 @@ def program(group: Group, version: str) -> Group:
     return click.version_option(version, message="%(version)s")(group)
 
 
-def call(group: Group, arguments: Sequence[str] | None) -> int:
-    """Call a command with arguments, those of the process if None; the exit status."""
-    name = str(group.name)
+def call(program: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Call a program with arguments, those of the process if None; the exit status."""
+    name = str(program.name)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         for text in given:
             if not is_utf8(text):  # libraries take no such paths
                 reason = f"an argument is not UTF-8: {text}; rename the file or folder"
                 raise click.UsageError(reason)
-        return group.main(given, name, standalone_mode=False) or DONE
+        return program.main(given, name, standalone_mode=False) or DONE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else name
         complain(f"{where}: error: {error.format_message()} (see {where} --help)")

@@ -42,6 +42,7 @@ _MAX_SHOWN = 10
     WholeNumber(1),
     None,
     "networks at work on the Ray cluster (one for each of its GPUs or, without any, CPUs)",
+    callback=options.only_with_ray,
 )
 @option(
     "--cache",
@@ -76,7 +77,6 @@ def run(
     """Take the features of every photo of a catalogue into a feature store."""
     started = time.monotonic()
     at_most_one("cache", "no_cache")
-    options.only_with_ray(engine, ray_address=ray_address, workers=workers)
     rows = read_catalogue(catalogue, columns, as_of)
     if rows.as_of is None:
         complain(

@@ -185,6 +185,13 @@ connections = option(
 )
 
 
+def only_with_ray(context: click.Context, param: click.Parameter, value: Any) -> Any:
+    """A callback of options that are for the Ray engine."""
+    if value is not None and context.params["engine"] != RAY:
+        raise click.BadParameter(f"only with --engine {RAY}", context, param)
+    return value
+
+
 def engine(what: str) -> Decorator:
     """Where to do `what`, as `engine` and `ray_address`."""
     return together(
@@ -193,6 +200,7 @@ def engine(what: str) -> Decorator:
             click.Choice((LOCAL, RAY)),
             LOCAL,
             f"where to {what}: on this machine, or on the machines of a Ray cluster",
+            is_eager=True,  # known to `only_with_ray`, whatever the order
         ),
         option(
             "--ray-address",
@@ -200,12 +208,6 @@ def engine(what: str) -> Decorator:
             None,
             "the Ray cluster (that of RAY_ADDRESS, else a Ray of this machine alone)",
             metavar="HOST:PORT",
+            callback=only_with_ray,
         ),
     )
-
-
-def only_with_ray(engine: str, **given: object) -> None:
-    """Raise UsageError where an option is for the other engine."""
-    for name, value in given.items():
-        if engine != RAY and value is not None:
-            raise click.UsageError(f"--{name.replace('_', '-')}: only with --engine {RAY}")

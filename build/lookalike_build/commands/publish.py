@@ -54,7 +54,6 @@ def publish(
 ) -> None:
     """Make a release of the features and say what became of it."""
     started = time.monotonic()
-    options.only_with_ray(engine, ray_address=ray_address)
     releases = ReleaseRoot(root.absolute())
     with progress("index", sum(source.categories.values())) as done:
         if engine == options.LOCAL:

@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from lookalike.operate.server import ServerError, check_address
 from lookalike.release.category import Category
 from lookalike.release.files import ReleaseError
@@ -16,7 +14,7 @@ from lookalike.release.ids import Id
 from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.browse.handler import BROWSE_PATH
-from lookalike.terminal.command import command
+from lookalike.terminal.command import call, command, option
 from lookalike.terminal.output import complain, say
 from lookalike.terminal.types import FILE, FOLDER, WholeNumber
 from lookalike_build.demo.server import serve_demo
@@ -34,10 +32,10 @@ class Family:
     family: str
 
 
-@command("make demo PORT=8080")
-@click.option("--folder", type=FOLDER, default=".demo")
-@click.option("--unit-config", type=FILE, default="unit-config.json")
-@click.option("--port", type=WholeNumber(1, 65535), default=8080)
+@command("make demo PORT=8080", name="make demo")
+@option("--folder", FOLDER, ".demo", "where all is kept that is made")
+@option("--unit-config", FILE, "unit-config.json", "NGINX Unit's configuration")
+@option("--port", WholeNumber(1, 65535), 8080, "port to listen on")
 def main(folder: Path, unit_config: Path, port: int) -> int:
     """Draw, extract, index, show and serve; what is there from an earlier run is kept."""
     address = _HOST, port
@@ -130,4 +128,4 @@ def _answer(category: Category, item: int) -> list[Id]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(call(main))

@@ -79,6 +79,14 @@ from support import (
         (["adopt", ".", "--root", "r", "--dims", "65537"], "whole number from 1 to 65536"),
         (["adopt", ".", "--root", "r", "--model-name", "a\tb"], "must be printable text"),
         (["adopt", ".", "--root", "r", "--trees", "0"], "whole number from 1 to 21474"),
+        (
+            ["index", "--features", "f", "--root", "r", "--ray-address", "h:1"],
+            "'--ray-address': only with --engine ray",
+        ),
+        (
+            ["extract", __file__, "--features", "f", "--workers", "2", "--engine", "local"],
+            "'--workers': only with --engine ray",
+        ),
         (["export", "csv"], "Missing option '--features'"),
         (["behaviour", "missing.csv", "--root", "."], "no such file: missing.csv"),
         (["behaviour", __file__], "Missing option '--root'"),
