@@ -14,9 +14,9 @@ Or serve it, in any WSGI server:
 
 >>> application = lookalike.make_application(lookalike.Settings(root, max_limit=100))
 
-Needs annoy, msgspec and numpy, and click for the command. Nothing is imported before it is asked for:
-where one of these is missing or broken, NGINX Unit must still be able to load `lookalike.wsgi`, which
-says so.
+Needs annoy, msgspec and numpy, jinja2 for ``/browse`` and click for the command. Nothing is imported
+before it is asked for: where one of these is missing or broken, NGINX Unit must still be able to load
+`lookalike.wsgi`, which says so.
 """
 
 from importlib import import_module

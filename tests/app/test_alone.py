@@ -1,4 +1,4 @@
-"""The app needs annoy, click, msgspec and numpy, and nothing of the builder."""
+"""The app needs annoy, click, jinja2, msgspec and numpy, and nothing of the builder."""
 
 import subprocess
 import sys

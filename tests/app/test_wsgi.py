@@ -61,6 +61,18 @@ def test_requests_need_nothing_of_the_commands(integer_root: ReleaseRoot) -> Non
     assert import_and_ask(hostile, NNS, root=integer_root.path)[0] == [SERVED]
 
 
+def test_without_jinja_the_page_alone_is_503(integer_root: ReleaseRoot) -> None:
+    answers, log = import_and_ask(
+        "sys.modules['jinja2'] = None",
+        *(NNS, "/browse", "/browse/style.css"),
+        root=integer_root.path,
+        LOOKALIKE_BROWSE="true",
+    )
+    assert answers[:2] == [SERVED, UNAVAILABLE]
+    assert answers[2][0] == "200 OK"
+    assert "jinja2" in log
+
+
 NO_FOLDER = """
 import tempfile
 def none():

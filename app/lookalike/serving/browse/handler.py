@@ -6,7 +6,7 @@
                                                 Miyake et al. (2017)
 
 `release` shows another release than the one served, `compare` a second one beside it. The HTML itself
-is `lookalike.serving.browse.page`'s.
+is `lookalike.serving.browse.page`'s, of the templates beside it.
 """
 
 import secrets
@@ -40,6 +40,7 @@ DEFAULT_SHOWN: Final = 12
 MAX_LIMIT: Final = 100
 
 _MAX_OPEN = 4
+_PER_PAGE = 60
 _ASSETS: Final = {"style.css": "text/css", "script.js": "text/javascript"}
 
 
@@ -68,7 +69,8 @@ class Browse:
         try:
             text = self._html(environ.get("QUERY_STRING", ""))
         except HttpError as error:
-            text = page.problem(error.status, error.detail)
+            detail = error.detail or "there is no such page"
+            text = page.render("problem", status=error.status, detail=detail)
             return (error.status, [*self._headers, *error.headers], text.encode())
         return (OK, self._headers, text.encode())
 
@@ -93,7 +95,7 @@ class Browse:
         if "category_id" not in values:
             if "product_id" in values:
                 raise BadRequest("category_id is missing")
-            return page.home(manifests[0], state)
+            return page.render("home", state=state, manifest=manifests[0])
         category_id = typed_id(values["category_id"], "category_id", manifests[0].category_id_type)
         if "product_id" not in values:
             category = self._category(manifests[0], category_id, release)
@@ -118,13 +120,21 @@ class Browse:
         if category is None:
             raise NotFound(f"no category {category_id}")
         n_items = category.entry.n_items
-        n_pages = -(-n_items // page.PER_PAGE)
+        n_pages = -(-n_items // _PER_PAGE)
         number = typed_count(text, "page", 1, n_pages)
-        first = (number - 1) * page.PER_PAGE
-        last = min(first + page.PER_PAGE, n_items)
+        first = (number - 1) * _PER_PAGE
+        last = min(first + _PER_PAGE, n_items)
         product_ids = category.ids(np.arange(first, last, dtype=np.uint32))
         (any_one,) = category.ids(np.array([secrets.randbelow(n_items)], np.uint32))
-        return page.category(category.entry, product_ids, any_one, number, n_pages, state)
+        return page.render(
+            "category",
+            state=state,
+            entry=category.entry,
+            product_ids=product_ids,
+            any_one=any_one,
+            number=number,
+            n_pages=n_pages,
+        )
 
     def _shown(
         self, manifest: Manifest, category_id: Id, product_id: Id, state: State, release: Release
