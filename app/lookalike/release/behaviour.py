@@ -17,7 +17,7 @@ experiment. Its files are in one folder of the release:
 =====================  ==========================================================================
 
 A product may have a list and be gone, for some may still look at its page; it is in no answer.
-``gone.npy`` is made anew for each release, and the others stay until all of them are made anew.
+``gone.npy`` is rebuilt for each release; the others stay until all of them are rebuilt.
 """
 
 from bisect import bisect_left
@@ -67,7 +67,7 @@ class Behaviour:
         id_type: IdType,
         before: "Behaviour | None" = None,
     ) -> None:
-        """Check the files in `folder` against `entry` and map them; ReleaseError if unfit.
+        """Check the files in `folder` against `entry` and map them; ReleaseError if invalid.
 
         A table that is also that of the open release `before` is taken from there.
         """
@@ -105,35 +105,28 @@ class Behaviour:
 
 
 class _Table:
-    """What stays as it is until behaviour is made anew.
+    """All of behaviour but which products are gone: the same files in many releases.
 
     `product_ids` (n_products,); `starts`, as plain ints; `row_of` gives the row of a product id, None
-    for an unknown one; `listed` the product ids of all lists from one place up to another.
+    for an unknown one; `listed` the product ids of all lists from one position up to another.
     """
+
+    row_of: Callable[[Any], int | None]
+    listed: Callable[[int, int], list[Any]]
 
     def __init__(self, folder: Path, entry: BehaviourEntry, id_type: IdType) -> None:
         for file in BEHAVIOUR_HOT_FILES:
             read_in(folder / file)
         self._identity = identity_of(folder, BEHAVIOUR_TABLE)
-        n_products = entry.n_products
-        self.product_ids = product_ids = map_array(folder / PRODUCT_IDS, (n_products,))
-        check_product_ids(product_ids, f"{BEHAVIOUR}/{PRODUCT_IDS}", id_type)
-        starts = map_array(folder / STARTS, (n_products + 1,), "<u8")
-        ends = int(starts[0]), int(starts[-1])
-        if ends != (0, entry.n_related) or np.any(starts[1:] < starts[:-1]):
-            raise ReleaseError(f"{BEHAVIOUR}/{STARTS}", f"not those of {entry.n_related} in lists")
-        integers = id_type == "integer"
-        related = map_array(folder / RELATED, (entry.n_related,), related_dtype(product_ids))
-        # Reads all of it, without the GIL: it is in memory and mapped before it serves.
-        if related.size and related.max() > (product_ids[-1] if integers else n_products - 1):
-            raise ReleaseError(f"{BEHAVIOUR}/{RELATED}", "names a product past the last")
-        map_array(folder / LISTED, (-(-n_products // 8),), "|u1")  # only the builder reads it
+        self.product_ids = product_ids = _open_product_ids(folder, entry, id_type)
+        starts = _open_starts(folder, entry)
+        related = _open_related(folder, entry, product_ids)
+        map_array(folder / LISTED, (-(-entry.n_products // 8),), "|u1")  # only the builder reads it
         self._arrays = product_ids, starts, related
-        # Memoryviews give plain ints, several times as fast as an ndarray its scalars.
+        # Memoryviews give plain ints, several times as fast as an ndarray its scalars. No function
+        # below may hold `self`: in a circle of references the files would stay mapped.
         self.starts = memoryview(starts.data)
-        self.row_of: Callable[[Any], int | None]
-        self.listed: Callable[[int, int], list[Any]]
-        if integers:
+        if id_type == "integer":
             numbers = memoryview(related.data)
             self.row_of = _row_of_integer(product_ids)
             self.listed = lambda first, end: numbers[first:end].tolist()
@@ -149,6 +142,36 @@ class _Table:
         """As `Behaviour.lock`."""
         for array in self._arrays:
             lock(array)
+
+
+def _open_product_ids(folder: Path, entry: BehaviourEntry, id_type: IdType) -> npt.NDArray[Any]:
+    product_ids = map_array(folder / PRODUCT_IDS, (entry.n_products,))
+    check_product_ids(product_ids, f"{BEHAVIOUR}/{PRODUCT_IDS}", id_type)
+    return product_ids
+
+
+def _open_starts(folder: Path, entry: BehaviourEntry) -> npt.NDArray[np.uint64]:
+    """Where each list starts, and the end of the last one: the lists follow one another.
+
+    Example: [0 2 2 5] are three lists of 2, 0 and 3 products, 5 in all.
+    """
+    starts = map_array(folder / STARTS, (entry.n_products + 1,), "<u8")
+    ends = int(starts[0]), int(starts[-1])
+    if ends != (0, entry.n_related) or np.any(starts[1:] < starts[:-1]):
+        raise ReleaseError(f"{BEHAVIOUR}/{STARTS}", f"not those of {entry.n_related} in lists")
+    return starts
+
+
+def _open_related(
+    folder: Path, entry: BehaviourEntry, product_ids: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """What is in the lists: ids where they are integers, otherwise rows. None is past the last."""
+    related = map_array(folder / RELATED, (entry.n_related,), related_dtype(product_ids))
+    last = product_ids[-1] if product_ids.dtype.kind == "i" else entry.n_products - 1
+    # Reads all of it, without the GIL: it is in memory and mapped before it serves.
+    if related.size and related.max() > last:
+        raise ReleaseError(f"{BEHAVIOUR}/{RELATED}", "names a product past the last")
+    return related
 
 
 def _row_of_integer(product_ids: npt.NDArray[np.int64]) -> Callable[[Any], int | None]:
@@ -179,7 +202,7 @@ def check_behaviour(
     id_type: IdType,
     before: tuple[Path, BehaviourEntry] | None = None,
 ) -> None:
-    """Open the behaviour in `folder` and keep nothing; ReleaseError if it is unfit.
+    """Open the behaviour in `folder` and keep nothing; ReleaseError if it is invalid.
 
     A table that is also that of `before`, its folder and entry, is not read again.
     """
@@ -193,7 +216,7 @@ def check_behaviour(
 
 
 def open_gone(folder: Path, entry: BehaviourEntry) -> Items:
-    """The rows (n_gone,) that are gone, every byte of them checked; ReleaseError if unfit."""
+    """The rows (n_gone,) that are gone, every byte of them checked; ReleaseError if invalid."""
     file = f"{BEHAVIOUR}/{GONE}"
     entry.files[GONE].check_all(folder / GONE, file)
     rows = map_array(folder / GONE, (entry.n_gone,), "<u4")

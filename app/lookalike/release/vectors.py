@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Float32, Float64, Items, Positions
+from lookalike.release.arrays import Distances, Features, Float32, Float64, Items, Positions
 from lookalike.release.manifest import MAX_ANNOY
 from lookalike.release.memory import map_bytes
 
@@ -63,7 +63,7 @@ def unit_vector(vector: Float64) -> Float64:
     return np.asarray(scaled / np.linalg.norm(scaled))
 
 
-def gather_features(rows: Positions, base: Float32, added: Float32) -> Float32:
+def gather_features(rows: Positions, base: Features, added: Features) -> Features:
     """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
     features = np.empty((rows.size, base.shape[1]), np.float32)
     in_base = rows < len(base)
@@ -81,13 +81,13 @@ class Changed(NamedTuple):
     """
 
     rows: Items
-    added: Float32
+    added: Features
     items: Items
     gone: Positions
     new: Positions
 
     @classmethod
-    def of(cls, rows: Items, added: Float32, n_base: int) -> "Changed":
+    def of(cls, rows: Items, added: Features, n_base: int) -> "Changed":
         """All of it from `rows`, each of which is below n_base + n_added, and `added`."""
         items = np.full(n_base + len(added), NO_ITEM, np.uint32)
         items[rows] = np.arange(rows.size, dtype=np.uint32)
@@ -106,7 +106,7 @@ class VectorIndex:
 
     def __init__(
         self,
-        features: Float32,
+        features: Features,
         projection: Float32,
         index: AnnoyIndex | Float32,
         candidates: int,
@@ -144,7 +144,7 @@ class VectorIndex:
         wide = self._features_of(np.array([row]))[0].astype(np.float64)
         return np.asarray(wide / np.linalg.norm(wide))
 
-    def _features_of(self, rows: Positions) -> Float32:
+    def _features_of(self, rows: Positions) -> Features:
         if self._changed is None or not self._changed.new.size:
             return self.features[rows]
         return gather_features(rows, self.features, self._changed.added)
@@ -163,35 +163,53 @@ class VectorIndex:
         return squares
 
     def _find(self, vector: Float32, n: int) -> Positions:
-        """The candidates for `n` items: rows of the index."""
+        """The candidates for `n` items: rows of the index, none that is gone.
+
+        `candidates` and `search_k` are measured for up to k items. For n beyond k, two more candidates
+        are taken for each item beyond, and search_k grows as n does. Example: with k 100, candidates
+        300 and search_k 5,000, the 150 nearest are looked for among 400 candidates with search_k 7,500.
+        """
         projected = vector @ self._projection
-        n_base, changed = len(self.features), self._changed
-        n_left = n_base - changed.gone.size if changed else n_base
         beyond = max(0, n - self._k)
+        n_left = len(self.features) - (self._changed.gone.size if self._changed else 0)
         candidates = min(max(self._candidates, n) + 2 * beyond, n_left)
         if not isinstance(self._index, AnnoyIndex):
-            scores = self._index @ projected
-            if changed:
-                scores[changed.gone] = -np.inf
-            return _largest(scores, candidates)
+            return self._best_of_all(self._index, projected, candidates)
         search_k = self._search_k + self._search_k * beyond // max(1, self._k)
-        asked = candidates
+        return self._best_of_trees(self._index, projected, candidates, search_k)
+
+    def _best_of_all(self, projections: Float32, projected: Float32, n: int) -> Positions:
+        scores = projections @ projected
+        if self._changed:
+            scores[self._changed.gone] = -np.inf
+        return _largest(scores, n)
+
+    def _best_of_trees(
+        self, index: AnnoyIndex, projected: Float32, n: int, search_k: int
+    ) -> Positions:
+        """About `n` rows that are not gone, of those that Annoy finds.
+
+        As it does not know what is gone, it is asked for twice as many until `n` of them are not, at
+        worst for all. Example: of 1,000 rows, 500 all over are gone. For 100, it is asked for 100, of
+        which some 50 are not gone, then for 200 and, if these still have fewer than 100, for 400.
+        """
+        n_base, changed = len(self.features), self._changed
+        asked = n
         while True:
-            found = self._index.get_nns_by_vector(
+            found = index.get_nns_by_vector(
                 projected.tolist(), asked, search_k=min(search_k, MAX_ANNOY)
             )
             rows: Positions = np.array(found, np.intp)
             if changed is None:
                 return rows
             rows = rows[changed.items[rows] != NO_ITEM]
-            if rows.size >= candidates or asked == n_base:
+            if rows.size >= n or asked == n_base:
                 return rows
-            # Of what is near some is gone, in the worst case all.
             asked, search_k = min(2 * asked, n_base), 2 * search_k
 
 
 def _largest(scores: Float32, n: int) -> Positions:
-    """Where the `n` largest of `scores` are, in no order; all places if there are no more."""
+    """Where the `n` largest of `scores` are, in no order; all of them if there are no more."""
     others = scores.size - n
     if others <= 0:
         return np.arange(scores.size)

@@ -1,4 +1,4 @@
-"""Behaviour between two releases: its table stays, which of its products are gone is said anew."""
+"""Behaviour between two releases: its table stays, and which of its products are gone is updated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,25 +44,26 @@ def carry(
     published: tuple[Path, Manifest, BehaviourEntry],
     folder: Path,
     entries: Sequence[CategoryEntry],
-    anew: bool,
+    checked: bool,
 ) -> BehaviourEntry:
-    """Have the behaviour of a published release in `folder`, that of a new one with these categories.
+    """Take the behaviour of a published release into `folder`, a new one with these categories.
 
-    With `anew`, every byte of what is taken over is checked and every product is looked for; otherwise
-    only what differs from the published release, which is taken as sound. ReleaseError if it is not.
+    With `checked`, every byte taken over is checked and every product is looked for; otherwise the
+    published release is trusted, and only what differs from it is looked at. ReleaseError if a file is
+    missing or damaged.
     """
     release, manifest, old = published
     source, target = release / BEHAVIOUR, folder / BEHAVIOUR
     after = products_of(folder, entries)
     target.mkdir()
     for file in BEHAVIOUR_TABLE:
-        if anew:
+        if checked:
             old.files[file].check_all(source / file, f"{BEHAVIOUR}/{file}")
         elif not (source / file).exists():
             raise ReleaseError(f"{BEHAVIOUR}/{file}", "is missing")
         link(source / file, target / file)
     product_ids = read_ids(target / PRODUCT_IDS)
-    if anew:
+    if checked:
         gone = gone_of(product_ids, after)
     else:
         before = products_of(release, manifest.categories)
@@ -76,7 +77,7 @@ def carry(
 
 
 def with_gone(entry: BehaviourEntry, folder: Path, gone: Flags) -> BehaviourEntry:
-    """Write into `folder` which rows in lists are `gone`, bool (n_products,); the entry with that."""
+    """Write which rows in lists are `gone`, bool (n_products,), into `folder`; the updated entry."""
     entry.files[LISTED].check_all(folder / LISTED, f"{BEHAVIOUR}/{LISTED}")
     listed = np.unpackbits(np.load(folder / LISTED), count=entry.n_products).view(np.bool_)
     rows = np.flatnonzero(gone & listed).astype("<u4")
@@ -93,7 +94,9 @@ def gone_of(product_ids: Ids, products: Products) -> Flags:
 def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products) -> Flags:
     """Which of the ids (n,), ascending, are in no category `after`, where those `gone` were `before`.
 
-    Reads little but the categories whose products have changed.
+    Only files that have changed are read, and the others only where a product has left its category,
+    which may then be in any. Example: product 5 moves from category 1 to 2, and 6 leaves category 1.
+    Both have left category 1, and 5 is found again in 2; 6 is gone, unless category 3 has it too.
     """
     gone = gone.copy()
     left = [np.empty(0, np.intp)]

@@ -71,7 +71,7 @@ class Tuned(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A category that is all there, and whether it was taken over from the current release."""
+    """A complete category, and whether it was taken over from the current release."""
 
     entry: CategoryEntry
     unchanged: bool
@@ -80,8 +80,8 @@ class Written(NamedTuple):
 class CategoryWriter:
     """Writes one category into the staging folder; picklable, so that another process may do it.
 
-    `begin`, then `add_ids`; then the category may be there already (`take_over`) or `add_index`
-    completes it. `begin` again starts over. Or `add_update` makes all of it of what is there.
+    Call `begin`, then `add_ids`, then `take_over`, and `add_index` where that gives None; `begin` again
+    starts over. Or call `add_update` or `keep`, which write all of it.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class CategoryWriter:
     def take_over(self, made_with: str) -> Written | None:
         """The current release's category where it has these ids and features and was made so.
 
-        None where it differs, or is not what its manifest says: then the good files are to be made.
+        None where it differs, or is not what its manifest says: then it is to be rebuilt.
         """
         if self._current is None or self._current[1].made_with != made_with:
             return None
@@ -191,11 +191,11 @@ class CategoryWriter:
         return Written(replace(entry, **counts, n_added=len(added), files=files), unchanged=False)
 
     def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
-        """Have `write` make the category anew, of what is here until it is done."""
-        anew = CategoryWriter(self.category_id, self.folder.with_name(".anew"), None)
-        written = write(anew)
+        """Have `write` write the category again; it may read what is here until it is done."""
+        new = CategoryWriter(self.category_id, self.folder.with_name(".anew"), None)
+        written = write(new)
         self.remove()
-        anew.folder.rename(self.folder)
+        new.folder.rename(self.folder)
         return written
 
     def remove(self) -> None:

@@ -19,12 +19,12 @@ def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     with named(path), path.open("xb") as file:  # never into what may be a link to a published file
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)  # numpy's `tofile` does not tell that a disk is full
+        file.write(array.data)  # numpy's `tofile` does not report a full disk
     sync(path)
 
 
 def link(published: Path, path: Path) -> None:
-    """Have the published file at `path`: a link, or a copy where there can be none."""
+    """Have the published file at `path`: as a hard link, or as a copy where links are impossible."""
     path.unlink(missing_ok=True)
     try:
         os.link(published, path)
@@ -36,7 +36,7 @@ def link(published: Path, path: Path) -> None:
 def link_if_same(
     published: tuple[Path, Mapping[str, FileEntry]], written: tuple[Path, Mapping[str, FileEntry]]
 ) -> None:
-    """Have the published file, of the one folder, wherever that of the other is the same."""
+    """Replace each written file that equals the published one, in another folder, by a link to it."""
     folder, old = published
     for file, entry in written[1].items():
         # Where the current release is not what its manifest says, ours is the good file.

@@ -40,7 +40,7 @@ class Published(NamedTuple):
 class Staging:
     """Writes one release of `root` in the folder `path`, which is the caller's alone.
 
-    `current` is the manifest of the release that is current, and fit, when it is looked; or None.
+    `current` is the manifest of the release that is current when `look` is called, if it is valid.
     """
 
     def __init__(self, root: ReleaseRoot, path: Path) -> None:
@@ -51,7 +51,7 @@ class Staging:
         path.mkdir()
 
     def look(self) -> None:
-        """Look what is current now; done when this begins."""
+        """Look up what is current now, as the constructor does."""
         self.current = current_manifest(self._root)
         self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
         if self.current:
@@ -72,7 +72,7 @@ class Staging:
             self._published[category_id] = held, entry
 
     def discard(self) -> None:
-        """Remove what is there, also what a killed writer left."""
+        """Remove the folder, also one that a killed writer left."""
         if self.path.exists():
             shutil.rmtree(self.path)
 
@@ -102,31 +102,50 @@ class Staging:
         n_unchanged = sum(written.unchanged for written in categories)
         left_out = None
         if behaviour is None:
-            behaviour, left_out = self._carried(entries, id_types[1], anew=not suffix)
-        made = Manifest("draft", model, n_dims, *id_types, entries, applied, behaviour)
-        digest = made.content_digest()
-        # Where the same was made and not taken over, the current release is damaged.
-        same = current_manifest(self._root) if n_unchanged == len(categories) else None
-        if same and same.content_digest() == digest and self._has_sound_behaviour(same):
-            return Published(same.release, False, n_unchanged, left_out)
-        name = None if suffix else next(reversed(self._root.names()), None)
-        newest = _manifest(self._root, name)
-        if newest and newest.content_digest() == digest:
-            # A writer died between naming this release and making it current; or it is damaged.
+            behaviour, left_out = self._carried(entries, id_types[1], checked=not suffix)
+        draft = Manifest("draft", model, n_dims, *id_types, entries, applied, behaviour)
+        before = self._root.current()
+        release = None
+        # A category that was rebuilt although nothing has changed is damaged in the current release.
+        if n_unchanged == len(categories):
+            release = self._still_current(draft)
+        if release is None and not suffix:
+            release = self._finished(draft)
+        if release is None:
+            release = self._named(draft, suffix)
+        return Published(release, release != before, n_unchanged, left_out)
+
+    def _still_current(self, draft: Manifest) -> str | None:
+        """The current release, if its content is the draft's and its behaviour is sound."""
+        current = current_manifest(self._root)
+        same = current and current.content_digest() == draft.content_digest()
+        return current.release if current and same and self._has_sound_behaviour(current) else None
+
+    def _finished(self, draft: Manifest) -> str | None:
+        """The newest release made current, if its content is the draft's and it passes all checks.
+
+        Its writer was killed after naming it: of releases 1 and 2, 1 is still current, and 2 is what is
+        to be published now. It is made current, and no release 3 beside it.
+        """
+        newest = _manifest(self._root, next(reversed(self._root.names()), None))
+        if newest and newest.content_digest() == draft.content_digest():
             with suppress(ReleaseError):
-                was_current = newest.release == self._root.current()
                 self._root.switch(newest.release)
-                return Published(newest.release, not was_current, n_unchanged, left_out)
-        name = f"{self._root.new_name(digest)}{suffix}"
+                return newest.release
+        return None
+
+    def _named(self, draft: Manifest, suffix: str) -> str:
+        """Write the manifest and make this a release, which is current then; its name."""
+        name = f"{self._root.new_name(draft.content_digest())}{suffix}"
         path = self.path / MANIFEST
         with named(path):
-            path.write_text(replace(made, release=name).to_json(), encoding="utf-8")
+            path.write_text(replace(draft, release=name).to_json(), encoding="utf-8")
         sync(path)
         self._root.publish(name, self.path)
-        return Published(name, True, n_unchanged, left_out)
+        return name
 
     def _has_sound_behaviour(self, manifest: Manifest) -> bool:
-        """Whether that of a release, if it has any, is what its manifest says."""
+        """Whether a release's behaviour, if it has any, is what its manifest says."""
         folder = self._root.folder(manifest.release) / BEHAVIOUR
         with suppress(ReleaseError):
             for file, entry in manifest.behaviour.files.items() if manifest.behaviour else ():
@@ -135,9 +154,9 @@ class Staging:
         return False
 
     def _carried(
-        self, entries: Sequence[CategoryEntry], id_type: IdType, anew: bool
+        self, entries: Sequence[CategoryEntry], id_type: IdType, checked: bool
     ) -> tuple[BehaviourEntry | None, str | None]:
-        """The current release's behaviour, or why it cannot be had; an update must not go without."""
+        """The current release's behaviour, or why it is left out, which an update may not do."""
         name = self._root.current()
         try:
             manifest = self._root.manifest(name) if name else None
@@ -154,16 +173,16 @@ class Staging:
         release = self._root.folder(manifest.release)
         try:
             published = release, manifest, manifest.behaviour
-            return carry(published, self.path, entries, anew), None
+            return carry(published, self.path, entries, checked), None
         except ReleaseError as error:
-            if not anew:
+            if not checked:
                 raise
             shutil.rmtree(self.path / BEHAVIOUR)
             return None, str(error)
 
 
 def current_manifest(root: ReleaseRoot) -> Manifest | None:
-    """The manifest of the current release; None where there is none, it is unfit or a slim copy."""
+    """The manifest of the current release; None where there is none, or it is invalid or slim."""
     return _manifest(root, root.current())
 
 
@@ -172,7 +191,7 @@ def _in(folder: Path, entry: CategoryEntry) -> Path:
 
 
 def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
-    """The manifest of a release; None where there is none, it is unfit or the copy is slim."""
+    """The manifest of a release; None where there is none, or it is invalid or slim."""
     with suppress(ReleaseError, RootError):
         manifest = root.manifest(name) if name else None
         if name and manifest and not is_slim(root.folder(name), manifest):
