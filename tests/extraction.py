@@ -13,7 +13,7 @@ from PIL import Image
 from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Outcome, extract
+from lookalike_build.extraction.pipeline import Outcome, PhotoPipeline, extract
 from lookalike_build.photos.decoding import decode_photo
 from lookalike_build.photos.reader import PhotoReader
 
@@ -75,10 +75,12 @@ def run_again(
 ) -> Outcome:
     return extract(
         read_catalogue(catalogue),
-        engine or LocalEngine(network),
-        PhotoReader(catalogue.parent),
-        network.model,
-        network.n_dims,
+        PhotoPipeline(
+            PhotoReader(catalogue.parent),
+            engine or LocalEngine(network),
+            network.model,
+            network.n_dims,
+        ),
         store,
         **others,
     )

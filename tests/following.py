@@ -14,6 +14,7 @@ import numpy as np
 from lookalike.journal import Journal
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import PhotoPipeline
 from lookalike_build.following.background import Background, BackgroundThread, Result
 from lookalike_build.following.follower import Follower
 from lookalike_build.photos.decoding import PhotoError
@@ -102,8 +103,8 @@ def follower_of(
     """A follower that has begun, with the stand-in for a network."""
     network = Numbers(n_dims)
     engine = LocalEngine(network, n_cpus=2)
-    reader, background = Shelf(photos or {}), background or AtOnce()
-    follower = Follower(root, journal, engine, reader, MODEL, n_dims, background, **others)
+    pipeline = PhotoPipeline(Shelf(photos or {}), engine, MODEL, n_dims)
+    follower = Follower(root, journal, pipeline, background or AtOnce(), **others)
     follower.begin()
     return follower
 

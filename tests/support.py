@@ -27,7 +27,7 @@ from lookalike.release.files import INDEX
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import Applied, Model
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
 from lookalike.serving.changes import Changes
 from lookalike.serving.searches import Searches
@@ -280,8 +280,7 @@ def client_of(
     return Client(
         Application(
             source,
-            max_limit,
-            max_age_s=10,
+            AnswerLimits(max_limit),
             changes=changes,
             browse=browse,
             experiment=experiment,

@@ -21,7 +21,7 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
     source.look()
     release = source.release
     assert release is not None
-    application = Application(source, 1000, 10)
+    application = Application(source)
     rng = random.Random(0)
     ids = [product_id(rng.randrange(n_items)) for _ in range(N)]
     queries = [f"category_id=1&product_id={each}&limit={limit}" for each in ids]

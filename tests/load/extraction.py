@@ -19,7 +19,7 @@ from load.serving import Verdict
 from lookalike_build.catalogue.reader import COLUMNS, Catalogue, read_catalogue
 from lookalike_build.demo.drawing import draw_catalogue
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import extract
+from lookalike_build.extraction.pipeline import PhotoPipeline, extract
 from lookalike_build.features.store import FeatureStore
 from lookalike_build.indexing.neighbours import exact_neighbours, recall_at_k
 from lookalike_build.networks.extractor import UNTRAINED
@@ -79,10 +79,9 @@ def from_files(catalogue: Catalogue, network: Network) -> Features:
     with TemporaryDirectory() as folder:
         extract(
             catalogue,
-            LocalEngine(network),
-            PhotoReader(catalogue.folder),
-            network.model,
-            network.n_dims,
+            PhotoPipeline(
+                PhotoReader(catalogue.folder), LocalEngine(network), network.model, network.n_dims
+            ),
             Path(folder),
         )
         return stored(catalogue, FeatureStore.open(Path(folder)))

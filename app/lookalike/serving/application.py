@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from time import perf_counter_ns
@@ -54,20 +55,27 @@ logger = logging.getLogger(__name__)
 HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
 
 
+@dataclass(frozen=True)
+class AnswerLimits:
+    """The most that `limit` may be, the seconds that a proxy may keep an answer, and the most product
+    ids in the body of ``POST /nns``."""
+
+    max_limit: int = 1000
+    max_age_s: int = 10
+    max_product_ids: int = 100
+
+
 class Application:
     """Answers from `source`'s release.
 
-    `max_limit` bounds `limit`, `max_age_s` is for proxies, `max_product_ids` bounds `POST /nns`,
-    `changes` takes changes of products, `browse` is the page to look at, `experiment`
-    assigns visitors the patterns of ``/related``, `searches` bounds what the tables cannot answer.
+    `changes` takes changes of products, `browse` is the page for people, `experiment` assigns visitors
+    the patterns of ``/related``, and `searches` bounds what the tables cannot answer.
     """
 
     def __init__(
         self,
         source: ReleaseSource,
-        max_limit: int,
-        max_age_s: int,
-        max_product_ids: int = 100,
+        limits: AnswerLimits = AnswerLimits(),
         changes: Changes | None = None,
         browse: Browse | None = None,
         experiment: Experiment | None = None,
@@ -76,18 +84,20 @@ class Application:
         self._source = source
         self._changes = changes
         self._metrics = source.metrics
-        self._max_limit = max_limit
-        self._max_product_ids = max_product_ids
+        self._max_limit = limits.max_limit
+        self._max_product_ids = limits.max_product_ids
         self._searches = searches or Searches()
         self._related = Related(
-            experiment or Experiment(), self._searches, max_limit, source.metrics
+            experiment or Experiment(), self._searches, limits.max_limit, source.metrics
         )
         # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
         # go on with what it has. nginx and RFC 5861 read both extensions.
-        caching = f"public, max-age={max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
+        caching = (
+            f"public, max-age={limits.max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
+        )
         self._cache_control = ("Cache-Control", caching)
         self._known_headers: tuple[str, Headers] = ("", [])
-        described = cache(partial(_openapi, max_limit, max_product_ids))
+        described = cache(partial(_openapi, limits.max_limit, limits.max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
             RELATED_PATH: reading(

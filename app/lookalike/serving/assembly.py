@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
 from lookalike.serving.changes import Changes
 from lookalike.serving.limits import raise_open_files
@@ -34,9 +34,7 @@ def make_application(settings: Settings) -> Application:
     browse = Browse(root, source, settings.image_url) if settings.browse else None
     return Application(
         source,
-        settings.max_limit,
-        settings.max_age_s,
-        settings.max_product_ids,
+        AnswerLimits(settings.max_limit, settings.max_age_s, settings.max_product_ids),
         changes,
         browse,
         Experiment(settings.experiment_key, settings.b_percent),
@@ -52,5 +50,5 @@ def application_from(environ: Mapping[str, str]) -> Application:
     except SettingError as error:
         logger.error("%s", error)
         metrics = shared_metrics(environ.get(ROOT.name, ""))
-        return Application(NoSource(str(error), metrics), max_limit=1, max_age_s=0)
+        return Application(NoSource(str(error), metrics), AnswerLimits(max_limit=1, max_age_s=0))
     return make_application(settings)

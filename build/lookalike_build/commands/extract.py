@@ -14,7 +14,7 @@ from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogu
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Engine, Outcome, Product, extract
+from lookalike_build.extraction.pipeline import Engine, Outcome, PhotoPipeline, Product, extract
 from lookalike_build.features.store import PHOTOS, REJECTED
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
@@ -96,13 +96,11 @@ def run(
         from lookalike_build.extraction.ray_engine import RayEngine
 
         work = RayEngine(network.make, extractor.model, ray_address, workers, n_readers)
+    reader = replace(reader, folder=rows.folder.absolute(), cache=photos)
     with progress("extract", len(images)) as done:
         outcome = extract(
             rows,
-            work,
-            replace(reader, folder=rows.folder.absolute(), cache=photos),
-            extractor.model,
-            extractor.n_dims,
+            PhotoPipeline(reader, work, extractor.model, extractor.n_dims),
             features,
             max_rejected / 100,
             done,

@@ -12,6 +12,7 @@ from lookalike.terminal.output import complain, say
 from lookalike.terminal.types import PRESENT_FOLDER
 from lookalike_build.commands import options
 from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import PhotoPipeline
 from lookalike_build.following.at_work import AtWork
 from lookalike_build.following.background import BackgroundThread
 from lookalike_build.following.feed import open_feed
@@ -80,18 +81,10 @@ def run(
             seal = FeedSeal(releases.feed_key).seal
             feed = open_feed(changes, journal, types, _complain, seal)
         extractor = network.make()
-        follower = Follower(
-            releases,
-            journal,
-            LocalEngine(extractor, connections),
-            reader,
-            extractor.model,
-            extractor.n_dims,
-            BackgroundThread(),
-            keep,
-            _log,
-            at_work,
-        )
+        engine = LocalEngine(extractor, connections)
+        photos = PhotoPipeline(reader, engine, extractor.model, extractor.n_dims)
+        background = BackgroundThread()
+        follower = Follower(releases, journal, photos, background, keep, _log, at_work)
         warm_up(extractor)
         say(f"following {releases.path}, model {extractor.model.name}")
         follow(follower, feed, stop, once)

@@ -16,7 +16,7 @@ from lookalike.terminal.output import say
 from lookalike.terminal.types import PRESENT_FILE, PRESENT_FOLDER, Number, WholeNumber
 from lookalike_build.commands.progress import progress
 from lookalike_build.experiment.writer import SUFFIXES
-from lookalike_build.simulation.files import simulate, simulate_shop, truth_path
+from lookalike_build.simulation.files import Sample, simulate, simulate_shop, truth_path
 from lookalike_build.simulation.shop import Server, Shelf, Taste
 from lookalike_build.simulation.visitors import (
     PAPER_CTR,
@@ -163,13 +163,13 @@ def run(
     With --url they browse a shop that runs, and click on what looks alike (--appeal to --bought).
     """
     started = time.monotonic()
-    making = visitors, days, seed, out
+    sample = Sample(visitors, days, seed)
     with progress("simulate", visitors, "visitors") as done:
         if url and root:
             release = _current(ReleaseRoot(root.absolute()))
             with closing(Server(url)) as server:
                 n_records = simulate_shop(
-                    Shelf(release), server.ask, taste, impressions, *making, done
+                    Shelf(release), server.ask, taste, impressions, sample, out, done
                 )
         elif url or root:
             raise click.UsageError(
@@ -180,7 +180,7 @@ def run(
             simulation = Simulation(
                 preferences, impressions, share, fallback, unanswered, known=not no_visitors
             )
-            n_records = simulate(simulation, *making, done)
+            n_records = simulate(simulation, sample, out, done)
     seconds = time.monotonic() - started
     say(f"{n_records} records of {visitors} visitors in {out}, in {seconds:.1f} s")
     say(f"what is true of them is in {truth_path(out)}")

@@ -106,35 +106,42 @@ class _Waiting(NamedTuple):
 
 
 _Batch = dict[str, _Waiting]
+"""Photos by their SHA-256."""
+
+
+class _Staged(NamedTuple):
+    """A batch on its way to the network, and what the network takes once it is there."""
+
+    batch: _Batch
+    input: Future[Any] | None
 
 
 class _Batches:
     """Photos on their way through the network: a batch that fills, and the one before it, staged.
 
-    A row joins the photo of another row as long as that is here, so no photo is done twice.
+    A row whose photo is here joins the row that brought it, so no photo is done twice.
     """
 
     def __init__(self, extractor: Extractor, pool: ThreadPoolExecutor) -> None:
         self.results: list[Result] = []
-        """Not given out yet."""
+        """Those not given out yet."""
         self._extractor = extractor
         self._pool = pool
         self._filling: _Batch = {}
-        self._before: _Batch = {}
-        self._staged: Future[Any] | None = None
+        self._before = _Staged({}, None)
         self._recent: dict[str, bool] = {}  # whether a photo that is done gave features
         self._done = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower to ask
 
     def put(self, row: int, loaded: _Loaded) -> None:
         """Take the photo of a row."""
         digest = loaded.photo_sha256
-        waiting = self._filling.get(digest) or self._before.get(digest)
+        waiting = self._filling.get(digest) or self._before.batch.get(digest)
         if loaded.prepared is None:
             self.results.append(Result(row, digest, None, loaded.reason))
         elif waiting:
             waiting.rows.append(row)
-        elif (is_fit := self._is_fit(digest)) is not None:
-            self.results.append(_again(row, digest, is_fit))
+        elif (is_valid := self._is_valid(digest)) is not None:
+            self.results.append(_again(row, digest, is_valid))
         else:
             self._filling[digest] = _Waiting(loaded.prepared, [row])
 
@@ -143,35 +150,46 @@ class _Batches:
         return len(self._filling) == self._extractor.batch
 
     def work(self) -> list[Result]:
-        """Have the batch staged while the network works on the one before; all results so far."""
-        staged, batch = self._staged, self._before
-        self._before, self._filling = self._filling, {}
-        prepared = [waiting.prepared for waiting in self._before.values()]
-        self._staged = self._pool.submit(self._extractor.stage, prepared) if prepared else None
-        if staged:
-            self._take(batch, self._extractor.features(staged.result()))
+        """Stage the batch that has filled, while the network works on the one before.
+
+        All results so far. Example: of batches A and B, the first call stages A and gives nothing of
+        it, the second stages B and gives A, and a third, with nothing to stage, gives B.
+        """
+        before, self._before = self._before, self._begin_staging()
+        if before.input:
+            self._take(before.batch, self._extractor.features(before.input.result()))
         return self.given_out()
 
+    def _begin_staging(self) -> _Staged:
+        """Hand the batch that has filled to the thread that stages, and begin to fill another."""
+        batch, self._filling = self._filling, {}
+        prepared = [waiting.prepared for waiting in batch.values()]
+        return _Staged(
+            batch, self._pool.submit(self._extractor.stage, prepared) if prepared else None
+        )
+
     def given_out(self) -> list[Result]:
-        """The results, which are no longer here then."""
+        """The results that have not been given out."""
         results, self.results = self.results, []
         return results
 
     def _take(self, batch: _Batch, features: Features) -> None:
-        fit = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
-        self._recent |= zip(batch, fit.tolist(), strict=True)
+        valid = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
+        self._recent |= zip(batch, valid.tolist(), strict=True)
         if len(self._recent) >= _RECENT:
             self._done.add(list(self._recent), list(self._recent.values()))
             self._recent = {}
-        for (digest, waiting), feature, is_fit in zip(batch.items(), features, fit, strict=True):
+        for (digest, waiting), feature, is_valid in zip(
+            batch.items(), features, valid, strict=True
+        ):
             first, *others = waiting.rows
-            if is_fit:
+            if is_valid:
                 self.results.append(Result(first, digest, feature, ""))
             else:
                 others = waiting.rows
-            self.results += [_again(row, digest, bool(is_fit)) for row in others]
+            self.results += [_again(row, digest, bool(is_valid)) for row in others]
 
-    def _is_fit(self, digest: str) -> bool | None:
+    def _is_valid(self, digest: str) -> bool | None:
         """Whether a photo gave features; None where it is not done."""
         if digest in self._recent:
             return self._recent[digest]
@@ -179,6 +197,6 @@ class _Batches:
         return None if location < 0 else bool(location)
 
 
-def _again(row: int, digest: str, is_fit: bool) -> Result:
+def _again(row: int, digest: str, is_valid: bool) -> Result:
     """The result of a row whose photo is done."""
-    return Result(row, digest, None, "") if is_fit else Result(row, "", None, _NONE)
+    return Result(row, digest, None, "") if is_valid else Result(row, "", None, _NONE)

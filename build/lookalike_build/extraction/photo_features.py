@@ -23,8 +23,9 @@ _GROUPS_KEPT = 8
 class PhotoFeatures:
     """The features of one model in the store's `folder`, to be found, added to and made into files.
 
-    `known` are the photos whose features are there at first. A place is 0 for what is unfinished, else
-    the number of the file, from 1 on, and of the row in it.
+    `known` are the photos whose features are there at first. Their location is 0 for what is
+    unfinished, otherwise the number of the file, from 1 on, and below it, in 32 bits, the row in it:
+    row 5 of file 3 is 3 * 2^32 + 5.
     """
 
     def __init__(self, folder: Path, model: str, n_dims: int) -> None:
@@ -71,7 +72,7 @@ class PhotoFeatures:
             of_file, where = self._add_file(path)
             photos += of_file
             places.append(where)
-        # Last, since what a file has too may be removed there: of a photo the first place counts.
+        # Last, since what a file has too may be removed there: of a photo the first location counts.
         unfinished = self._unfinished.photos()
         places.append(np.full(len(unfinished), _UNFINISHED, np.int64))
         return KnownPhotos().plus(photos + unfinished, np.concatenate(places))
@@ -85,19 +86,29 @@ class PhotoFeatures:
 
     def _piece(self, photo_sha256s: Sequence[str]) -> Features:
         features = np.empty((len(photo_sha256s), self._n_dims), np.float32)
-        places = self._locations.locations(photo_sha256s)
-        files, rows = places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        locations = self._locations.locations(photo_sha256s)
+        files, rows = locations >> _ROW_BITS, locations & ((1 << _ROW_BITS) - 1)
         for number in np.unique(files[files > _UNFINISHED]).tolist():
-            starts = self._files[number - 1].starts
-            of_file = np.flatnonzero(files == number)
-            groups = starts.searchsorted(rows[of_file], "right") - 1
-            for group in np.unique(groups).tolist():
-                wanted = of_file[groups == group]
-                features[wanted] = self._group(number, group)[rows[wanted] - starts[group]]
+            in_file = np.flatnonzero(files == number)
+            features[in_file] = self._of_file(number, rows[in_file])
         unfinished = np.flatnonzero(files <= _UNFINISHED).tolist()
-        found = self._unfinished.features([photo_sha256s[place] for place in unfinished])
-        for place in unfinished:
-            features[place] = found[photo_sha256s[place]]
+        found = self._unfinished.features([photo_sha256s[position] for position in unfinished])
+        for position in unfinished:
+            features[position] = found[photo_sha256s[position]]
+        return features
+
+    def _of_file(self, number: int, rows: Locations) -> Features:
+        """The features (n, n_dims) in rows of a file, whose row groups are read once each.
+
+        Example: of a file whose groups start at rows 0 and 1024, row 1030 is the 6th after the start
+        of group 1.
+        """
+        features = np.empty((rows.size, self._n_dims), np.float32)
+        starts = self._files[number - 1].starts
+        groups = starts.searchsorted(rows, "right") - 1
+        for group in np.unique(groups).tolist():
+            wanted = groups == group
+            features[wanted] = self._group(number, group)[rows[wanted] - starts[group]]
         return features
 
     def _read_group(self, number: int, group: int) -> Features:

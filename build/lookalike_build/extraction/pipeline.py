@@ -77,12 +77,22 @@ class Engine(Protocol):
     ) -> Generator[list[Result], None, None]: ...
 
 
+@dataclass(frozen=True)
+class PhotoPipeline:
+    """From a photo's path or URL to its features (n_dims,) of `model`: `reader`, then `engine`."""
+
+    reader: Reader
+    engine: Engine
+    model: Model
+    n_dims: int
+
+
 @dataclass
 class Outcome:
     """How an extraction went: n_products = n_extracted + n_known + n_rejected.
 
     `n_known` are products whose photo's features were there: unchanged, or another product's too.
-    `complete` tells whether the store is now the catalogue's: not where too many were rejected.
+    `complete` says whether the store is now the catalogue's: not where too many were rejected.
     """
 
     n_products: int
@@ -99,32 +109,30 @@ class Outcome:
 
 def extract(
     catalogue: Catalogue,
-    engine: Engine,
-    reader: Reader,
-    model: Model,
-    n_dims: int,
+    photos: PhotoPipeline,
     folder: Path,
     most_rejected: float = 1,
     done: Callable[[int], object] = lambda _: None,
     reject: Callable[[Product, str], object] = lambda *_: None,
 ) -> Outcome:
-    """Make the store in `folder` that of `catalogue`; the one before it stands until then.
+    """Make the store in `folder` that of `catalogue`; the existing one is kept until that is complete.
 
-    Features (n_dims) of `model` that the store has already are kept. A photo that cannot be used is
-    named in ``rejected.csv`` and to `reject`; the rest goes on. Where more than the share
-    `most_rejected` are, the store before stands: a server may be down for an hour, and its products'
-    features are not to go. `done` hears how many more products are finished. Raises FeatureError, and
-    HostError where this machine fails to read or decode. What was extracted is there for the next run,
-    however this one ends.
+    Features of the same model that the store has already are reused. A photo that cannot be used is
+    listed in ``rejected.csv`` and given to `reject`; the rest goes on. If more than the share
+    `most_rejected` are, the existing store is kept: a server may be down for an hour, and its
+    products' features must not be lost. `done` hears how many more products are finished. Raises
+    FeatureError, and HostError where this machine fails to read or decode. The next run reuses what
+    was extracted, however this one ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    model, n_dims = photos.model, photos.n_dims
     with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:
         types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
         writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]), catalogue.as_of)
         extraction = _Extraction(catalogue, had, writer)
         images = catalogue.rows["image"]
         rows = ((row, image.as_py()) for row, image in enumerate(images))
-        with closing(engine(rows, reader, had.known)) as given:
+        with closing(photos.engine(rows, photos.reader, had.known)) as given:
             for results in filter(None, given):
                 for result in extraction.take(results):
                     reject(extraction.product(result.row), result.reason)
@@ -198,11 +206,11 @@ class _Extraction:
 
     def _write(self, rows: range) -> None:
         """Write the category in `rows`, unless all of it is rejected."""
-        fit = [row for row in rows if row not in self._reasons]
-        if not fit:
+        valid = [row for row in rows if row not in self._reasons]
+        if not valid:
             return
-        product_ids = self._rows["product_id"].take(fit).to_pylist()
-        photos = self._photos[fit]
+        product_ids = self._rows["product_id"].take(valid).to_pylist()
+        photos = self._photos[valid]
         digests = [photo.hex() for photo in photos.view("V32").tolist()]
         category_id = self._rows["category_id"][rows.start].as_py()
         path = self._writer.add_category(

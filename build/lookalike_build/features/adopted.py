@@ -33,7 +33,7 @@ from lookalike_build.features.store import (
     FeatureSource,
     ascending,
     id_type,
-    refuse_unfit,
+    refuse_invalid,
 )
 from lookalike_build.files.array import scratch_array
 
@@ -77,7 +77,7 @@ class AdoptedFeatures:
     def open(cls, folder: Path, n_dims: int, model_name: str) -> "AdoptedFeatures":
         """Find the files, and read all that they say but the features, which have `n_dims` numbers.
 
-        FeatureError names the file that is unfit.
+        FeatureError names the file that is invalid.
         """
         indexes, tables = _named(folder, _INDEX), _named(folder, _TABLE)
         if bool(indexes) == bool(tables):
@@ -129,7 +129,7 @@ class AdoptedFeatures:
             first += len(block)
             if first > len(given):
                 break
-            refuse_unfit(file.path, given[rows], block)
+            refuse_invalid(file.path, given[rows], block)
             features[item_of_row[rows]] = block
         if first != len(given):
             raise FeatureError(f"{file.path}: was changed while it was read")
@@ -141,7 +141,7 @@ def export(
 ) -> None:
     """Write ``features_<id>.csv`` of every category into `folder`, each whole or not at all.
 
-    `done` hears how many more products are written. FeatureError if some are unfit.
+    `done` hears how many more products are written. FeatureError if some are invalid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for category_id, n_products in source.categories.items():

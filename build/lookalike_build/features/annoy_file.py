@@ -63,7 +63,7 @@ class AnnoyFile:
         for first, nodes in _blocks(self.path, self.dtype, n_items):
             last = first + len(nodes)
             here = self.items[slice(*np.searchsorted(self.items, (first, last)))] - first
-            # What does not fit becomes infinite, and is refused as such.
+            # What float32 cannot hold becomes infinite, and is refused as such.
             with np.errstate(over="ignore", under="ignore"):
                 yield nodes["vector"][here].astype(np.float32)
 
@@ -149,7 +149,7 @@ def _of_another_type(vectors: npt.NDArray[Any]) -> bool:
     halves = np.ascontiguousarray(vectors).view("<f4")[:, ::2].ravel()
     halves = np.abs(halves[halves.view("<u4") != 0])
     if halves.size < _SOME:
-        return False  # nothing to tell by
+        return False  # no item shows which
     usual = np.mean((halves > _USUAL[0]) & (halves < _USUAL[1]))
     return bool(usual > _MOST if vectors.itemsize > halves.itemsize else usual < _FEW)
 

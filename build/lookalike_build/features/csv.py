@@ -34,7 +34,7 @@ _BLOCK_BYTES = 2**24
 
 @dataclass(frozen=True)
 class FeatureCsv:
-    """A file that is fit as far as its product ids and its first line go.
+    """A file whose product ids and first line are valid.
 
     `product_ids` are int64 or string, in the file's order.
     """
@@ -47,7 +47,7 @@ class FeatureCsv:
 
     @classmethod
     def open(cls, path: Path, n_dims: int) -> "FeatureCsv":
-        """Read the product ids; FeatureError names the line that is unfit."""
+        """Read the product ids; FeatureError names the line that is invalid."""
         first = next((line for _, line in _lines(path, has_header=False)), None)
         if first is None:
             raise FeatureError(f"{path}: is empty")
@@ -89,7 +89,7 @@ class FeatureCsv:
             raise FeatureError(f"{self.path}: {problem}") from None
 
     def _problem(self) -> str | None:
-        """The first line that is unfit, and why."""
+        """The first line that is invalid, and why."""
         for number, line in _lines(self.path, self.has_header):
             _, *texts = _fields(line, self.delimiter)
             if len(texts) != self.n_dims:

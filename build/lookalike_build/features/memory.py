@@ -14,7 +14,7 @@ from lookalike_build.features.store import (
     CategoryFeatures,
     FeatureError,
     ascending,
-    refuse_unfit,
+    refuse_invalid,
     sort_key,
 )
 
@@ -60,7 +60,7 @@ class MemoryFeatures:
         name = Path(f"category {category_id}")
         ids = self._ids[category_id]
         product_ids, item_of_row = ascending(name, ids, self.id_types[1])
-        refuse_unfit(name, ids, self._features[category_id])
+        refuse_invalid(name, ids, self._features[category_id])
         features = np.empty((len(ids), self.n_dims), np.float32) if into is None else into
         features[item_of_row] = self._features[category_id]
         return CategoryFeatures(category_id, product_ids, features)

@@ -85,7 +85,7 @@ class FeatureSource(Protocol):
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
         """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
 
-        FeatureError names the product that is unfit.
+        FeatureError names the product that is invalid.
         """
         ...
 
@@ -252,7 +252,7 @@ class FeatureStore:
         return self.folder / CATEGORIES / self.files[category_id]
 
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """One category, sorted by product id; FeatureError names the product that is unfit.
+        """One category, sorted by product id; FeatureError names the product that is invalid.
 
         `into` is an array (n_items, n_dims) for the features; without it they get one in memory.
         """
@@ -298,14 +298,14 @@ class FeatureStore:
         categories, models = (batch.column(name).to_pylist() for name in ("category_id", "model"))
         column = batch.column("features")
         widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        for unfit, reason in (
+        for invalid, reason in (
             ([value != category_id for value in categories], f"is not of category {category_id}"),
             ([value != model for value in models], f"is of another model than {model}"),
             (widths != self.n_dims, f"has another number of features than {self.n_dims}"),
         ):
-            _refuse(path, product_ids, unfit, reason)
+            _refuse(path, product_ids, invalid, reason)
         features = column_features(column, self.n_dims)
-        refuse_unfit(path, product_ids, features)
+        refuse_invalid(path, product_ids, features)
         return features
 
 
@@ -327,7 +327,7 @@ def ascending(
     return np.array(ids, np.int64) if integers else [str(one) for one in ids], item_of_row
 
 
-def refuse_unfit(path: Path, product_ids: Sequence[Id], features: Features) -> None:
+def refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:
     """FeatureError for the first product whose features (n, n_dims) no release may hold."""
     not_finite = ~np.all(np.isfinite(features), axis=1)
     _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")
@@ -335,12 +335,12 @@ def refuse_unfit(path: Path, product_ids: Sequence[Id], features: Features) -> N
     # Annoy keeps the squared length in float32.
     with np.errstate(over="ignore", under="ignore"):
         squared = np.einsum("ij,ij->i", features, features)
-    unfit = ~np.isfinite(squared) | (squared < np.finfo(np.float32).tiny)
-    _refuse(path, product_ids, unfit, "has a length that float32 cannot square")
+    invalid = ~np.isfinite(squared) | (squared < np.finfo(np.float32).tiny)
+    _refuse(path, product_ids, invalid, "has a length that float32 cannot square")
 
 
-def _refuse(path: Path, product_ids: Sequence[Id], unfit: npt.ArrayLike, reason: str) -> None:
-    rows = np.flatnonzero(np.asarray(unfit))
+def _refuse(path: Path, product_ids: Sequence[Id], invalid: npt.ArrayLike, reason: str) -> None:
+    rows = np.flatnonzero(np.asarray(invalid))
     if rows.size:
         raise FeatureError(f"{path}: product {product_ids[rows[0]]} {reason}")
 

@@ -277,6 +277,16 @@ class _OpenFile:
 
     def take(self) -> tuple[int, bool]:
         """Add the changes of the next block to the journal; how many, and whether it was the last."""
+        self._begin_where_replaced()
+        seen = self._next()
+        if not seen.startswith(self._before):
+            self._begin(rewritten=True)
+            seen = self._next()
+        n_bytes = len(seen) - len(self._before)
+        return self._take(seen), n_bytes < _BLOCK_BYTES
+
+    def _begin_where_replaced(self) -> None:
+        """Begin again in a file that has become shorter, or begins otherwise, than what was read."""
         size = os.fstat(self._descriptor).st_size
         if self._name and size < self._start + self._cutter.n_cut_bytes:
             # Else it would go on from there once it has grown so far again.
@@ -284,17 +294,20 @@ class _OpenFile:
             self._begin()
         if size < self._offset or self._name is None or self._name != self._identity():
             self._begin()
-        seen = self._next()
-        if not seen.startswith(self._before):
-            self._begin(rewritten=True)
-            seen = self._next()
-        data = seen[len(self._before) :]
+
+    def _take(self, seen: bytes) -> int:
+        """Add the changes of the lines in a block, which comes in `seen` after what was there before.
+
+        What follows the last newline waits for the next block, and the journal notes the position
+        before it. Example: of a new file, ``a\\nb\\nc`` is read, 5 bytes. Lines a and b are taken, the
+        journal notes position 4, and `_before` is all 5. The next block begins with byte 5, and `_next`
+        reads these 5 again before it, to see that they have not changed.
+        """
         number = self._cutter.n_lines + 1
-        lines = self._cutter.cut(data)
+        lines = self._cutter.cut(seen[len(self._before) :])
         n_rest = self._cutter.n_bytes - self._cutter.n_cut_bytes
         self._before = seen[-_TAIL_BYTES:]
-        n = self._add(lines, number, seen[: len(seen) - n_rest])
-        return n, len(data) < _BLOCK_BYTES
+        return self._add(lines, number, seen[: len(seen) - n_rest])
 
     def finish(self) -> int:
         """Add the change of a last line without newline to the journal."""

@@ -18,11 +18,11 @@ from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, Change, Journal
 from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, id_problem
-from lookalike.release.manifest import Applied, Manifest, Model
+from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.extraction.known_photos import KnownPhotos
-from lookalike_build.extraction.pipeline import Engine, Reader
+from lookalike_build.extraction.pipeline import PhotoPipeline, Reader
 from lookalike_build.following.at_work import AtWork
 from lookalike_build.following.background import Background
 from lookalike_build.following.feed import Feed
@@ -50,19 +50,16 @@ class FollowError(LookalikeError):
 class Follower:
     """Takes changes from `journal` into releases under `root`, whose follow lock the caller holds.
 
-    `engine` makes features of `model`, (n_dims,), of photos; `reader` reads those that did not come
-    with their change. `keep` releases of its own making are left, and as many others. Worn indexes are
-    made anew in the `background`. `tell` hears a line for what was done.
+    The reader of `photos` reads those that did not come with their change. `keep` releases of its own
+    making are kept, and as many others. Worn indexes are rebuilt in the `background`. `tell` hears a
+    line for what was done.
     """
 
     def __init__(
         self,
         root: ReleaseRoot,
         journal: Journal,
-        engine: Engine,
-        reader: Reader,
-        model: Model,
-        n_dims: int,
+        photos: PhotoPipeline,
         background: Background,
         keep: int = 5,
         tell: Callable[[str], object] = lambda _: None,
@@ -70,10 +67,8 @@ class Follower:
     ) -> None:
         self._root = root
         self._journal = journal
-        self._engine = engine
-        self._photos = _Photos(journal, reader, FeedSeal(root.feed_key))
-        self._model = model
-        self._n_dims = n_dims
+        self._pipeline = photos
+        self._photos = _Photos(journal, photos.reader, FeedSeal(root.feed_key))
         self._updater = Updater(root, background, tell)
         self._keep = keep
         self._tell = tell
@@ -106,7 +101,7 @@ class Follower:
         return self._journal.n_pending(MOST_FED) < MOST_FED
 
     def step(self) -> bool:
-        """Do a batch, or publish an index that was made anew; False where there was nothing to do.
+        """Do a batch, or publish a rebuilt index; False where there was nothing to do.
 
         Raises FollowError, HostError, JournalError, ReleaseError, RootError or OSError; the current
         release then stays, and what is pending stays so.
@@ -191,7 +186,7 @@ class Follower:
         features: dict[str, Features] = {}
         with (
             self._at_work.on(number for number, _ in images),
-            closing(self._engine(images, self._photos, KnownPhotos())) as given,
+            closing(self._pipeline.engine(images, self._photos, KnownPhotos())) as given,
         ):
             for result in (result for results in given for result in results):
                 if result.reason:
@@ -213,10 +208,11 @@ class Follower:
                 f"release {name} is a slim copy, without what an update is made of; follow where "
                 "releases are built"
             )
-        if (manifest.model, manifest.n_dims) != (self._model, self._n_dims):
+        model, n_dims = self._pipeline.model, self._pipeline.n_dims
+        if (manifest.model, manifest.n_dims) != (model, n_dims):
             raise FollowError(
                 f"release {name} has features of {manifest.model.name} {manifest.model.digest}, and "
-                f"this makes those of {self._model.name} {self._model.digest}; give the options that "
+                f"this makes those of {model.name} {model.digest}; give the options that "
                 "`extract` was given"
             )
         return manifest

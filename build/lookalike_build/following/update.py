@@ -1,9 +1,9 @@
 """Updates: releases made of the current one, a few products changed, all else linked.
 
-What an update changes is exact at once: the table is as if all were indexed anew. The index for vectors
-stays, and what it does not know is compared one by one; where that has become much, an index is made
-anew in the background and comes with a later release. That is optional: where it fails, vectors are
-answered as before, and it is tried again later.
+An update is exact at once: its table is that of a rebuild. The index for vectors stays, and products
+that it does not know are compared one by one. When there are many of these, the index is rebuilt in the
+background and comes with a later release. That is optional: where it fails, vectors are answered as
+before, and it is tried again later.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ from lookalike_build.publishing.staging import Staging
 
 
 class _Rebased(NamedTuple):
-    """A category whose index was made anew, of items whose `rows` were those of the index before."""
+    """A category with a rebuilt index, of items whose `rows` were those in the index before."""
 
     category: LiveCategory
     rows: npt.NDArray[np.uint32]
@@ -47,7 +47,7 @@ _PATIENCE_S = 60.0
 """How long after its first failure an index is tried again; twice as long after each further one."""
 _MOST_PATIENCE_S = 3600.0
 _AFTER_DEATH_S = 600.0
-"""The same where the process ended meanwhile, killed perhaps for the memory that this takes."""
+"""The same where the process ended while it rebuilt, killed perhaps for the memory that this takes."""
 
 
 class _Failure(NamedTuple):
@@ -64,7 +64,7 @@ _Plan = dict[Id, LiveCategory | FeatureChanges | None]
 class Updater:
     """Publishes updates under `root`; keeps between them what saves reading all features again.
 
-    `tell` hears, in a line each, of indexes that could not be made anew.
+    `tell` hears, in a line each, of indexes that could not be rebuilt.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Updater:
         self._root = root
         self._background = background
         self._tell = tell
-        self._measured: dict[Id, tuple[str, FeatureStatistics]] = {}
+        self._statistics: dict[Id, tuple[str, FeatureStatistics]] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._failures: dict[Id, _Failure] = {}
         self._release = ""
@@ -156,7 +156,7 @@ class Updater:
         return published.release
 
     def _rebased(self) -> dict[Id, _Rebased]:
-        """The indexes made anew. Those that failed are told of and tried again later."""
+        """The rebuilt indexes. Those that failed are reported and tried again later."""
         rebased = {}
         for category_id, future in list(self._rebasing.items()):
             if not future.done():
@@ -177,8 +177,8 @@ class Updater:
         self._failures[category_id] = _Failure(times, monotonic() + wait_s)
         text = reason if isinstance(reason, str) else _reason(reason)
         self._tell(
-            f"category {category_id}: its index for vectors could not be made anew: {text}; tried "
-            f"again in {wait_s:.0f} s"
+            f"category {category_id}: its index for vectors could not be rebuilt: {text}; tried again "
+            f"in {wait_s:.0f} s"
         )
 
     def _due(self) -> list[Id]:
@@ -223,17 +223,25 @@ class Updater:
                 live = LiveCategory.read(
                     folder / category_folder(category_id), entries[category_id]
                 )
-                if anew := rebased.get(category_id):
-                    live = live.onto(anew.category, anew.rows)
-                if live.n_items_after(products) == 0:
-                    plan[category_id] = None
-                elif after := live.with_changes(products, self._measured_of(category_id, live)):
+                after = self._after(category_id, live, products, rebased.get(category_id))
+                if after is not live:
                     plan[category_id] = after
-                elif anew:
-                    plan[category_id] = live
             elif new := {one: feature for one, feature in products.items() if feature is not None}:
                 plan[category_id] = new
         return plan
+
+    def _after(
+        self, category_id: Id, live: LiveCategory, products: FeatureChanges, new: _Rebased | None
+    ) -> LiveCategory | None:
+        """A category with changed products and its new index, if there is one.
+
+        None where no product is left; `live` itself where nothing differs.
+        """
+        if new:
+            live = live.onto(new.category, new.rows)
+        if live.n_items_after(products) == 0:
+            return None
+        return live.with_changes(products, self._statistics_of(category_id, live)) or live
 
     def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:
         settings = settings_of(manifest.categories)
@@ -249,18 +257,18 @@ class Updater:
             elif planned is not None:
                 yield index_new(planned, settings, writer)
 
-    def _measured_of(self, category_id: Id, live: LiveCategory) -> FeatureStatistics:
-        digest, measured = self._measured.get(category_id, (None, None))
-        if measured is None or digest != live.base_digest:
-            measured = FeatureStatistics.of(live.features.base)
-            self._measured[category_id] = live.base_digest, measured
-        return measured
+    def _statistics_of(self, category_id: Id, live: LiveCategory) -> FeatureStatistics:
+        digest, statistics = self._statistics.get(category_id, (None, None))
+        if statistics is None or digest != live.base_digest:
+            statistics = FeatureStatistics.of(live.features.base)
+            self._statistics[category_id] = live.base_digest, statistics
+        return statistics
 
     def _remember(self, plan: _Plan) -> None:
         """Begin what is now due, and forget what is gone."""
         for category_id, planned in plan.items():
             if planned is None:
-                self._measured.pop(category_id, None)
+                self._statistics.pop(category_id, None)
                 self._forget([category_id])
             elif isinstance(planned, LiveCategory) and planned.is_worn:
                 self._rebase(category_id, planned)
@@ -279,7 +287,7 @@ class Updater:
         self._rebasing[category_id] = self._background.submit(work)
 
     def _forget(self, category_ids: Iterable[Id]) -> None:
-        """Forget indexes being made anew, and remove what there is of them, or will be."""
+        """Forget indexes that are being rebuilt, and remove their files, also those still to come."""
         for category_id in category_ids:
             if future := self._rebasing.pop(category_id, None):
                 future.add_done_callback(partial(_remove, self._rebase_folder(category_id)))

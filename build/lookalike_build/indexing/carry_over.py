@@ -140,7 +140,6 @@ def _as_they_are(
 ) -> tuple[ChangesByCategory, list[_Lost]]:
     """The changes' products as they are in the release of `manifest`, and which cannot be had."""
     unlike = _unlike(store, root, manifest)
-    entries = {entry.category_id: entry for entry in manifest.categories} if manifest else {}
     types = (manifest.category_id_type, manifest.product_id_type) if manifest else store.id_types
     by_category: dict[Id | None, list[Change]] = defaultdict(list)
     for change in changes:
@@ -149,29 +148,35 @@ def _as_they_are(
     lost = []
     for category_id, group in by_category.items():
         live, reason = None, unlike
-        if manifest and not unlike and category_id in entries:
-            folder = root.folder(manifest.release) / category_folder(
-                entries[category_id].category_id
-            )
-            try:
-                live = LiveCategory.read(folder, entries[category_id])
-            except ReleaseError as error:
-                reason = f"release {manifest.release} is damaged: {error}"
+        if manifest and not unlike:
+            live, reason = _live(root, manifest, category_id)
         for change in group:
             if reason and change.op != DELETE:
                 lost.append(_Lost(change, reason))
                 continue
             product_id = _typed(change.product_id, types[1])
             feature = live.feature_of(product_id) if live and product_id is not None else None
-            to = (
-                _typed(change.category_id, store.id_types[0]),
-                _typed(change.product_id, store.id_types[1]),
-            )
-            if to[0] is not None and to[1] is not None:
-                taken[to[0]][to[1]] = feature
+            to_category = _typed(change.category_id, store.id_types[0])
+            to_product = _typed(change.product_id, store.id_types[1])
+            if to_category is not None and to_product is not None:
+                taken[to_category][to_product] = feature
             elif feature is not None:
                 lost.append(_Lost(change, "ids of this store are whole numbers"))
     return taken, lost
+
+
+def _live(
+    root: ReleaseRoot, manifest: Manifest, category_id: Id | None
+) -> tuple[LiveCategory | None, str | None]:
+    """A category of the release, if it has that one; otherwise None and, if it is damaged, why."""
+    for entry in manifest.categories:
+        if entry.category_id == category_id:
+            folder = root.folder(manifest.release) / category_folder(entry.category_id)
+            try:
+                return LiveCategory.read(folder, entry), None
+            except ReleaseError as error:
+                return None, f"release {manifest.release} is damaged: {error}"
+    return None, None
 
 
 def _typed(value: Id, id_type: IdType) -> Id | None:

@@ -39,7 +39,7 @@ class IndexSettings:
 
     @classmethod
     def of(cls, made_with: str) -> "IndexSettings":
-        """The settings that `made_with` tells; ReleaseError if it is of another method."""
+        """The settings in `made_with`; ReleaseError if it names another method."""
         method, *settings = made_with.split(", ")
         if method != f"method {METHOD}":
             raise ReleaseError(
@@ -60,7 +60,7 @@ def index_features(
     done: Done = lambda _: None,
     table: tuple[Items, Distances] | None = None,
 ) -> Written:
-    """Index the features that the writer has begun with, of which the exact table may be known."""
+    """Index the features that the writer has begun with; `table` is their exact table if known."""
     k, width = widths(len(features), settings.neighbours)
     if table is None:
         table = exact_neighbours(features, k, done, writer.folder, width - k)

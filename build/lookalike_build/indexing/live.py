@@ -44,7 +44,8 @@ class LiveCategory:
     """The category whose index and features are those in `folder`, described by `entry`.
 
     `table` is its exact table now, `features` what its rows name: those the index is of, and those
-    added since. A vector is compared with each of these, so from time to time `rebased` makes it anew.
+    added since. A search by vector ranks all that were added, so from time to time `rebased` builds a
+    new index.
     """
 
     folder: Path
@@ -57,8 +58,8 @@ class LiveCategory:
         """Read a published category.
 
         ReleaseError where a file cannot be read or is not what `entry` says: what is read here is
-        written anew, and damage would come to look sound. The base's files are left as they are, for a
-        full check to find.
+        written again with a new digest, and damage would look sound. The base's files are linked as
+        they are, so a full check finds damage there.
         """
 
         def read(file: str, how: Any = None) -> Any:
@@ -84,11 +85,31 @@ class LiveCategory:
         return self.entry.files[FEATURES].sha256
 
     def with_changes(
-        self, changes: FeatureChanges, measured: FeatureStatistics
+        self, changes: FeatureChanges, statistics: FeatureStatistics
     ) -> "LiveCategory | None":
         """The category after `changes`, at least one product of which is left; None for no difference.
 
-        `measured` is of `base`.
+        `statistics` is of the features that the index is of.
+        """
+        gone, new, features = self._differences(changes)
+        if not gone and not new:
+            return None
+        n_rows = self.features.shape[0]
+        more = self.features._replace(added=np.concatenate([self.features.added, *features]))
+        table = changed(
+            self.table,
+            np.array(gone, np.intp),
+            self._ids(new),
+            np.arange(n_rows, n_rows + len(new), dtype=np.uint32),
+            Comparison(more, statistics),
+            IndexSettings.of(self.entry.made_with).neighbours,
+        )
+        return replace(self, table=table, features=more)
+
+    def _differences(self, changes: FeatureChanges) -> tuple[list[int], list[Any], list[Features]]:
+        """The items that go; the ids that come, ascending, and their features, (1, n_dims) each.
+
+        A product whose feature is another one goes and comes.
         """
         ids = self._ids(list(changes))
         ids.sort()
@@ -96,27 +117,14 @@ class LiveCategory:
         gone, new, features = [], [], []
         for product_id, item, is_known in zip(ids.tolist(), items.tolist(), known, strict=True):
             feature = changes[_id(product_id)]
-            if is_known and feature is not None and np.array_equal(self._feature(item), feature):
-                continue
             if is_known:
+                if feature is not None and np.array_equal(self._feature(item), feature):
+                    continue
                 gone.append(item)
             if feature is not None:
                 new.append(product_id)
                 features.append(feature[None])
-        if not gone and not new:
-            return None
-        first = self.features.shape[0]
-        rows = np.arange(first, first + len(new), dtype=np.uint32)
-        more = self.features._replace(added=np.concatenate([self.features.added, *features]))
-        table = changed(
-            self.table,
-            np.array(gone, np.intp),
-            self._ids(new),
-            rows,
-            Comparison(more, measured),
-            IndexSettings.of(self.entry.made_with).neighbours,
-        )
-        return replace(self, table=table, features=more)
+        return gone, new, features
 
     def n_items_after(self, changes: FeatureChanges) -> int:
         """How many products there would be."""
@@ -131,7 +139,7 @@ class LiveCategory:
 
     @property
     def is_worn(self) -> bool:
-        """Whether so much has changed that the index is to be made anew."""
+        """Whether so much has changed that the index is to be rebuilt."""
         n_base = len(self.features.base)
         gone = n_base - int(np.count_nonzero(self.table.rows < n_base))
         n_changed = len(self.features.added) + gone
@@ -143,7 +151,7 @@ class LiveCategory:
         for first in range(0, len(features), _CHUNK):
             items = np.arange(first, min(first + _CHUNK, len(features)))
             features[items] = self.features.of(self.table.rows[items].astype(np.intp))
-            # Little by little: an update would wait for all that has not come to the disk yet.
+            # Little by little: an update that syncs would wait for all that is not on the disk yet.
             sync(writer.folder / FEATURES)
         writer.add_ids(self.table.product_ids)
         settings = IndexSettings.of(self.entry.made_with)
@@ -151,15 +159,24 @@ class LiveCategory:
         return index_features(features, settings, writer, table=table)
 
     def onto(self, rebased: "LiveCategory", rows: Items) -> "LiveCategory":
-        """The category as it is, with the index of `rebased`, made when the items' rows were `rows`."""
-        number = np.full(self.features.shape[0], -1)
-        number[rows] = np.arange(rows.size)
-        new_rows = number[self.table.rows]
+        """The category as it is, on the index of `rebased`, made when the items' rows were `rows`.
+
+        That index has in its row i the feature that was in row rows[i]; those of products that came
+        later follow as added ones. Example: `rows` were [0 3 2]; then the product in row 3 left and
+        one in row 4 came, so the rows are [0 2 4] now. The index has rows 0 and 2 in its rows 0 and 2,
+        and row 4 comes after its three: the rows become [0 2 3].
+        """
+        row_in_index = np.full(self.features.shape[0], -1)
+        row_in_index[rows] = np.arange(rows.size)
+        new_rows = row_in_index[self.table.rows]
         later = np.flatnonzero(new_rows < 0)
-        added = self.features.of(self.table.rows[later].astype(np.intp))
         new_rows[later] = rows.size + np.arange(later.size)
-        table = self.table._replace(rows=new_rows.astype(np.uint32))
-        return replace(rebased, table=table, features=rebased.features._replace(added=added))
+        added = self.features.of(self.table.rows[later].astype(np.intp))
+        return replace(
+            rebased,
+            table=self.table._replace(rows=new_rows.astype(np.uint32)),
+            features=rebased.features._replace(added=added),
+        )
 
     def write(self, writer: CategoryWriter) -> Written:
         """Write the category into the next release."""
@@ -176,7 +193,7 @@ class LiveCategory:
 
 
 def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:
-    """What they were indexed with, the usual where there are none; ReleaseError if by other methods."""
+    """The settings that entries were indexed with, or the defaults; ReleaseError for another method."""
     for entry in entries:
         return IndexSettings.of(entry.made_with)
     return IndexSettings()

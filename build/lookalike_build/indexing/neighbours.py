@@ -173,9 +173,10 @@ class _Search:
     def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Positions, Future[Ranked]]]:
         """Rank the scores that each item kept; look up among all where these may be the wrong ones.
 
-        What an item has not kept scores at most `beyond` in truth: what its worst kept score measures,
-        plus the error of both. If even the k-th best measures more, the k nearest have all been kept.
-        So have all others that score more than `beyond`, which is to be nearer than `within`.
+        What was not kept measures at most the worst kept score, so its true score is at most that plus
+        the error; that of the k-th best is at least what it measures less the error. If the worst plus
+        both errors, `beyond`, is still below the k-th best, the k nearest have all been kept. So has
+        everything nearer than `within`, the squared distance at which the score is `beyond`.
 
         Example: k is 1, two scores are kept, the error is 0.01, and half of the item's squared length
         is 0.50. Of kept scores 0.40 and 0.30, `beyond` is 0.32: the best is certain. The other one is
@@ -184,9 +185,10 @@ class _Search:
         may be nearest, so the item is looked up.
         """
         kept = self._meet_all()
-        kth_best = np.partition(kept.scores, self._n_kept - self._k, axis=1)
+        nth = self._n_kept - self._k
+        kth_best = np.partition(kept.scores, nth, axis=1)[:, nth]
         beyond = kept.scores.min(axis=1) + 2 * self._error
-        certain = beyond < kth_best[:, self._n_kept - self._k]
+        certain = beyond < kth_best
         within = 2 * (self._half - beyond)
         for positions in _chunks(np.flatnonzero(certain), 256):
             yield positions, pool.submit(self._rank_kept, positions, kept, within)
@@ -220,7 +222,7 @@ class _Search:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
         n = len(self._needed)
         kept = _Kept(n, self._n_kept)
-        told = 0
+        reported = 0
         merges: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1) as merger:
             for one in range(0, n, _BLOCK):
@@ -230,10 +232,11 @@ class _Search:
                     merges.append(merger.submit(self._merge, kept, product, rows, columns))
                     if len(merges) > 2:
                         merges.popleft().result()
-                # The first blocks meet the most others: tell the share of the work, in items.
+                # The first blocks meet the most others: report the share of the work, in items.
                 left = max(0, n - one - _BLOCK) / n
-                self._done(round(n * (1 - left * left)) - told)
-                told = round(n * (1 - left * left))
+                finished = round(n * (1 - left * left))
+                self._done(finished - reported)
+                reported = finished
             for merge in merges:
                 merge.result()
         return kept

@@ -1,6 +1,7 @@
 """Simulated experiments on disk: the records, and beside them what is true of them, as JSON."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,27 @@ _PIECE = 100_000
 """How many visitors' records are in memory at a time."""
 
 
+@dataclass(frozen=True)
+class Sample:
+    """How many visitors there are, over how many days, and the seed that they are drawn with."""
+
+    n_visitors: int
+    days: int
+    seed: int
+
+
 def simulate(
-    simulation: Simulation,
-    n_visitors: int,
-    days: int,
-    seed: int,
-    out: Path,
-    done: Callable[[int], object],
+    simulation: Simulation, sample: Sample, out: Path, done: Callable[[int], object]
 ) -> int:
     """Write the records of an experiment to `out` and its truth beside it; how many records."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(sample.seed)
     category_ids = simulation.preferences.category_ids
     n = 0
     with event_writer(out, schema(simulation.known)) as write:
-        for first in range(0, n_visitors, _PIECE):
-            n_here = min(_PIECE, n_visitors - first)
+        for first in range(0, sample.n_visitors, _PIECE):
+            n_here = min(_PIECE, sample.n_visitors - first)
             drawn = simulation.draw(rng, first, n_here)
-            records = records_of(rng, drawn, category_ids, days, simulation.known)
+            records = records_of(rng, drawn, category_ids, sample.days, simulation.known)
             write(records)
             n += records.num_rows
             done(n_here)
@@ -54,21 +59,19 @@ def simulate_shop(
     ask: Ask,
     taste: Taste,
     mean_pages: float,
-    n_visitors: int,
-    days: int,
-    seed: int,
+    sample: Sample,
     out: Path,
     done: Callable[[int], object],
 ) -> int:
     """The same of visitors that browse a shop that runs; ShopError where it does not answer."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(sample.seed)
     pages: list[Seen] = []
-    for visitor in range(n_visitors):
+    for visitor in range(sample.n_visitors):
         n_pages = int(rng.geometric(1 / mean_pages))
         pages += browse(shelf, ask, taste, rng, visitor, n_pages)
         done(1)
     category_ids = tuple(map(str, shelf.category_ids))
-    records = records_of(rng, impressions_of(pages), category_ids, days, known=True)
+    records = records_of(rng, impressions_of(pages), category_ids, sample.days, known=True)
     with event_writer(out, schema(known=True)) as write:
         write(records)
     _write_truth(out, truth_of(pages, shelf.category_ids, taste))

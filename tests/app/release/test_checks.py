@@ -244,7 +244,7 @@ def _assert_never_served(root: ReleaseRoot, name: str, file: str) -> None:
     assert root.current() == good
 
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, max_age_s=10))
+    client = Client(Application(source))
     source.look()
     root.make_current(name)
     source.look()
@@ -1161,7 +1161,7 @@ def test_random_bytes_are_refused_or_served(
 def _client_of_release(root: ReleaseRoot, name: str) -> Client:
     source = ReleaseSource(root)
     source.release = root.open(name)
-    return Client(Application(source, 1000, max_age_s=10))
+    return Client(Application(source))
 
 
 # A root without a current release
@@ -1262,7 +1262,7 @@ def test_a_broken_root_is_reported_and_outlived(
     for name in (good, "elsewhere"):
         shutil.copytree(root.folder(good), outside / RELEASES / name, copy_function=os.link)
     source, late = ReleaseSource(root), ReleaseSource(root)
-    client, late_client = (Client(Application(each, 1000, 10)) for each in (source, late))
+    client, late_client = (Client(Application(each)) for each in (source, late))
     source.look()
 
     BROKEN_ROOTS[breakage](root, outside)
@@ -1317,7 +1317,7 @@ linux_only = pytest.mark.skipif(
 def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot) -> None:
     names = [_current(root), _place(root, STAMP)]
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     source.look()
     files = _open_files()
     for turn in range(1, 31):

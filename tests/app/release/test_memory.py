@@ -109,7 +109,7 @@ def test_the_resident_share_is_measured_once_a_minute(
     shares = iter([0.25, 0.5])
     monkeypatch.setattr(Release, "resident_share", lambda _: next(shares))
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     found = []
     start = time.monotonic()
     for after_s in (0, 59, 61):
@@ -159,7 +159,7 @@ def test_hot_files_are_locked_in_memory_if_wanted(root: ReleaseRoot) -> None:
         for array in (category.product_ids, category.neighbours)
     )
     assert locked_bytes() - before >= expected
-    text = Client(Application(source, 1000, 10)).get("/metrics").body.decode()
+    text = Client(Application(source)).get("/metrics").body.decode()
     assert int(re.findall(r"^lookalike_locked_bytes (\d+)$", text, re.MULTILINE)[0]) >= expected
     source.release = None
     del text
@@ -229,7 +229,7 @@ def test_unchanged_categories_stay_open_through_a_change(root: ReleaseRoot, tmp_
     after = source.release.categories
     assert source.release.manifest.release == root.current()
     assert [number for number in after if after[number] is before[number]] == [1, 3, 40]
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     assert client.get("/nns?category_id=2&product_id=5").body == b"[5,3]"
     assert client.get("/nns?category_id=1&product_id=100") == client_of(root).get(
         "/nns?category_id=1&product_id=100"
@@ -260,7 +260,7 @@ def test_nothing_is_left_of_old_releases_after_200_changes(
     publish(root.path, {1: ([1, 2], random_features(2, 0))}, tmp_path / "f")
     names = root.names()
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
 
     def change(number: int) -> None:
         root.make_current(names[number % 2])

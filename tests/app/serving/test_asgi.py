@@ -24,7 +24,7 @@ def app(root: ReleaseRoot) -> asgi.Asgi:
     source = ReleaseSource(root)
     source.look()
     changes = Changes(root, source, TOKEN, 2**23, 2**30)
-    return asgi.Asgi(Application(source, 1000, 10, changes=changes))
+    return asgi.Asgi(Application(source, changes=changes))
 
 
 def ask(

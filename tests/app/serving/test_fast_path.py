@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.fast_path import usual_body
 from lookalike.serving.source import ReleaseSource
 from support import RANDOM_CASES, Client, integer_catalogue
@@ -69,8 +69,9 @@ class FullWay(Application):
 def test_no_answer_differs_between_the_two_ways(
     source: ReleaseSource, query: str, max_limit: int
 ) -> None:
-    answer = Client(Application(source, max_limit, 10)).get(f"/nns?{query}")
-    assert answer == Client(FullWay(source, max_limit, 10)).get(f"/nns?{query}")
+    limits = AnswerLimits(max_limit)
+    answer = Client(Application(source, limits)).get(f"/nns?{query}")
+    assert answer == Client(FullWay(source, limits)).get(f"/nns?{query}")
     assert source.release is not None
     usual = usual_body(source.release, query, max_limit)
     assert usual is None or (usual, answer.status) == (answer.body, "200 OK")

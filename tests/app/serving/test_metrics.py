@@ -34,7 +34,7 @@ def requests(metrics: Metrics) -> dict[tuple[str, str], float]:
 
 def test_every_answer_is_counted_by_route_and_status(root: ReleaseRoot) -> None:
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     client.get("/readyz")
     source.look()
     for target in ("/nns?category_id=1&product_id=100",) * 3 + ("/nns", "/x", "/y", "/healthz"):
@@ -83,7 +83,7 @@ def test_latencies_fall_into_cumulative_buckets() -> None:
 
 def test_the_text_is_prometheus_with_awkward_labels_escaped(string_root: ReleaseRoot) -> None:
     source = ReleaseSource(string_root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     source.look()
     answer = client.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -98,7 +98,7 @@ def test_the_text_is_prometheus_with_awkward_labels_escaped(string_root: Release
 
 def test_the_release_says_when_it_was_made_until_it_is_removed(root: ReleaseRoot) -> None:
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     source.look()
     name = "lookalike_release_timestamp_seconds"
     made_at = time.time() - 100_000.5

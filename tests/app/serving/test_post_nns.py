@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.body import MAX_BYTES
 from lookalike.serving.searches import Searches
 from lookalike.serving.source import ReleaseSource
@@ -135,7 +135,7 @@ def test_what_python_cannot_hold_is_refused(client: Client, value: str, problem:
 def test_the_settings_bound_what_is_asked(integer_root: ReleaseRoot) -> None:
     source = ReleaseSource(integer_root)
     source.look()
-    client = Client(Application(source, 5, 10, max_product_ids=2))
+    client = Client(Application(source, AnswerLimits(5, max_product_ids=2)))
     answers = json.loads(post(client, {"category_id": 1, "product_ids": [100, 101]}).body)
     assert [len(answer) for answer in answers] == [5, 5]
     more = post(client, {"category_id": 1, "product_ids": [100, 101, 102]})
@@ -195,7 +195,7 @@ def test_a_body_that_is_too_large_is_not_read(client: Client) -> None:
 
 
 def test_without_a_release_it_is_503(root: ReleaseRoot) -> None:
-    client = Client(Application(ReleaseSource(root), 1000, 10))
+    client = Client(Application(ReleaseSource(root)))
     answer = post(client, {"category_id": 1, "product_ids": [100]})
     assert answer.status == "503 Service Unavailable"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.source import ReleaseSource
 from support import (
     RANDOM_CASES,
@@ -235,7 +235,7 @@ def both_ways(rated: ReleaseRoot) -> tuple[Client, Client]:
     source.look()
     experiment = Experiment(b"key", 50)
     usual, full = (
-        Client(kind(source, max_limit=200, max_age_s=10, experiment=experiment))
+        Client(kind(source, AnswerLimits(max_limit=200), experiment=experiment))
         for kind in (Application, FullWay)
     )
     return usual, full

@@ -29,7 +29,7 @@ def test_ready_and_release_tell_what_is_served(integer_root: ReleaseRoot) -> Non
 
 def test_no_release_is_503_until_there_is_one(tmp_path: Path) -> None:
     source = ReleaseSource(ReleaseRoot(tmp_path / "root"))
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     source.look()
     assert client.get("/healthz").status == "200 OK"
     for path in ("/readyz", "/release", "/nns?category_id=1&product_id=100"):
@@ -53,7 +53,7 @@ def test_a_new_release_is_served_at_the_next_of_several_looks_a_second(
     monkeypatch.setattr(lookalike.serving.source, "time", clock)
     source = ReleaseSource(root)
     source.start()
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     assert client.get("/nns?category_id=9&product_id=1").status == "404 Not Found"
     publish(root.path, {9: ([1, 2], random_features(2, 0))}, tmp_path / "features")
     awake.release()
@@ -68,7 +68,7 @@ def test_a_new_release_is_served_at_the_next_of_several_looks_a_second(
 
 def test_an_answer_comes_from_the_release_its_etag_names(root: ReleaseRoot, tmp_path: Path) -> None:
     source = ReleaseSource(root)
-    client = Client(Application(source, 1000, 10))
+    client = Client(Application(source))
     source.look()
     target = "/nns?category_id=1&product_id=100"
     old = client.get(target)
@@ -110,7 +110,7 @@ def test_a_defect_costs_one_answer_and_is_logged(
         def release(self) -> object:
             raise RuntimeError("out of luck")
 
-    client = Client(Application(Broken(), 1000, 10))  # type: ignore[arg-type]
+    client = Client(Application(Broken()))  # type: ignore[arg-type]
     answer = client.get("/nns?category_id=1&product_id=100")
     assert answer.status == "503 Service Unavailable"
     assert answer.headers["Retry-After"] == "60"

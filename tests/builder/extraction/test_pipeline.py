@@ -19,7 +19,7 @@ from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction import local_engine
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Outcome, Product, extract
+from lookalike_build.extraction.pipeline import Outcome, PhotoPipeline, Product, extract
 from lookalike_build.extraction.unfinished import Unfinished
 from lookalike_build.features.store import REJECTED, FeatureError, FeatureStore
 from lookalike_build.photos.decoding import HostError, decode_photo
@@ -287,8 +287,9 @@ def test_where_this_machine_fails_nothing_is_rejected_and_all_before_is_kept(
 
     catalogue = write_catalogue(tmp_path, list(rows))
     network, store, reader = MeanColour(), tmp_path / "features", NoDescriptors(tmp_path)
+    photos = PhotoPipeline(reader, LocalEngine(network), network.model, 4)
     with pytest.raises(HostError, match="too many open files"):
-        extract(read_catalogue(catalogue), LocalEngine(network), reader, network.model, 4, store)
+        extract(read_catalogue(catalogue), photos, store)
     assert features_in(tmp_path) == before
     outcome, _ = run(tmp_path, list(rows))
     assert outcome.n_known >= len(before) + sum(network.batches) > 3
@@ -328,7 +329,8 @@ def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
     network = MeanColour()
     catalogue = read_catalogue(write_catalogue(tmp_path, list(rows)))
     engine, reader = LocalEngine(network), Slow(tmp_path)
-    extract(catalogue, engine, reader, network.model, 4, tmp_path / "features", done=done)
+    photos = PhotoPipeline(reader, engine, network.model, 4)
+    extract(catalogue, photos, tmp_path / "features", done=done)
     assert features_in(tmp_path)[1, 0] == [0, 0, 0, 1]
     assert sum(heard) == len(rows)
 

@@ -22,6 +22,7 @@ from lookalike.release.manifest import Applied, CategoryEntry, Model
 from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot, RootError
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.extraction.local_engine import LocalEngine
+from lookalike_build.extraction.pipeline import PhotoPipeline
 from lookalike_build.following.background import Background
 from lookalike_build.following.follower import Follower, FollowError, follow
 from lookalike_build.following.seal import NOT_OF_THE_FEED, FeedSeal
@@ -342,9 +343,8 @@ def test_without_a_release_there_is_nothing_to_follow(tmp_path: Path) -> None:
 def test_features_of_another_model_are_refused_in_one_line(
     root: ReleaseRoot, journal: Journal, model: Model, n_dims: int
 ) -> None:
-    follower = Follower(
-        root, journal, LocalEngine(Numbers(n_dims)), Shelf({}), model, n_dims, AtOnce()
-    )
+    photos = PhotoPipeline(Shelf({}), LocalEngine(Numbers(n_dims)), model, n_dims)
+    follower = Follower(root, journal, photos, AtOnce())
     journal.add([put(500, 0)])
     for work in (follower.begin, follower.step):
         with pytest.raises(FollowError, match=f"release {root.current()} has features of") as error:
@@ -378,8 +378,8 @@ def test_ids_are_not_taken_for_those_of_a_release_that_comes_meanwhile(
             publish(root.path, text, tmp_path / "text", n_trees=2, neighbours=5)
             return super().stage(prepared)
 
-    engine = LocalEngine(Late(N_DIMS))
-    follower = Follower(root, journal, engine, Shelf({}), MODEL, N_DIMS, AtOnce())
+    pipeline = PhotoPipeline(Shelf({}), LocalEngine(Late(N_DIMS)), MODEL, N_DIMS)
+    follower = Follower(root, journal, pipeline, AtOnce())
     numbers = journal.add([put(5, 0)])
     with pytest.raises(FollowError, match="came meanwhile, which has ids of other types"):
         follower.step()
@@ -458,7 +458,8 @@ def test_what_the_machine_lacks_has_nothing_rejected_and_holds_up_only_what_come
     engine = LocalEngine(Numbers(N_DIMS))
 
     def begun() -> Follower:
-        follower = Follower(root, journal, engine, Failing(photos), MODEL, N_DIMS, Later())
+        pipeline = PhotoPipeline(Failing(photos), engine, MODEL, N_DIMS)
+        follower = Follower(root, journal, pipeline, Later())
         follower.begin()
         return follower
 
@@ -552,7 +553,7 @@ def test_so_many_releases_of_its_own_are_kept_and_as_many_others(
     assert not list(root.releases.glob(".removed-*"))
 
 
-# Indexes made anew
+# Indexes rebuilt
 
 
 def test_a_worn_index_is_made_anew_and_vectors_are_right_all_along(
@@ -686,7 +687,7 @@ def test_an_index_that_cannot_be_made_stops_nothing_and_is_tried_again_with_pati
     follower = followed(background, tell=lines.append)
     journal.add(put(500 + one, one) for one in range(6))
     follower.step()
-    told = f"category 1: its index for vectors could not be made anew: {reason}; tried again in"
+    told = f"category 1: its index for vectors could not be rebuilt: {reason}; tried again in"
     with monkeypatch.context() as patch:
         patch.setattr(LiveCategory, "rebased", fail)
         background.work()
@@ -755,7 +756,7 @@ def test_an_index_that_cannot_be_taken_up_is_left_out_and_tried_again(
     assert follower.step()
     assert journal.status().n_pending == 0
     assert (entry_of(root).n_base, entry_of(root).n_added) == (60, 7)
-    assert lines[-2].startswith("category 1: its index for vectors could not be made anew: ")
+    assert lines[-2].startswith("category 1: its index for vectors could not be rebuilt: ")
     wait(60)
     assert follower.step()
     background.work()
@@ -771,7 +772,7 @@ def test_an_index_at_work_when_the_follower_ended_is_tried_again_later(
     lines: list[str] = []
     follower = followed(tell=lines.append)
     assert lines == [
-        "category 1: its index for vectors could not be made anew: the follower ended meanwhile; "
+        "category 1: its index for vectors could not be rebuilt: the follower ended meanwhile; "
         "tried again in 600 s"
     ]
     assert not root.rebasing.exists()

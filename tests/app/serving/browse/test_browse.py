@@ -12,7 +12,7 @@ import pytest
 from lookalike.release.category import Category
 from lookalike.release.files import NEIGHBOURS
 from lookalike.release.root import ReleaseRoot
-from lookalike.serving.application import Application
+from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.source import ReleaseSource
 from support import (
     Catalogue,
@@ -240,7 +240,7 @@ def test_the_page_may_load_its_own_files_and_the_photos_alone(client: Client) ->
 def test_it_is_not_there_unless_wanted(integer_root: ReleaseRoot) -> None:
     source = ReleaseSource(integer_root)
     source.look()
-    client = Client(Application(source, max_limit=10, max_age_s=10))
+    client = Client(Application(source, AnswerLimits(max_limit=10)))
     for path in ("/browse", "/browse/style.css"):
         assert client.get(path).status == "404 Not Found"
 
