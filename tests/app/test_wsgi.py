@@ -29,6 +29,8 @@ UNAVAILABLE = [
     '{"error":"unavailable","detail":"the log has the reason"}',
 ]
 
+pytestmark = pytest.mark.slow  # each in a process of its own
+
 
 def import_and_ask(
     hostile: str, *targets: str, root: Path | str, **environ: str

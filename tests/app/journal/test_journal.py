@@ -410,6 +410,7 @@ def test_each_commit_is_on_disk(journal: Journal) -> None:
     assert pragma(journal, "synchronous") == 2
 
 
+@pytest.mark.slow
 def test_two_processes_write_while_a_third_settles(path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(path), "200"]
     writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
@@ -440,6 +441,7 @@ for product_id in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
     chance = random.Random(1)
     told: list[int] = []
@@ -491,6 +493,7 @@ def test_another_writer_is_waited_for_no_longer_than_said(path: Path, journal: J
     journal.add([put(1)])
 
 
+@pytest.mark.slow
 def test_room_of_settled_photos_is_used_again_and_given_back(path: Path, journal: Journal) -> None:
     def settle(numbers: list[int]) -> int:
         journal.settle(numbers[-1], "r")

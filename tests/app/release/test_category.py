@@ -21,6 +21,7 @@ def table_of(ids: npt.NDArray[np.int64]) -> IntegerTable:
 @example({0}, [1, MAX_INTEGER_ID])
 @example({MAX_INTEGER_ID}, [0, MAX_INTEGER_ID - 1])
 @example({0, MAX_INTEGER_ID}, [1, 2**62, MAX_INTEGER_ID - 1])
+@pytest.mark.slow
 def test_every_id_is_found_and_no_other(known: set[int], others: list[int]) -> None:
     ids = np.array(sorted(known), np.int64)
     table = table_of(ids)

@@ -120,6 +120,7 @@ def test_the_resident_share_is_measured_once_a_minute(
     assert found == ["0.2500", "0.2500", "0.5000"]
 
 
+@pytest.mark.slow
 def test_no_more_files_are_opened_than_are_asked_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def start_writer(path: Path, n: int) -> "subprocess.Popen[bytes]":
     return process
 
 
+@pytest.mark.slow
 def test_counts_are_summed_over_processes_and_survive_their_deaths(tmp_path: Path) -> None:
     path = tmp_path / "metrics"
     reader = Metrics(path)
@@ -169,6 +170,7 @@ def test_whoever_counts_something_else_has_another_file(monkeypatch: pytest.Monk
     assert file_name("root") != before
 
 
+@pytest.mark.slow
 def test_a_process_takes_what_was_counted_before_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

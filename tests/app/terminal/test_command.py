@@ -142,6 +142,7 @@ def test_the_list_of_commands_loads_none_of_them(program: str, absent: list[str]
         (["lookalike-build", "extract", "cat"], ["file,cat"]),
     ],
 )
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_values(
     typed: list[str], completed: list[str]
 ) -> None:

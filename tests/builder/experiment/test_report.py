@@ -138,6 +138,7 @@ def test_without_impressions_of_both_patterns_there_is_no_experiment() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_papers_counts_give_the_papers_table_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

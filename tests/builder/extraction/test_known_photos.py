@@ -16,6 +16,7 @@ PHOTOS += [hashlib.sha256(bytes([i])).hexdigest() for i in range(20)]
 
 
 @given(st.lists(st.lists(st.tuples(st.sampled_from(PHOTOS), st.integers(0, 2**40)), max_size=9)))
+@pytest.mark.slow
 def test_the_last_place_given_is_the_place(additions: list[list[tuple[str, int]]]) -> None:
     known, expected = KnownPhotos(), dict[str, int]()
     growing = GrowingPhotos()

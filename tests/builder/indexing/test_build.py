@@ -274,6 +274,7 @@ def test_copies_of_a_photo_are_as_good_as_one_another(tmp_path: Path) -> None:
     assert (entry.recall or 0) > 0.99
 
 
+@pytest.mark.slow
 def test_many_categories_need_no_more_open_files_than_few(tmp_path: Path) -> None:
     catalogue: Catalogue = {number: ([1, 2], random_features(2, number)) for number in range(40)}
     store = write_store(tmp_path / "f", catalogue)

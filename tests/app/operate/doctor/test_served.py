@@ -38,6 +38,7 @@ def test_a_slim_copy_completed_in_place_is_told(root: ReleaseRoot) -> None:
 
 
 @pytest.mark.usefixtures("no_unit")
+@pytest.mark.slow
 def test_a_running_app_is_asked(integer_root: ReleaseRoot) -> None:
     pytest.importorskip("granian")
     with servers.embedded(integer_root) as server:

@@ -159,6 +159,7 @@ def test_photos_are_extracted_by_cores_speed_and_bfloat16(tmp_path: Path) -> Non
         assert has_bfloat16(cpuinfo) == found
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured_by_a_product_and_a_partition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
