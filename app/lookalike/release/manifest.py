@@ -1,7 +1,6 @@
-"""The manifest of a release: the words, the ids, the file names and what is said of each file.
+"""``manifest.json``: what a release holds, with the size and the digests of each file.
 
-`lookalike.release.opened` describes the whole; nothing of a release is opened that its manifest does
-not list.
+`lookalike.release.opened` describes a whole release. Only files that its manifest lists are opened.
 """
 
 import hashlib
@@ -48,13 +47,13 @@ _RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def is_release_name(name: str) -> bool:
-    """Whether `name` is fit for a folder, a URL and an HTTP header: 1 to 100 of A-Z a-z 0-9 . _ -."""
+    """Whether `name` can stand in a path, a URL and an HTTP header: 1 to 100 of A-Z a-z 0-9 . _ -."""
     return _RELEASE_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network that made the features: what it is called and the digest of its weights."""
+    """The network that made the features: its name and the digest of its weights."""
 
     name: str
     digest: str
@@ -107,7 +106,7 @@ class BehaviourEntry:
 
     @property
     def table(self) -> tuple[object, ...]:
-        """What is the same as long as behaviour is not made anew."""
+        """What stays the same until behaviour is rebuilt."""
         return self.n_products, self.n_related, *(self.files[file] for file in BEHAVIOUR_TABLE)
 
 

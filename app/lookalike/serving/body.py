@@ -55,7 +55,7 @@ def read_body(environ: "WSGIEnvironment", most: int) -> bytes:
 
 
 def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Manifest) -> Body:
-    """Parse a body for the release of `manifest`; BadRequest names the first field that is unfit."""
+    """Parse a body for the release of `manifest`; BadRequest names the first field that is invalid."""
     values = _object(text)
     if ("product_ids" in values) == ("vector" in values):
         raise BadRequest("give one of product_ids and vector")
@@ -89,13 +89,12 @@ def _object(text: bytes) -> dict[str, Any]:
     return values
 
 
-def _id(value: Any, name: str, id_type: IdType) -> Id:
+def _id(value: Id | None, name: str, id_type: IdType) -> Id:
     if value is None:
         raise BadRequest(f"{name} is missing")
     if problem := json_id_problem(value, id_type):
         raise BadRequest(f"{name} {problem}")
-    fit: Id = value
-    return fit
+    return value
 
 
 def _product_ids(values: object, most: int, id_type: IdType) -> list[Id]:

@@ -10,6 +10,7 @@ alone.
 The file is not synced: what a power cut leaves of it names changes that are settled, or none.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,14 @@ _REASON = (
     f"the follower died {MOST_DEATHS} times as it read or decoded this photo, in the end alone; "
     "send another"
 )
+
+
+class _Note(msgspec.Struct):
+    """What the file holds."""
+
+    journal: str
+    at_work: list[int]
+    deaths: dict[int, int]
 
 
 class AtWork:
@@ -53,10 +62,10 @@ class AtWork:
         They stay noted until `done` is told of them.
         """
         self._journal_id = journal.id
-        journal_id, at_work, deaths = _read(self._path)
-        for number in at_work:
-            deaths[number] = deaths.get(number, 0) + 1
-        for number, times in deaths.items() if journal_id == journal.id else ():
+        note = _read(self._path)
+        deaths = Counter(note.deaths)
+        deaths.update(note.at_work)
+        for number, times in deaths.items() if note.journal == journal.id else ():
             outcome = journal.outcome(number)
             if outcome and outcome.state == "pending":
                 self._deaths[number] = times
@@ -97,11 +106,7 @@ class AtWork:
     def _write(self, at_work: Iterable[int] = ()) -> None:
         if self._journal_id is None:
             return
-        note = {
-            "journal": self._journal_id,
-            "at_work": [] if self._stopping else list(at_work),
-            "deaths": {str(number): times for number, times in self._deaths.items()},
-        }
+        note = _Note(self._journal_id, [] if self._stopping else [*at_work], self._deaths)
         part = self._path.with_suffix(".part")
         try:
             part.write_bytes(msgspec.json.encode(note))
@@ -112,18 +117,16 @@ class AtWork:
             if not self._told and not self._stopping:
                 self._tell(f"what is at work cannot be noted: {error}")
             self._told = True
-        if self._stopping and note["at_work"]:
+        if self._stopping and note.at_work:
             self._write()  # a signal came meanwhile
 
 
-def _read(path: Path) -> tuple[str, list[int], dict[int, int]]:
-    """The journal's id, what was at work, and the deaths; empty where there is no whole note."""
+def _read(path: Path) -> _Note:
+    """The note at `path`; an empty one where there is no whole note."""
     try:
-        note = msgspec.json.decode(path.read_bytes())
-        deaths = {int(number): int(times) for number, times in note["deaths"].items()}
-        return str(note["journal"]), [int(number) for number in note["at_work"]], deaths
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "", [], {}
+        return msgspec.json.decode(path.read_bytes(), type=_Note)
+    except (OSError, ValueError, RecursionError):
+        return _Note("", [], {})
 
 
 def is_of_host(error: Exception) -> bool:
