@@ -13,9 +13,10 @@ from lookalike.terminal.types import FILE, PRESENT_FOLDER, Number, WholeNumber
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.experiment.checks import Period
-from lookalike_build.experiment.files import COLUMNS, PATHS, EventColumns, LogPaths, event_files
+from lookalike_build.experiment.files import COLUMNS, EventColumns, event_files
 from lookalike_build.experiment.html import as_html
 from lookalike_build.experiment.json import as_json
+from lookalike_build.experiment.log import PATHS, LogPaths
 from lookalike_build.experiment.records import Memory, read_records
 from lookalike_build.experiment.report import BestBy, Question, report_of
 from lookalike_build.experiment.text import as_text

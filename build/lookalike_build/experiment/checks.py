@@ -103,12 +103,12 @@ def first_faults(
     """The first `n` records of a file that are in one of `states`, by line."""
     if not states or n == 0:
         return []
-    if file.kind == "Parquet":
+    if file.kind == "parquet":
         query = checked(file, file.scan("unused"), period, ", file_row_number + 1 AS line")
         return _faults(database, file, query, states, n)
     faults: list[Fault] = []
     fields = pa.schema([("line", pa.int64()), *((field, pa.string()) for field in file.fields)])
-    lines = _csv_rows(file) if file.kind == "CSV" else _json_rows(file)
+    lines = _csv_rows(file) if file.kind == "csv" else _json_rows(file)
     while len(faults) < n and (chunk := list(islice(lines, _CHUNK))):
         columns = [pa.array(column) for column in zip(*chunk, strict=True)]
         database.register("chunk", pa.table(columns, schema=fields))
@@ -139,7 +139,7 @@ def _faults(
 def _problem(file: EventFile, state: str, values: dict[str, str | None]) -> str:
     what, name = state.split(" ")
     own = file.own_name(name)
-    if name == "event" and what == "missing" and file.kind in ("JSON", "log"):
+    if name == "event" and what == "missing" and file.kind in ("jsonl", "log"):
         return f"is no JSON object with {own}"
     if what == "missing":
         return f"has no {own}"

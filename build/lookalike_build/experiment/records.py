@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
 from lookalike.release.root import named
 from lookalike_build.experiment.checks import (
@@ -27,7 +28,7 @@ from lookalike_build.experiment.checks import (
     first_faults,
     is_refused,
 )
-from lookalike_build.experiment.files import MACROS, EventError, EventFile
+from lookalike_build.experiment.files import MACROS, EventFile
 from lookalike_build.experiment.rates import Rate, Sums
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ MAX_NAMED: Final = 10
 """How many malformed records are named."""
 _REJECTS = "rejects"
 _WORDS: Final = {"state": STATES, "pattern": PATTERNS, "method": ("", *METHODS)}
+
+
+class EventError(LookalikeError):
+    """Records that no report can be made of; the text names the place and what to do."""
 
 
 class Tally(NamedTuple):
@@ -233,7 +238,7 @@ def _add(
         if is_refused(file, state):
             _refuse(database, file, period, state)
     not_rows: list[Fault] = []
-    if file.kind == "CSV":
+    if file.kind == "csv":
         states["no row"], not_rows = _not_rows(database, rejects, n)
     wrong = {state for state, count in states.items() if count} - set(SOUND)
     if wrong:

@@ -15,11 +15,13 @@ import pytest
 
 from experiments import Record, event, records_in, write_jsonl
 from lookalike_build.experiment.checks import Period
-from lookalike_build.experiment.files import EventColumns, EventError, LogPaths, event_files
-from lookalike_build.experiment.records import Memory, Records, Tally, read_records
+from lookalike_build.experiment.files import EventColumns, event_files
+from lookalike_build.experiment.log import LogPaths
+from lookalike_build.experiment.records import EventError, Memory, Records, Tally, read_records
 from lookalike_build.experiment.writer import event_writer
 from lookalike_build.simulation.records import records_of, schema
 from lookalike_build.simulation.visitors import PAPER_CTR, PAPER_CVR, Preferences, Simulation
+from lookalike_build.tables.error import TableError
 
 TIME = "2026-01-02T03:04:05+00:00"
 
@@ -424,7 +426,7 @@ def test_files_that_are_no_records_are_refused(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(EventError, match="^" + str(tmp_path / name)) as caught:
+    with pytest.raises(TableError, match="^" + str(tmp_path / name)) as caught:
         read(tmp_path / name)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -437,7 +439,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, form: str) -> None:
     many = gzip.compress(head + b"".join(lines) * 5000)
     cut = tmp_path / "cut.gz"
     cut.write_bytes(many[:-5000])
-    with pytest.raises(EventError, match=r"cut.gz: cannot be read as gzip: .* ended before"):
+    with pytest.raises(TableError, match=r"cut.gz: cannot be read as gzip: .* ended before"):
         read(cut)
 
 
@@ -455,7 +457,7 @@ def test_what_does_not_fit_in_memory_goes_to_disk(tmp_path: Path) -> None:
 
 def test_a_file_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r\udcff.csv").write_text("event,pattern,method,category_id\n")
-    with pytest.raises(EventError, match="its name is not UTF-8; rename it"):
+    with pytest.raises(TableError, match="its name is not UTF-8; rename it"):
         read(tmp_path / "*.csv")
 
 
