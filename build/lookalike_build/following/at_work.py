@@ -1,13 +1,12 @@
-"""At work: which changes' photos the follower works on, noted for the follower after it.
+"""At work: a note of the changes whose photos the follower is working on, for the next follower.
 
     {"journal": "0123456789abcdef", "at_work": [17, 18], "deaths": {"17": 1}}
 
-A photo can end the process that reads, decodes or extracts it, by a fault in a decoder or for the
-memory it takes, and a follower that is started again would meet it again. So the file holds the changes
-that are at work, by number, and those that were when a follower died, with how often; they are tried
-alone.
+A photo can kill the process that reads, decodes or extracts it: a decoder has a fault, or memory runs
+out. A restarted follower would meet the same photo again. So the file lists the changes at work, by
+number, and counts for each how many followers died while it was at work. Those changes are tried alone.
 
-The file is not synced: what a power cut leaves of it names changes that are settled, or none.
+The file is not synced: what a power cut leaves of it names settled changes or none.
 """
 
 from collections import Counter
@@ -22,9 +21,9 @@ from lookalike.journal import Journal, JournalError
 from lookalike_build.photos.decoding import HostError, host_error
 
 MOST_DEATHS: Final = 3
-"""A change is rejected after so many deaths in which it was at work, all but the first alone.
+"""A change is rejected after this many deaths; at all but the first it was tried alone.
 
-Not after two: someone may have killed the follower, and killed it again.
+Two are not enough: a person may have killed the follower twice.
 """
 _REASON = (
     f"the follower died {MOST_DEATHS} times as it read or decoded this photo, in the end alone; "
@@ -41,25 +40,25 @@ class _Note(msgspec.Struct):
 
 
 class AtWork:
-    """The note at `path`, kept by the one follower; `tell` hears, once, where it cannot be written."""
+    """The note at `path`, written by one follower. `log` gets one line if it cannot be written."""
 
-    def __init__(self, path: Path, tell: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(self, path: Path, log: Callable[[str], object] = lambda _: None) -> None:
         self._path = path
-        self._tell = tell
-        self._told = False
+        self._log = log
+        self._failure_logged = False
         self._journal_id: str | None = None
         self._deaths: dict[int, int] = {}
         self._stopping = False
 
     @property
     def suspects(self) -> Set[int]:
-        """The changes to be tried alone."""
+        """The changes to try alone."""
         return self._deaths.keys()
 
     def begin(self, journal: Journal) -> dict[int, str]:
-        """Read what the follower before noted; the changes to be rejected by now, and why.
+        """Read the previous follower's note; return the changes to reject, each with the reason.
 
-        They stay noted until `done` is told of them.
+        They stay noted until `done` is called for them.
         """
         self._journal_id = journal.id
         note = _read(self._path)
@@ -74,9 +73,9 @@ class AtWork:
 
     @contextmanager
     def on(self, numbers: Iterable[int]) -> Iterator[None]:
-        """Work on the photos of these changes.
+        """Work on the photos of these changes within the block.
 
-        An error that this machine is to blame for is nobody's death, but has them tried alone.
+        If it raises an error that this machine caused, no death is counted, but each is tried alone.
         """
         numbers = list(numbers)
         self._write(numbers)
@@ -93,13 +92,13 @@ class AtWork:
         self.done(numbers)
 
     def done(self, numbers: Iterable[int]) -> None:
-        """These changes have been worked on, or are settled."""
+        """Forget changes whose photos are done or that are settled."""
         for number in numbers:
             self._deaths.pop(number, None)
         self._write()
 
     def forgive(self) -> None:
-        """From now on the end of this process is no photo's doing. For a signal handler, too."""
+        """From now on, blame no photo if this process ends. May be called from a signal handler."""
         self._stopping = True
         self._write()
 
@@ -113,16 +112,16 @@ class AtWork:
             part.replace(self._path)
         except OSError as error:
             with suppress(OSError):
-                self._path.unlink()  # or it would accuse what is no longer at work
-            if not self._told and not self._stopping:
-                self._tell(f"what is at work cannot be noted: {error}")
-            self._told = True
+                self._path.unlink()  # an old note would blame changes that are no longer at work
+            if not self._failure_logged and not self._stopping:
+                self._log(f"cannot note which changes are being worked on: {error}")
+            self._failure_logged = True
         if self._stopping and note.at_work:
-            self._write()  # a signal came meanwhile
+            self._write()  # `forgive` was called while this wrote
 
 
 def _read(path: Path) -> _Note:
-    """The note at `path`; an empty one where there is no whole note."""
+    """The note at `path`; an empty one if there is no complete note."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Note)
     except (OSError, ValueError, RecursionError):
@@ -130,7 +129,7 @@ def _read(path: Path) -> _Note:
 
 
 def is_of_host(error: Exception) -> bool:
-    """Whether this machine is to blame for an error of extraction, not a photo."""
+    """Whether this machine, not a photo, caused an error of extraction."""
     return (
         isinstance(error, HostError | JournalError | OSError)
         or type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's; of a GPU

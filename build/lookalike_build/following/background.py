@@ -1,4 +1,4 @@
-"""Work beside the caller's: one job at a time, given way to everything else."""
+"""Background work: one job at a time, at low priority."""
 
 import os
 import threading
@@ -13,32 +13,32 @@ Result = TypeVar("Result")
 
 
 class Background(Protocol):
-    """Takes jobs and gives what they return, or raise, when it is there."""
+    """Runs jobs; a job's future has what it returns or raises."""
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        """Have `job` done some time."""
+        """Run `job` later."""
         ...
 
 
 class BackgroundThread:
-    """A `Background` of one thread of low priority, which the end of the process does not wait for."""
+    """A `Background` of one low-priority thread, which does not keep the process alive."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         threading.Thread(target=self._work, name="background", daemon=True).start()
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        """Have `job` done when those before are."""
+        """Run `job` after those submitted before it."""
         future: Future[Result] = Future()
         self._jobs.put((job, future))
         return future
 
     def _work(self) -> None:
-        with suppress(OSError):  # Linux has a priority for each thread
+        with suppress(OSError):  # on Linux each thread has its own priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             job, future = self._jobs.get()
             try:
                 future.set_result(job())
-            except BaseException as error:  # the caller's to judge
+            except BaseException as error:  # the caller handles it
                 future.set_exception(error)

@@ -1,10 +1,10 @@
-"""Following the catalogue: changes from the journal become a new release within seconds.
+"""The follower: changes in the journal become a new release within seconds.
 
-A batch is all changes that wait, up to a bound: their photos are extracted, the rejected settled, a
-release made and published that names the last change it holds, and then the rest of the batch is
-settled as live. Whatever moment this dies at, what is pending is done again from the release that is
-current, or found in it already; every change says what a product is from then on, so to do it again
-makes no difference. A photo that it dies of is found by trying alone what was at work.
+A batch is all pending changes, up to a bound. The follower extracts their photos, settles those that
+are rejected, publishes a release that names the last change it includes, and settles the rest of the
+batch as live. It can die at any moment: the next one applies pending changes again, or finds them in
+the current release. Each change states what a product is from then on, so applying it twice is
+harmless. To find a photo that kills it, the follower tries the changes that were at work alone.
 """
 
 import threading
@@ -12,12 +12,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from itertools import groupby
+from itertools import chain, groupby
 
 from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, Change, Journal
 from lookalike.release.arrays import Features
-from lookalike.release.ids import Id, IdType, id_problem
+from lookalike.release.ids import Id, id_problem
 from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
@@ -25,34 +25,31 @@ from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.pipeline import PhotoPipeline, Reader
 from lookalike_build.following.at_work import AtWork
 from lookalike_build.following.background import Background
-from lookalike_build.following.feed import Feed
+from lookalike_build.following.feed import Feed, IdTypes
 from lookalike_build.following.seal import FeedSeal
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.live import ChangesByCategory
 from lookalike_build.photos.decoding import PhotoError
 
 BATCH = 128
-"""The most changes that one release takes up: 4 s of extraction on two cores."""
+"""The most changes in one release: 4 s of extraction on two cores."""
 MOST_FED = 16_384
-"""While as many changes are pending, the feed waits: its own file holds what is to come as well."""
+"""While this many changes are pending, the feed is not read; its file keeps the rest."""
 POLL_S = 0.05
-"""How often the journal is looked at."""
+"""Seconds between looks at the journal."""
 _SENT = "change:"
-
-IdTypes = tuple[IdType, IdType]
-"""Those of the category and the product ids."""
 
 
 class FollowError(LookalikeError):
-    """What is current cannot be followed; the text says what to do."""
+    """The current release cannot be followed; the text says what to do."""
 
 
 class Follower:
     """Takes changes from `journal` into releases under `root`, whose follow lock the caller holds.
 
-    The reader of `photos` reads those that did not come with their change. `keep` releases of its own
-    making are kept, and as many others. Worn indexes are rebuilt in the `background`. `tell` hears a
-    line for what was done.
+    The reader of `photos` reads those that did not come with their change. Of its own releases, and of
+    all others, the newest `keep` are kept. Worn indexes are rebuilt in the `background`. `log` is called
+    with a line for each thing done.
     """
 
     def __init__(
@@ -62,21 +59,21 @@ class Follower:
         photos: PhotoPipeline,
         background: Background,
         keep: int = 5,
-        tell: Callable[[str], object] = lambda _: None,
+        log: Callable[[str], object] = lambda _: None,
         at_work: AtWork | None = None,
     ) -> None:
         self._root = root
         self._journal = journal
         self._pipeline = photos
         self._photos = _Photos(journal, photos.reader, FeedSeal(root.feed_key))
-        self._updater = Updater(root, background, tell)
+        self._updater = Updater(root, background, log)
         self._keep = keep
-        self._tell = tell
-        self._at_work = at_work or AtWork(root.at_work, tell)
+        self._log = log
+        self._at_work = at_work or AtWork(root.at_work, log)
         self._problems: dict[str, str] = {}
 
     def begin(self) -> None:
-        """Settle what a follower that died had published; remove what it left half-made."""
+        """Settle the changes that a dead follower had published; remove its unfinished files."""
         with self._root.lock(LOCK_WAIT_S):
             manifest = self._current()
             self._updater.begin(manifest)
@@ -87,24 +84,24 @@ class Follower:
         self._reject(reasons)
         self._at_work.done(reasons)
         if suspects := sorted(self._at_work.suspects):
-            self._tell(
-                f"tried alone, since a follower ended at work on them: {len(suspects)} changes from "
-                f"{suspects[0]} to {suspects[-1]}"
+            self._log(
+                f"a follower ended while working on {len(suspects)} changes from {suspects[0]} to "
+                f"{suspects[-1]}: each is tried alone"
             )
 
     def end(self) -> None:
-        """Leave nothing that would look as if the follower had died."""
+        """Remove what would make the next follower believe that this one died."""
         self._updater.end()
 
     def has_room(self) -> bool:
-        """Whether so little is pending that a feed may add to it."""
+        """Whether few enough changes are pending for a feed to add more."""
         return self._journal.n_pending(MOST_FED) < MOST_FED
 
     def step(self) -> bool:
-        """Do a batch, or publish a rebuilt index; False where there was nothing to do.
+        """Publish a batch or a rebuilt index; False if there was nothing to do.
 
-        Raises FollowError, HostError, JournalError, ReleaseError, RootError or OSError; the current
-        release then stays, and what is pending stays so.
+        Raises FollowError, HostError, JournalError, ReleaseError, RootError or OSError; the release
+        then stays current and the changes pending.
         """
         pending = self._journal.pending(BATCH)
         if pending:
@@ -128,7 +125,7 @@ class Follower:
             except Exception as error:
                 if not taken:
                     raise
-                failure = error  # what came before need not wait
+                failure = error  # the groups before it are published first
                 break
             taken += [number for number, _ in group]
         self._reject(reasons)
@@ -140,12 +137,12 @@ class Follower:
             "the batch could not be counted", lambda: self._journal.batch_done(len(taken), seconds)
         )
         live = len(taken) - len(reasons)
-        self._tell(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
+        self._log(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
         if failure:
             raise failure
 
     def _groups(self, pending: list[tuple[int, Change]]) -> Iterator[list[tuple[int, Change]]]:
-        """The changes in their order: each suspect alone, those between two together."""
+        """The changes in order: each suspect in a group of its own, the rest between them together."""
         for _, group in groupby(
             pending, lambda one: one[0] if one[0] in self._at_work.suspects else None
         ):
@@ -155,7 +152,7 @@ class Follower:
         if reasons:
             self._journal.reject(reasons)
         for number, reason in sorted(reasons.items()):
-            self._tell(f"change {number} rejected: {reason}")
+            self._log(f"change {number} rejected: {reason}")
 
     def _take(
         self,
@@ -164,7 +161,7 @@ class Follower:
         reasons: dict[int, str],
         changes: dict[Id, dict[Id, Features | None]],
     ) -> None:
-        """Add why some are rejected, by number, and what the others come to: the last of a product."""
+        """Add to `reasons` why some are rejected, and to `changes` the last state of each product."""
         for number, change in group:
             if problem := _problem(change, types):
                 reasons[number] = problem
@@ -181,14 +178,14 @@ class Follower:
     def _extracted(
         self, images: list[tuple[int, str]], reasons: dict[int, str]
     ) -> dict[int, Features]:
-        """The features of photos, by number; to `reasons` why some have none."""
+        """The features of the changes' photos, by number; adds to `reasons` why some have none."""
         photos: dict[int, str] = {}
         features: dict[str, Features] = {}
         with (
             self._at_work.on(number for number, _ in images),
-            closing(self._pipeline.engine(images, self._photos, KnownPhotos())) as given,
+            closing(self._pipeline.engine(images, self._photos, KnownPhotos())) as batches,
         ):
-            for result in (result for results in given for result in results):
+            for result in chain.from_iterable(batches):
                 if result.reason:
                     reasons[result.row] = result.reason
                     continue
@@ -198,34 +195,36 @@ class Follower:
         return {number: features[photo] for number, photo in photos.items()}
 
     def _current(self) -> Manifest:
-        """The manifest of the current release; FollowError where there is none to follow with this."""
+        """The current release's manifest; FollowError if this follower cannot update that release."""
         name = self._root.current()
         if name is None:
             raise self._root.none_yet()
         manifest = self._root.manifest(name)
         if is_slim(self._root.folder(name), manifest):
             raise FollowError(
-                f"release {name} is a slim copy, without what an update is made of; follow where "
-                "releases are built"
+                f"release {name} is a slim copy, without the files that an update needs; run `follow` "
+                "where releases are built"
             )
         model, n_dims = self._pipeline.model, self._pipeline.n_dims
         if (manifest.model, manifest.n_dims) != (model, n_dims):
             raise FollowError(
-                f"release {name} has features of {manifest.model.name} {manifest.model.digest}, and "
-                f"this makes those of {model.name} {model.digest}; give the options that "
+                f"release {name} has features of {manifest.model.name} {manifest.model.digest}, but "
+                f"this network is {model.name} {model.digest}; give the options that "
                 "`extract` was given"
             )
         return manifest
 
     def _publish(self, changes: ChangesByCategory, last: int | None, types: IdTypes | None) -> str:
-        """Publish the current release with `changes`, whose ids are of `types`, up to the number
-        `last`; what is current then."""
+        """Publish the current release with `changes` up to number `last`; return the new current one.
+
+        `types` are those of the ids in `changes`.
+        """
         with self._root.lock(LOCK_WAIT_S):
             manifest = self._current()
             if types and types != _id_types(manifest):
                 raise FollowError(
-                    f"release {manifest.release} came meanwhile, which has ids of other types; follow "
-                    "again"
+                    f"release {manifest.release} became current, and its ids have other types; start "
+                    "`follow` again"
                 )
             applied = manifest.applied if last is None else Applied(self._journal.id, last)
             release = self._updater.publish(manifest, changes, applied)
@@ -236,12 +235,12 @@ class Follower:
         self._optionally("old releases could not be removed", lambda: self._root.prune(self._keep))
 
     def _optionally(self, problem: str, work: Callable[[], object]) -> None:
-        """Do what comes again with the next batch; tell once why it fails."""
+        """Do work that the next batch repeats; if it fails, log the reason once."""
         try:
             work()
         except Exception as error:
             if self._problems.get(problem) != str(error):
-                self._tell(f"{problem}: {error}; tried again with the next changes")
+                self._log(f"{problem}: {error}; tried again with the next changes")
             self._problems[problem] = str(error)
         else:
             self._problems.pop(problem, None)
@@ -252,7 +251,8 @@ def follow(
 ) -> None:
     """Have the follower take changes, from `feed` too, until `stop` is set and its batch is done.
 
-    With `once`, or when a feed has ended, until nothing is pending. Raises what `Follower.step` raises.
+    With `once`, or when the feed has ended, stop when nothing is pending. Raises what `Follower.step`
+    raises.
     """
     follower.begin()
     while not stop.is_set():
@@ -266,7 +266,7 @@ def follow(
 
 
 class _Photos:
-    """Reads the photos of changes: those in the journal, and with `reader` those of the feed."""
+    """Reads the photos of changes: those sent over HTTP from the journal, others with `reader`."""
 
     def __init__(self, journal: Journal, reader: Reader, seal: FeedSeal) -> None:
         self._journal = journal
@@ -274,7 +274,7 @@ class _Photos:
         self._seal = seal
 
     def read(self, image: str) -> bytes:
-        """The bytes of a photo; PhotoError."""
+        """The bytes of a photo; raises PhotoError."""
         if not image.startswith(_SENT):
             return self._reader.read(self._seal.opened(image))
         photo = self._journal.photo(int(image.removeprefix(_SENT)))
@@ -288,7 +288,10 @@ def _id_types(manifest: Manifest) -> IdTypes:
 
 
 def _problem(change: Change, types: IdTypes) -> str | None:
-    """What makes a change's ids unfit for the release; a journal may outlive what it was made for."""
+    """What is wrong with a change's ids for this release, if anything.
+
+    A journal may outlive the release that its changes were checked against.
+    """
     names = "category_id", "product_id"
     for name, value, id_type in zip(names, change[1:3], types, strict=True):
         if isinstance(value, int) != (id_type == "integer"):

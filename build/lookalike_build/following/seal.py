@@ -1,8 +1,8 @@
-"""The seal on where a change feed's photos are, so that the follower opens nothing that others name.
+"""The seal on the photo paths and URLs of a change feed: the follower opens only what it sealed.
 
-The journal is also written by the app's user. What `image` of a change names is opened by the builder's
-user, with its files, its credentials and the hosts that it reaches. So the follower seals each image
-that it takes from its feed (HMAC-SHA256), and opens no other. Changes over HTTP bring the photo itself.
+The app's user also writes the journal, but the builder's user opens the `image` of a change, with its
+own files, credentials and reachable hosts. So the follower seals (HMAC-SHA256) each image that it takes
+from its feed, and opens no other. Changes over HTTP bring the photo itself.
 """
 
 import hmac
@@ -22,10 +22,10 @@ _OTHERS = 0o077
 
 
 class FeedSeal:
-    """Seals with the key in the file at `path`, which is made if it is not there.
+    """Seals with the key in the file at `path`, which is made if missing.
 
-    A key that others than its owner may read is replaced: what it sealed is not opened any more. One
-    process at a time may make one. Raises OSError.
+    A key that anyone but its owner may read is replaced; images that it sealed are no longer opened.
+    Only one process at a time may construct one. Raises OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,11 +37,11 @@ class FeedSeal:
             self._key = path.read_bytes()
 
     def seal(self, image: str) -> str:
-        """An image, a path or a URL, with the seal before it."""
+        """The image (a path or a URL) with the seal before it."""
         return f"{self._mac(image)} {image}"
 
     def opened(self, sealed: str) -> str:
-        """The image; PhotoError unless it was sealed with the same key."""
+        """The image without its seal; PhotoError unless this key sealed it."""
         mac, _, image = sealed.partition(" ")
         if not hmac.compare_digest(mac.encode(), self._mac(image).encode()):
             raise PhotoError(NOT_OF_THE_FEED)

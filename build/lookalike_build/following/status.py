@@ -1,4 +1,4 @@
-"""The follow status: where `lookalike-build follow` stands, in lines for a person. Changes nothing."""
+"""The status of `lookalike-build follow`, in lines for a person. Changes nothing."""
 
 import fcntl
 import os
@@ -14,9 +14,9 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def report(root: ReleaseRoot) -> list[str]:
-    """Where the follower of `root`, its release and its journal stand.
+    """The status of the follower of `root`, its current release and its journal.
 
-    Raises RootError if there is no such folder, JournalError if the journal cannot be read.
+    Raises RootError if the folder is missing, JournalError if the journal cannot be read.
     """
     if not root.path.is_dir():
         raise RootError(f"no folder {root.path}")
@@ -30,7 +30,7 @@ def report(root: ReleaseRoot) -> list[str]:
 
 
 def is_followed(root: ReleaseRoot) -> bool:
-    """Whether a follower of `root` runs."""
+    """Whether a follower of `root` is running."""
     try:
         descriptor = os.open(root.path / FOLLOW_LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def is_followed(root: ReleaseRoot) -> bool:
 
 
 def in_words(seconds: float) -> str:
-    """A length of time in the largest unit that it fills: 59 s, 2 min, 5 h, 3 d."""
+    """A duration in the largest unit that it reaches: 59 s, 2 min, 5 h, 3 d."""
     whole = max(0, int(seconds))
     size, unit = next((unit for unit in _UNITS if whole >= unit[0]), _UNITS[-1])
     return f"{whole // size} {unit}"
@@ -65,7 +65,7 @@ def _release(root: ReleaseRoot) -> str:
 def _journal(root: ReleaseRoot) -> list[str]:
     status = read_status(root.journal)
     if status is None:
-        return [f"changes: none ever came, there is no journal {root.journal} yet"]
+        return [f"changes: none yet (no journal {root.journal})"]
     return list(_changes(status, read_rejected(root.journal, _N_REJECTED), time.time()))
 
 

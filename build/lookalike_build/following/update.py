@@ -1,9 +1,9 @@
-"""Updates: releases made of the current one, a few products changed, all else linked.
+"""Updates: a new release that is the current one with a few products changed and all else linked.
 
-An update is exact at once: its table is that of a rebuild. The index for vectors stays, and products
-that it does not know are compared one by one. When there are many of these, the index is rebuilt in the
-background and comes with a later release. That is optional: where it fails, vectors are answered as
-before, and it is tried again later.
+The neighbour table is exact at once, as if everything were indexed from scratch. The index for vectors
+stays; products that it does not know are compared with a vector one by one. When these have become
+many, the index is rebuilt in the background and comes with a later release. If a rebuild fails, vectors
+are answered as before, and it is tried again later.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,87 +37,88 @@ from lookalike_build.publishing.staging import Staging
 
 
 class _Rebased(NamedTuple):
-    """A category with a rebuilt index, of items whose `rows` were those in the index before."""
+    """A category whose index was rebuilt; `rows` are its items' rows in the index before."""
 
     category: LiveCategory
     rows: npt.NDArray[np.uint32]
 
 
-_PATIENCE_S = 60.0
-"""How long after its first failure an index is tried again; twice as long after each further one."""
-_MOST_PATIENCE_S = 3600.0
+_RETRY_S = 60.0
+"""The wait between a rebuild's first failure and the next try; it doubles with each further one."""
+_MAX_RETRY_S = 3600.0
 _AFTER_DEATH_S = 600.0
-"""The same where the process ended while it rebuilt, killed perhaps for the memory that this takes."""
+"""The first wait if the process died during a rebuild, perhaps killed for the memory it took."""
 
 
 class _Failure(NamedTuple):
-    """Why an index could not be made: how often so far, and when (monotonic) it is tried again."""
+    """How often a rebuild has failed, and when (monotonic) to try again."""
 
     times: int
     again_at: float
 
 
-# What a category is to become: changed, one of new products only, or none.
+# What becomes of a category: it is changed, made of new products, or (None) removed.
 _Plan = dict[Id, LiveCategory | FeatureChanges | None]
 
 
 class Updater:
-    """Publishes updates under `root`; keeps between them what saves reading all features again.
+    """Publishes updates under `root`; keeps statistics between them to avoid rereading all features.
 
-    `tell` hears, in a line each, of indexes that could not be rebuilt.
+    `log` is called with a line for each rebuild that failed.
     """
 
     def __init__(
         self,
         root: ReleaseRoot,
         background: Background,
-        tell: Callable[[str], object] = lambda _: None,
+        log: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._root = root
         self._background = background
-        self._tell = tell
+        self._log = log
         self._statistics: dict[Id, tuple[str, FeatureStatistics]] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._failures: dict[Id, _Failure] = {}
         self._release = ""
 
     def begin(self, manifest: Manifest) -> None:
-        """Remove what an updater that ended left half-made; `manifest` is the current release's."""
+        """Remove a dead updater's unfinished files; `manifest` is the current release's."""
         if self._root.updating.exists():
             rmtree(self._root.updating)
         for entry in manifest.categories:
             if self._rebase_folder(entry.category_id).exists():
-                reason = "the follower ended meanwhile"
+                reason = "the follower ended during the rebuild"
                 self._failed(entry.category_id, reason, _AFTER_DEATH_S)
-        rmtree(self._root.rebasing, ignore_errors=True)  # each is removed again before it is made
+        # What this cannot remove is removed before the next rebuild.
+        rmtree(self._root.rebasing, ignore_errors=True)
 
     def end(self) -> None:
-        """Give up the indexes that are being made, so that the next updater sees no failure."""
-        # They are still written to: moved in one step to what `begin` removes.
+        """Give up unfinished rebuilds, in such a way that the next updater sees no failure."""
+        # The thread still writes to them: one rename puts them where `begin` removes them.
         with suppress(OSError):
             self._root.rebasing.rename(self._root.updating)
 
     def has_work(self) -> bool:
-        """Whether an index waits for the next update, or is to be tried again."""
+        """Whether a rebuilt index waits to be published, or a failed rebuild is due again."""
         return any(future.done() for future in self._rebasing.values()) or bool(self._due())
 
     def publish(
         self, manifest: Manifest, changes: ChangesByCategory, applied: Applied | None
     ) -> str:
-        """Publish the current release, of `manifest`, with `changes`; the root's lock is held.
+        """Publish the current release (`manifest`) with `changes`; the caller holds the root's lock.
 
-        The name of what is current then: as before where nothing is different. `applied` goes into
-        the manifest. Raises ReleaseError, RootError, OSError.
+        Returns the name of the release that is then current: the same if nothing differs. `applied`
+        goes into the manifest. Raises ReleaseError, RootError, OSError.
         """
         if manifest.release != self._release:
-            self._forget(list(self._rebasing))  # of rows that may no longer be those
+            self._forget(list(self._rebasing))  # their rows may have changed
         rebased = self._rebased()
         try:
             release = self._published(manifest, changes, applied, rebased)
         except Exception as error:
             if not rebased or self._root.current() != manifest.release:
                 raise
-            # Perhaps the indexes' fault; if not, the same is raised again.
+            # A rebuilt index may be the cause. If it is not, the next attempt raises the same.
             self._forget(rebased)
             for category_id in rebased:
                 self._failed(category_id, error)
@@ -156,7 +157,7 @@ class Updater:
         return published.release
 
     def _rebased(self) -> dict[Id, _Rebased]:
-        """The rebuilt indexes. Those that failed are reported and tried again later."""
+        """The rebuilt categories; failed rebuilds are logged and scheduled again."""
         rebased = {}
         for category_id, future in list(self._rebasing.items()):
             if not future.done():
@@ -170,25 +171,24 @@ class Updater:
         return rebased
 
     def _failed(
-        self, category_id: Id, reason: BaseException | str, patience_s: float = _PATIENCE_S
+        self, category_id: Id, reason: BaseException | str, retry_s: float = _RETRY_S
     ) -> None:
         times = self._failures[category_id].times + 1 if category_id in self._failures else 1
-        wait_s = min(_MOST_PATIENCE_S, patience_s * 2.0 ** (times - 1))
+        wait_s = min(_MAX_RETRY_S, retry_s * 2.0 ** (times - 1))
         self._failures[category_id] = _Failure(times, monotonic() + wait_s)
         text = reason if isinstance(reason, str) else _reason(reason)
-        self._tell(
-            f"category {category_id}: its index for vectors could not be rebuilt: {text}; tried again "
-            f"in {wait_s:.0f} s"
+        self._log(
+            f"category {category_id}: its index for vectors could not be rebuilt: {text}; next try in "
+            f"{wait_s:.0f} s"
         )
 
     def _due(self) -> list[Id]:
-        """The categories whose index is to be tried again now."""
+        """The categories whose failed rebuild is due again."""
         now = monotonic()
-        failures = self._failures.items()
         return [
-            one
-            for one, failure in failures
-            if failure.again_at <= now and one not in self._rebasing
+            category_id
+            for category_id, failure in self._failures.items()
+            if failure.again_at <= now and category_id not in self._rebasing
         ]
 
     def _begin_due(self, release: str) -> None:
@@ -204,7 +204,7 @@ class Updater:
                 del self._failures[category_id]
 
     def _live(self, release: str, category_id: Id) -> LiveCategory | None:
-        """A category of the release; None where it has none of that id."""
+        """The release's category of that id; None if there is none."""
         folder = self._root.folder(release) / category_folder(category_id)
         for entry in self._root.manifest(release).categories:
             if entry.category_id == category_id:
@@ -265,7 +265,7 @@ class Updater:
         return statistics
 
     def _remember(self, plan: _Plan) -> None:
-        """Begin what is now due, and forget what is gone."""
+        """Begin to rebuild indexes that are now worn; forget removed categories."""
         for category_id, planned in plan.items():
             if planned is None:
                 self._statistics.pop(category_id, None)
@@ -287,7 +287,7 @@ class Updater:
         self._rebasing[category_id] = self._background.submit(work)
 
     def _forget(self, category_ids: Iterable[Id]) -> None:
-        """Forget indexes that are being rebuilt, and remove their files, also those still to come."""
+        """Forget rebuilds; remove their files now, or once they have ended."""
         for category_id in category_ids:
             if future := self._rebasing.pop(category_id, None):
                 future.add_done_callback(partial(_remove, self._rebase_folder(category_id)))

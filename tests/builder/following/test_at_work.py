@@ -186,7 +186,7 @@ def test_a_note_that_cannot_be_written_is_told_of_once_and_stops_nothing(
         with at_work.on([1, 2]):
             pass
     (line,) = lines
-    assert line.startswith("what is at work cannot be noted: ")
+    assert line.startswith("cannot note which changes are being worked on: ")
 
 
 def test_a_note_that_cannot_be_renewed_accuses_nobody(

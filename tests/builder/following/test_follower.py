@@ -381,7 +381,7 @@ def test_ids_are_not_taken_for_those_of_a_release_that_comes_meanwhile(
     pipeline = PhotoPipeline(Shelf({}), LocalEngine(Late(N_DIMS)), MODEL, N_DIMS)
     follower = Follower(root, journal, pipeline, AtOnce())
     numbers = journal.add([put(5, 0)])
-    with pytest.raises(FollowError, match="came meanwhile, which has ids of other types"):
+    with pytest.raises(FollowError, match="became current, and its ids have other types"):
         follower.step()
     assert journal.status().n_pending == 1
     assert follower.step()
@@ -684,10 +684,10 @@ def test_an_index_that_cannot_be_made_stops_nothing_and_is_tried_again_with_pati
 
     lines: list[str] = []
     background = Later()
-    follower = followed(background, tell=lines.append)
+    follower = followed(background, log=lines.append)
     journal.add(put(500 + one, one) for one in range(6))
     follower.step()
-    told = f"category 1: its index for vectors could not be rebuilt: {reason}; tried again in"
+    told = f"category 1: its index for vectors could not be rebuilt: {reason}; next try in"
     with monkeypatch.context() as patch:
         patch.setattr(LiveCategory, "rebased", fail)
         background.work()
@@ -747,7 +747,7 @@ def test_an_index_that_cannot_be_taken_up_is_left_out_and_tried_again(
 ) -> None:
     lines: list[str] = []
     background = Later()
-    follower = followed(background, tell=lines.append)
+    follower = followed(background, log=lines.append)
     journal.add(put(500 + one, one) for one in range(6))
     follower.step()
     background.work()
@@ -770,10 +770,10 @@ def test_an_index_at_work_when_the_follower_ended_is_tried_again_later(
     """It may have been what the follower was killed for."""
     (root.rebasing / "1").mkdir(parents=True)
     lines: list[str] = []
-    follower = followed(tell=lines.append)
+    follower = followed(log=lines.append)
     assert lines == [
-        "category 1: its index for vectors could not be rebuilt: the follower ended meanwhile; "
-        "tried again in 600 s"
+        "category 1: its index for vectors could not be rebuilt: the follower ended during the "
+        "rebuild; next try in 600 s"
     ]
     assert not root.rebasing.exists()
     journal.add(put(500 + one, one) for one in range(6))
@@ -799,7 +799,7 @@ def test_a_follower_that_stops_leaves_no_index_that_looks_failed(
     follow(followed(Begun()), None, threading.Event(), once=True)
     assert entry_of(root).n_added == 6
     lines: list[str] = []
-    follow(followed(tell=lines.append), None, threading.Event(), once=True)
+    follow(followed(log=lines.append), None, threading.Event(), once=True)
     assert lines == []
 
 
@@ -812,7 +812,7 @@ def test_old_releases_that_cannot_be_removed_are_told_of_and_stop_nothing(
     lines: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(ReleaseRoot, "prune", refuse)
-        follower = followed(Later(), tell=lines.append, keep=1)
+        follower = followed(Later(), log=lines.append, keep=1)
         for one in range(3):
             journal.add([put(500, one)])
             assert follower.step()
@@ -835,7 +835,7 @@ def test_a_batch_that_cannot_be_counted_is_live(
 
     lines: list[str] = []
     monkeypatch.setattr(Journal, "batch_done", full)
-    follower = followed(tell=lines.append)
+    follower = followed(log=lines.append)
     (number,) = journal.add([put(500, 0)])
     assert follower.step()
     assert lines == [

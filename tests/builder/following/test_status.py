@@ -30,7 +30,7 @@ def test_a_root_without_a_journal_says_so_and_stays_without_one(root: ReleaseRoo
     assert report(root) == [
         f"follower: not running; `lookalike-build follow --root {root.path}` starts it",
         f"current release: {root.current()}, products: {n_products}, categories: 4",
-        f"changes: none ever came, there is no journal {root.journal} yet",
+        f"changes: none yet (no journal {root.journal})",
     ]
     assert files(root) == before
 
