@@ -13,7 +13,7 @@ from PIL import Image
 from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Outcome, PhotoPipeline, extract
+from lookalike_build.extraction.pipeline import Summary, PhotoPipeline, extract
 from lookalike_build.photos.decoding import decode_photo
 from lookalike_build.photos.reader import PhotoReader
 
@@ -59,7 +59,7 @@ def paint(folder: Path, name: str, colour: tuple[int, int, int]) -> str:
 
 def run(
     folder: Path, rows: list[Row], network: MeanColour | None = None, **others: Any
-) -> tuple[Outcome, MeanColour]:
+) -> tuple[Summary, MeanColour]:
     """Write the catalogue of `rows` and extract it into the store ``features`` beside it."""
     network = network or MeanColour()
     catalogue = write_catalogue(folder, rows)
@@ -72,7 +72,7 @@ def run_again(
     network: MeanColour,
     engine: LocalEngine | None = None,
     **others: Any,
-) -> Outcome:
+) -> Summary:
     return extract(
         read_catalogue(catalogue),
         PhotoPipeline(

@@ -20,9 +20,9 @@ from lookalike_build.networks.extractor import UNTRAINED, Extractor
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.reader import PhotoReader
 
-# Smaller shares than the engine's own tell finer how fast they come; on one core they cost no more.
-SHARE = 64
-SHARES = 8
+# Smaller chunks than the engine's own tell finer how fast they come; on one core they cost no more.
+CHUNK = 64
+CHUNKS = 8
 
 
 def extract_on_ray(
@@ -31,13 +31,13 @@ def extract_on_ray(
     """Features (n, n_dims) of the images in `folder`, and photos a second of that many workers.
 
     Start-up is not counted, of Ray, of the processes or of TensorFlow and the network's compilation:
-    the time is that from the share that makes as many as there are workers to the last but as many
+    the time is that from the chunk that makes as many as there are workers to the last but as many
     less one, while all of them work.
     """
-    rows = enumerate(islice(cycle(images), n_workers * SHARES * SHARE))
+    rows = enumerate(islice(cycle(images), n_workers * CHUNKS * CHUNK))
     found: dict[int, Features] = {}
     came: list[float] = []
-    with TemporaryDirectory() as cores, patch.object(ray_engine, "CPU_SHARE", SHARE):
+    with TemporaryDirectory() as cores, patch.object(ray_engine, "CPU_CHUNK", CHUNK):
         engine = ray_engine.RayEngine(
             partial(_on_a_core, Path(cores)), model, "local", n_workers=n_workers
         )
@@ -45,7 +45,7 @@ def extract_on_ray(
             came.append(time.perf_counter())
             found |= {one.row: one.features for one in results if one.features is not None}
     first, last = n_workers - 1, len(came) - n_workers
-    rate = (last - first) * SHARE / (came[last] - came[first])
+    rate = (last - first) * CHUNK / (came[last] - came[first])
     return np.stack([found[row] for row in range(len(images))]), rate
 
 

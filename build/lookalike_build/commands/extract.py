@@ -14,7 +14,7 @@ from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogu
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Engine, Outcome, PhotoPipeline, Product, extract
+from lookalike_build.extraction.pipeline import Engine, PhotoPipeline, Product, Summary, extract
 from lookalike_build.features.store import PHOTOS, REJECTED
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
@@ -98,7 +98,7 @@ def run(
         work = RayEngine(network.make, extractor.model, ray_address, workers, n_readers)
     reader = replace(reader, folder=rows.folder.absolute(), cache=photos)
     with progress("extract", len(images)) as done:
-        outcome = extract(
+        summary = extract(
             rows,
             PhotoPipeline(reader, work, extractor.model, extractor.n_dims),
             features,
@@ -106,14 +106,14 @@ def run(
             done,
             _Rejections(),
         )
-    if photos and outcome.complete:
+    if photos and summary.complete:
         photos.prune(images.to_pylist())
     seconds = time.monotonic() - started
     say(
-        f"{outcome.n_products} products = {outcome.n_extracted} extracted + {outcome.n_known} known"
-        f" + {outcome.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
+        f"{summary.n_products} products = {summary.n_extracted} extracted + {summary.n_known} known"
+        f" + {summary.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
     )
-    _judge(outcome, features, max_rejected)
+    _judge(summary, features, max_rejected)
 
 
 class _Rejections:
@@ -128,13 +128,13 @@ class _Rejections:
             complain(f"rejected product {product.product_id}: {reason}")
 
 
-def _judge(outcome: Outcome, features: Path, max_rejected: float) -> None:
+def _judge(summary: Summary, features: Path, max_rejected: float) -> None:
     report = features / REJECTED
-    if not outcome.complete:
+    if not summary.complete:
         raise LookalikeError(
-            f"{100 * outcome.rejected_share:.1f} % of the photos were rejected, more than "
+            f"{100 * summary.rejected_share:.1f} % of the photos were rejected, more than "
             f"--max-rejected {max_rejected:g}; {report} names them; {features} stays the store that "
             "it was"
         )
-    if outcome.n_rejected:
+    if summary.n_rejected:
         say(f"the rejected are named in {report}")

@@ -1,4 +1,4 @@
-"""Extraction: a catalogue's photos through a network into a feature store.
+"""Extraction: a network turns a catalogue's photos into a feature store.
 
 Others use `pipeline.extract` with an engine, local or on Ray.
 """

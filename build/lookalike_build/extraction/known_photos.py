@@ -1,4 +1,4 @@
-"""Known photos: whose features are had already, found by the SHA-256 of the photo's bytes."""
+"""Known photos: photos whose features exist already, looked up by the SHA-256 of their bytes."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ Locations = npt.NDArray[np.int64]
 
 
 class KnownPhotos:
-    """For each known photo the location of its features: a number that its owner gives a meaning.
+    """Maps each known photo to the location of its features, a number whose meaning the caller defines.
 
-    Takes 40 bytes a photo, so that it can be sent to every worker; never changes.
+    Immutable, and small enough to send to every worker: 40 bytes a photo.
     """
 
     def __init__(self) -> None:
@@ -26,28 +26,29 @@ class KnownPhotos:
         return bool(self.locations([photo_sha256])[0] >= 0)
 
     def locations(self, photo_sha256s: Sequence[str]) -> Locations:
-        """The locations of the photos, in their order; -1 for one that is unknown."""
+        """The locations of the photos, in their order; -1 for an unknown photo."""
         return self._locations_of(_digests(photo_sha256s))
 
     def plus(
         self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations
     ) -> "KnownPhotos":
-        """These and more, whose locations are 0 or above.
+        """These and the given photos, whose locations are 0 or above.
 
-        Of a photo known before, the new location counts; of one given twice, the first."""
+        The new location replaces that of a photo known before. If one is given twice, the first counts.
+        """
         more = KnownPhotos()
         more._digests, first = np.unique(_digests(photo_sha256s), return_index=True)
         more._locations = np.asarray(locations, np.int64)[first]
         return self.updated(more)
 
     def updated(self, newer: "KnownPhotos") -> "KnownPhotos":
-        """These and `newer`, whose locations count for photos of both."""
+        """These and `newer`; for a photo in both, the location in `newer` counts."""
         at = self._digests.searchsorted(newer._digests)
         known = self._locations_of(newer._digests) >= 0
         both = KnownPhotos()
         both._locations = self._locations.copy()
         both._locations[at[known]] = newer._locations[known]
-        # The others go between: to sort all again would take seconds for millions.
+        # Insert the rest: sorting millions again would take seconds.
         both._locations = np.insert(both._locations, at[~known], newer._locations[~known])
         both._digests = np.insert(self._digests, at[~known], newer._digests[~known])
         return both
@@ -60,17 +61,17 @@ class KnownPhotos:
 
 
 class GrowingPhotos:
-    """Known photos that are added to, a few or many at a time, in 40 bytes each.
+    """Known photos that can be added to, at 40 bytes each.
 
-    Additions stand beside one another until they are as many as those before, and are then merged: each
-    photo is copied a few times, however many additions there are.
+    An addition is merged with those before it once it has as many photos. So each photo is copied only
+    a few times, however many additions there are.
     """
 
     def __init__(self, known: KnownPhotos | None = None) -> None:
         self._parts = [known or KnownPhotos()]  # oldest and largest first
 
     def locations(self, photo_sha256s: Sequence[str]) -> Locations:
-        """As `KnownPhotos.locations`; of a photo added more than once the newest."""
+        """As `KnownPhotos.locations`; for a photo added more than once, the newest."""
         digests = _digests(photo_sha256s)
         locations = np.full(len(digests), -1)
         for part in self._parts:
@@ -79,7 +80,7 @@ class GrowingPhotos:
         return locations
 
     def add(self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations) -> None:
-        """Add photos and their locations, as `KnownPhotos.plus`."""
+        """Add photos and their locations, as `KnownPhotos.plus` does."""
         part = KnownPhotos().plus(photo_sha256s, locations)
         while self._parts and len(self._parts[-1]) <= len(part):
             part = self._parts.pop().updated(part)
@@ -87,5 +88,5 @@ class GrowingPhotos:
 
 
 def _digests(photo_sha256s: Sequence[str]) -> Digests:
-    # Of one width, NumPy compares all their bytes, also where they end in zeros.
+    # NumPy ignores trailing zero bytes of an "S32", but as all are 32 bytes wide, that is harmless.
     return np.frombuffer(bytes.fromhex("".join(photo_sha256s)), "S32")

@@ -1,4 +1,4 @@
-"""The local engine: photos to features in this process."""
+"""The local engine: extracts features in this process."""
 
 import hashlib
 import os
@@ -19,13 +19,13 @@ from lookalike_build.photos.decoding import PhotoError, host_error
 
 _NONE = "the network gives no features for it"
 _AHEAD = 4
-"""Batches of photos that are read and decoded while the network works."""
+"""Batches of photos to read and decode ahead of the network."""
 _RECENT = 65_536
-"""Photos done that are kept as they come, before they are packed."""
+"""Photos that are kept in a dict before they are packed."""
 
 
 class _Loaded(NamedTuple):
-    """A photo that was read: `prepared` is None where it is known already or `reason` rejects it."""
+    """A photo that was read; `prepared` is None if it is known already or rejected for `reason`."""
 
     photo_sha256: str
     prepared: Any
@@ -35,21 +35,21 @@ class _Loaded(NamedTuple):
 class LocalEngine:
     """The `Engine` of one process: threads read and decode ahead while the network works.
 
-    `n_readers` is how many photos are read at a time: more than there are CPUs where that is mostly
-    waiting. They are decoded by `n_cpus` at a time.
+    `n_readers` photos are read at a time, at least one for each CPU; more help where reading is mostly
+    waiting. `n_cpus` photos are decoded at a time.
     """
 
     def __init__(self, extractor: Extractor, n_readers: int = 0, n_cpus: int | None = None) -> None:
         n_cpus = n_cpus or os.cpu_count() or 1
         self._extractor = extractor
         self._n_readers = max(n_readers, n_cpus)
-        # A decoded photo takes up to a gigabyte until it is shrunk.
+        # Until it is shrunk, a decoded photo takes up to a gigabyte.
         self._decoding = BoundedSemaphore(n_cpus)
 
     def __call__(
         self, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Generator[list[Result], None, None]:
-        """Photos to features, as `Engine` says."""
+        """As `Engine` says."""
         loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
         batches = _Batches(self._extractor, staging)
         try:
@@ -58,8 +58,8 @@ class LocalEngine:
                 if batches.is_full():
                     yield batches.work()
                 elif len(batches.results) >= self._extractor.batch:
-                    yield batches.given_out()
-            yield batches.work()  # the batch before the last, which is staged
+                    yield batches.take_results()
+            yield batches.work()  # on the staged batch; stages the last one
             yield batches.work()
         finally:
             loading.shutdown(cancel_futures=True)
@@ -68,23 +68,23 @@ class LocalEngine:
     def _loaded(
         self, pool: ThreadPoolExecutor, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Iterator[tuple[int, _Loaded]]:
-        """Photos as they come: one that takes long does not hold up the others."""
+        """Photos in the order in which they finish, so that a slow one does not delay the others."""
         finished: SimpleQueue[tuple[int, Future[_Loaded]]] = SimpleQueue()
         most = max(_AHEAD * self._extractor.batch, 2 * self._n_readers)
         remaining = iter(rows)
-        under_way = 0
+        n_loading = 0
         while True:
-            for row, image in islice(remaining, most - under_way):
+            for row, image in islice(remaining, most - n_loading):
                 try:
                     future = pool.submit(self._load, image, reader, known)
                 except RuntimeError as error:
                     raise host_error(error) or error from error
                 future.add_done_callback(lambda done, row=row: finished.put((row, done)))  # type: ignore[misc]
-                under_way += 1
-            if not under_way:
+                n_loading += 1
+            if not n_loading:
                 return
             row, future = finished.get()
-            under_way -= 1
+            n_loading -= 1
             yield row, future.result()
 
     def _load(self, image: str, reader: Reader, known: KnownPhotos) -> _Loaded:
@@ -99,7 +99,7 @@ class LocalEngine:
 
 
 class _Waiting(NamedTuple):
-    """A photo in a batch, and the rows that show it."""
+    """A photo in a batch, and the rows of the products that show it."""
 
     prepared: Any
     rows: list[int]
@@ -117,20 +117,20 @@ class _Staged(NamedTuple):
 
 
 class _Batches:
-    """Photos on their way through the network: a batch that fills, and the one before it, staged.
+    """Photos on their way through the network: a batch being filled, and the staged one before it.
 
-    A row whose photo is here joins the row that brought it, so no photo is done twice.
+    Rows with the same photo share one extraction.
     """
 
     def __init__(self, extractor: Extractor, pool: ThreadPoolExecutor) -> None:
         self.results: list[Result] = []
-        """Those not given out yet."""
+        """Those that `take_results` has not returned yet."""
         self._extractor = extractor
         self._pool = pool
         self._filling: _Batch = {}
         self._before = _Staged({}, None)
-        self._recent: dict[str, bool] = {}  # whether a photo that is done gave features
-        self._done = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower to ask
+        self._recent: dict[str, bool] = {}  # whether the network gave valid features for a photo
+        self._older = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower look-up
 
     def put(self, row: int, loaded: _Loaded) -> None:
         """Take the photo of a row."""
@@ -141,35 +141,35 @@ class _Batches:
         elif waiting:
             waiting.rows.append(row)
         elif (is_valid := self._is_valid(digest)) is not None:
-            self.results.append(_again(row, digest, is_valid))
+            self.results.append(_repeated(row, digest, is_valid))
         else:
             self._filling[digest] = _Waiting(loaded.prepared, [row])
 
     def is_full(self) -> bool:
-        """Whether it is time to work."""
+        """Whether the batch is complete: call `work`."""
         return len(self._filling) == self._extractor.batch
 
     def work(self) -> list[Result]:
-        """Stage the batch that has filled, while the network works on the one before.
+        """Stage the full batch while the network works on the one before; return all results so far.
 
-        All results so far. Example: of batches A and B, the first call stages A and gives nothing of
-        it, the second stages B and gives A, and a third, with nothing to stage, gives B.
+        Example: of batches A and B, the first call stages A and returns nothing of it, the second
+        stages B and returns A, and a third, with nothing to stage, returns B.
         """
         before, self._before = self._before, self._begin_staging()
         if before.input:
             self._take(before.batch, self._extractor.features(before.input.result()))
-        return self.given_out()
+        return self.take_results()
 
     def _begin_staging(self) -> _Staged:
-        """Hand the batch that has filled to the thread that stages, and begin to fill another."""
+        """Hand the full batch to the staging thread and begin another."""
         batch, self._filling = self._filling, {}
         prepared = [waiting.prepared for waiting in batch.values()]
         return _Staged(
             batch, self._pool.submit(self._extractor.stage, prepared) if prepared else None
         )
 
-    def given_out(self) -> list[Result]:
-        """The results that have not been given out."""
+    def take_results(self) -> list[Result]:
+        """Return the results so far and forget them."""
         results, self.results = self.results, []
         return results
 
@@ -177,7 +177,7 @@ class _Batches:
         valid = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
         self._recent |= zip(batch, valid.tolist(), strict=True)
         if len(self._recent) >= _RECENT:
-            self._done.add(list(self._recent), list(self._recent.values()))
+            self._older.add(list(self._recent), list(self._recent.values()))
             self._recent = {}
         for (digest, waiting), feature, is_valid in zip(
             batch.items(), features, valid, strict=True
@@ -187,16 +187,16 @@ class _Batches:
                 self.results.append(Result(first, digest, feature, ""))
             else:
                 others = waiting.rows
-            self.results += [_again(row, digest, bool(is_valid)) for row in others]
+            self.results += [_repeated(row, digest, bool(is_valid)) for row in others]
 
     def _is_valid(self, digest: str) -> bool | None:
-        """Whether a photo gave features; None where it is not done."""
+        """Whether the network gave valid features for a photo; None if it was not extracted here."""
         if digest in self._recent:
             return self._recent[digest]
-        location = int(self._done.locations([digest])[0])
+        location = int(self._older.locations([digest])[0])
         return None if location < 0 else bool(location)
 
 
-def _again(row: int, digest: str, is_valid: bool) -> Result:
-    """The result of a row whose photo is done."""
+def _repeated(row: int, digest: str, is_valid: bool) -> Result:
+    """The result of a row whose photo came with another row."""
     return Result(row, digest, None, "") if is_valid else Result(row, "", None, _NONE)

@@ -1,4 +1,4 @@
-"""All features that a store has, by photo: in its categories' files, and those not in one yet."""
+"""All features of a store by photo: those in its categories' files and those not in one yet."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +21,15 @@ _GROUPS_KEPT = 8
 
 
 class PhotoFeatures:
-    """The features of one model in the store's `folder`, to be found, added to and made into files.
+    """The features of one model in the store's `folder`: finds them, saves new ones, feeds the writer.
 
-    `known` are the photos whose features are there at first. Their location is 0 for what is
-    unfinished, otherwise the number of the file, from 1 on, and below it, in 32 bits, the row in it:
-    row 5 of file 3 is 3 * 2^32 + 5.
+    `known` are the photos whose features were there at the start. A location is 0 for unfinished
+    features, otherwise the file's number, from 1, and below it, in 32 bits, the row: row 5 of file 3 is
+    3 * 2^32 + 5.
     """
 
     def __init__(self, folder: Path, model: str, n_dims: int) -> None:
-        """Open what earlier runs left; FeatureError where a file is damaged or another run has it."""
+        """Open the features of earlier runs; FeatureError if a file is damaged or in use."""
         self._model = model
         self._n_dims = n_dims
         self._files: list[_FeatureFile] = []
@@ -43,42 +43,42 @@ class PhotoFeatures:
             raise
 
     def save(self, features: Iterable[tuple[str, Features]]) -> None:
-        """Keep features (n_dims,) by their photo's SHA-256 whatever happens next."""
+        """Save features (n_dims,) by their photo's SHA-256; they survive a kill."""
         self._unfinished.save(features)
 
     def pieces(self, photo_sha256s: Sequence[str]) -> Iterator[Features]:
-        """The features of photos that are all there, in their order, `ROW_GROUP` at a time."""
+        """The features of photos, all of which must be there, in order, `ROW_GROUP` at a time."""
         for first in range(0, len(photo_sha256s), ROW_GROUP):
             yield self._piece(photo_sha256s[first : first + ROW_GROUP])
 
     def complete(self, path: Path, photo_sha256s: Sequence[str]) -> None:
-        """The photos' features are in the category's file at `path`: find them there from now on."""
+        """Look up the photos' features in the category's file at `path`, which has them now."""
         if all(file.path != path for file in self._files):
             self._locations.add(*self._add_file(path))
         self._unfinished.remove(photo_sha256s)
 
     def close(self) -> None:
-        """Leave what is unfinished to the next run."""
+        """Close; the next run finds the unfinished features."""
         self._unfinished.close()
 
     def discard_unfinished(self) -> None:
-        """Close; all that was asked for is in files that the store lists."""
+        """Close and remove the unfinished features: the store is complete without them."""
         self._unfinished.discard()
 
     def _all_known(self, categories: Path) -> KnownPhotos:
         photos: list[str] = []
-        places = []
+        locations = []
         for path in sorted(categories.glob("*.parquet")):
-            of_file, where = self._add_file(path)
+            of_file, in_file = self._add_file(path)
             photos += of_file
-            places.append(where)
-        # Last, since what a file has too may be removed there: of a photo the first location counts.
+            locations.append(in_file)
+        # Last: a photo's first location counts, and `complete` removes unfinished features.
         unfinished = self._unfinished.photos()
-        places.append(np.full(len(unfinished), _UNFINISHED, np.int64))
-        return KnownPhotos().plus(photos + unfinished, np.concatenate(places))
+        locations.append(np.full(len(unfinished), _UNFINISHED, np.int64))
+        return KnownPhotos().plus(photos + unfinished, np.concatenate(locations))
 
     def _add_file(self, path: Path) -> tuple[list[str], Locations]:
-        """The photos whose features are in a file, and their places."""
+        """The photos whose features are in a file, and their locations."""
         file = _FeatureFile(path)
         rows, photos = file.photos(self._model)
         self._files.append(file)
@@ -98,10 +98,9 @@ class PhotoFeatures:
         return features
 
     def _of_file(self, number: int, rows: Locations) -> Features:
-        """The features (n, n_dims) in rows of a file, whose row groups are read once each.
+        """The features (n, n_dims) in rows of a file; each row group is read once.
 
-        Example: of a file whose groups start at rows 0 and 1024, row 1030 is the 6th after the start
-        of group 1.
+        Example: if groups start at rows 0 and 1024, row 1030 is the 6th after the start of group 1.
         """
         features = np.empty((rows.size, self._n_dims), np.float32)
         starts = self._files[number - 1].starts
@@ -116,20 +115,20 @@ class PhotoFeatures:
 
 
 class _FeatureFile:
-    """A category's file, whose features are read a row group at a time."""
+    """A category's file; its features are read one row group at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
             groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self.starts = np.cumsum([0, *groups])
-        """The first row of each group, and the end."""
+        """The first row of each group, then the number of rows."""
 
     def photos(self, model: str) -> tuple[Positions, list[str]]:
         """The rows (n,) that hold features of that model, and their photos' SHA-256."""
         with self._open() as file:
             if "photo_sha256" not in file.schema_arrow.names:
-                return np.empty(0, np.int64), []  # another maker's: nothing to find it by
+                return np.empty(0, np.int64), []  # written by another program, without photos
             table = file.read(["photo_sha256", "model"])
         of_model = pc.equal(table["model"].cast(pa.string()), model)
         rows = np.flatnonzero(of_model.to_numpy())

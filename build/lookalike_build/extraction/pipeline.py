@@ -1,8 +1,8 @@
-"""Extraction: a catalogue's photos through the network into a feature store.
+"""Extraction: makes a feature store from a catalogue's photos.
 
-An engine takes photos to features; the rest, here, is the same for all engines. Of a photo whose
-features are in the store only the bytes are read. What an engine gives is saved at once, and a category
-becomes a file when its last product is done, so a run that is killed goes on where it was.
+An engine turns photos into features; this module does the rest for every engine. A photo whose features
+are in the store is read but not extracted again. Results are saved at once, and a category becomes a
+file when its last product is done, so after a kill the next run continues where this one was.
 """
 
 import csv
@@ -25,7 +25,7 @@ from lookalike_build.features.store import REJECTED, FeatureWriter, model_text
 from lookalike_build.files.whole import whole_file
 
 _FORMULA = tuple("=+-@＝＋－＠")
-"""With these a cell begins that a spreadsheet calculates, or sends elsewhere."""
+"""A cell that begins with one of these is a formula to a spreadsheet."""
 
 
 class Product(NamedTuple):
@@ -37,11 +37,11 @@ class Product(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of the product in one row of the catalogue.
+    """The result for the product in one row of the catalogue.
 
-    `photo_sha256` is hexadecimal, empty where `reason` says why the product is rejected. `features`
-    (n_dims,) is None where it is rejected, or where the photo's features are known already or come
-    with another row.
+    `photo_sha256` is hexadecimal. It is empty if the product is rejected; `reason` then says why.
+    `features` (n_dims,) is None if the product is rejected, or if the photo's features are known
+    already or come with another row.
     """
 
     row: int
@@ -51,12 +51,12 @@ class Result(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads photos; `lookalike_build.photos.reader.PhotoReader` is the one."""
+    """Reads photos, as `lookalike_build.photos.reader.PhotoReader` does."""
 
     def read(self, image: str) -> bytes:
-        """The bytes of the photo at `image`, a path or a URL. For many threads.
+        """The bytes of the photo at `image`, a path or a URL. Called from many threads.
 
-        PhotoError where the photo is to be rejected, HostError where this machine fails.
+        Raises PhotoError to reject the photo, HostError if this machine fails.
         """
         ...
 
@@ -66,10 +66,10 @@ ImageRows = Iterable[tuple[int, str]]
 
 
 class Engine(Protocol):
-    """Takes photos to features.
+    """Turns photos into features.
 
-    Gives a result for each of `rows` once, in any order, a list at a time: what is in one is saved
-    before the next is asked for. Of photos in `known` it gives no features.
+    Yields one result for each of `rows`, in any order, in lists: each list is saved before the next one
+    is asked for. Photos in `known` get no features.
     """
 
     def __call__(  # noqa: D102
@@ -79,7 +79,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class PhotoPipeline:
-    """From a photo's path or URL to its features (n_dims,) of `model`: `reader`, then `engine`."""
+    """Turns a photo's path or URL into features (n_dims,) of `model`: `reader`, then `engine`."""
 
     reader: Reader
     engine: Engine
@@ -88,11 +88,11 @@ class PhotoPipeline:
 
 
 @dataclass
-class Outcome:
-    """How an extraction went: n_products = n_extracted + n_known + n_rejected.
+class Summary:
+    """What an extraction did: n_products = n_extracted + n_known + n_rejected.
 
-    `n_known` are products whose photo's features were there: unchanged, or another product's too.
-    `complete` says whether the store is now the catalogue's: not where too many were rejected.
+    `n_known` products have a photo whose features existed: it is unchanged, or other products have it
+    too. `complete` is False if too many were rejected, so that the existing store was kept.
     """
 
     n_products: int
@@ -114,81 +114,83 @@ def extract(
     most_rejected: float = 1,
     done: Callable[[int], object] = lambda _: None,
     reject: Callable[[Product, str], object] = lambda *_: None,
-) -> Outcome:
-    """Make the store in `folder` that of `catalogue`; the existing one is kept until that is complete.
+) -> Summary:
+    """Write the store of `catalogue` in `folder`; the existing store is kept until it is complete.
 
-    Features of the same model that the store has already are reused. A photo that cannot be used is
-    listed in ``rejected.csv`` and given to `reject`; the rest goes on. If more than the share
-    `most_rejected` are, the existing store is kept: a server may be down for an hour, and its
-    products' features must not be lost. `done` hears how many more products are finished. Raises
-    FeatureError, and HostError where this machine fails to read or decode. The next run reuses what
-    was extracted, however this one ends.
+    Features of the same model that the store has are reused. Unusable photos are listed in
+    ``rejected.csv`` and given to `reject`; extraction continues. If more than the share `most_rejected`
+    (0 to 1) are rejected, the existing store is kept: a server may be down for an hour, and its
+    products should not lose their features. `done` is called with how many more products are finished.
+
+    Raises FeatureError, and HostError if this machine fails to read or decode. However it ends, the
+    next run finds what was extracted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model, n_dims = photos.model, photos.n_dims
-    with closing(PhotoFeatures(folder, model_text(model), n_dims)) as had:
+    with closing(PhotoFeatures(folder, model_text(model), n_dims)) as features:
         types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
         writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]), catalogue.as_of)
-        extraction = _Extraction(catalogue, had, writer)
-        images = catalogue.rows["image"]
-        rows = ((row, image.as_py()) for row, image in enumerate(images))
-        with closing(photos.engine(rows, photos.reader, had.known)) as given:
-            for results in filter(None, given):
+        extraction = _Extraction(catalogue, features, writer)
+        rows = ((row, image.as_py()) for row, image in enumerate(catalogue.rows["image"]))
+        with closing(photos.engine(rows, photos.reader, features.known)) as batches:
+            for results in filter(None, batches):
                 for result in extraction.take(results):
                     reject(extraction.product(result.row), result.reason)
                 done(len(results))
         extraction.report(folder / REJECTED)
-        if extraction.outcome.rejected_share <= most_rejected:
+        if extraction.summary.rejected_share <= most_rejected:
             writer.finish()
-            had.discard_unfinished()
-            extraction.outcome.complete = True
-    return extraction.outcome
+            features.discard_unfinished()
+            extraction.summary.complete = True
+    return extraction.summary
 
 
 def _cell(value: object) -> str:
-    """A value as ``rejected.csv`` has it, which people open in a spreadsheet: never a formula.
+    """A value for ``rejected.csv``, which people open in a spreadsheet: never a formula.
 
-    See OWASP's page on CSV injection for the characters.
+    The characters are those of OWASP's page on CSV injection.
     """
     text = printable(str(value))
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class _Extraction:
-    """Where an extraction stands: what has become of each row, and which categories are done."""
+    """The state of an extraction: the result of each row, and which categories are complete."""
 
-    def __init__(self, catalogue: Catalogue, had: PhotoFeatures, writer: FeatureWriter) -> None:
-        self.outcome = Outcome(catalogue.rows.num_rows)
+    def __init__(
+        self, catalogue: Catalogue, features: PhotoFeatures, writer: FeatureWriter
+    ) -> None:
+        self.summary = Summary(catalogue.rows.num_rows)
         self._rows = catalogue.rows
-        self._had = had
+        self._features = features
         self._writer = writer
         self._photos = np.zeros(self._rows.num_rows, "S32")
         self._reasons: dict[int, str] = {}
-        # Rows are sorted by category: a category is the rows from one start to the next.
+        # The catalogue is sorted by category: each has the rows from one start to the next.
         codes = self._rows["category_id"].combine_chunks().dictionary_encode().indices.to_numpy()
         self._starts = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
-        self._left = np.diff(self._starts)
+        self._n_pending = np.diff(self._starts)
 
     def take(self, results: list[Result]) -> list[Result]:
-        """Save results and write the categories that they complete; those that are rejected."""
-        self._had.save(
+        """Save results and write the categories that they complete; return the rejected ones."""
+        self._features.save(
             (result.photo_sha256, result.features)
             for result in results
             if result.features is not None
         )
         rejected = [result for result in results if result.reason]
         extracted = sum(result.features is not None for result in results)
-        self.outcome.n_rejected += len(rejected)
-        self.outcome.n_extracted += extracted
-        self.outcome.n_known += len(results) - len(rejected) - extracted
+        self.summary.n_rejected += len(rejected)
+        self.summary.n_extracted += extracted
+        self.summary.n_known += len(results) - len(rejected) - extracted
         for result in results:
             if result.reason:
                 self._reasons[result.row] = result.reason
             else:
                 self._photos[result.row] = bytes.fromhex(result.photo_sha256)
             category = int(self._starts.searchsorted(result.row, "right")) - 1
-            self._left[category] -= 1
-            if self._left[category] == 0:
+            self._n_pending[category] -= 1
+            if self._n_pending[category] == 0:
                 self._write(range(*self._starts[category : category + 2].tolist()))
         return rejected
 
@@ -197,7 +199,7 @@ class _Extraction:
         return Product(*(self._rows[name][row].as_py() for name in COLUMNS))
 
     def report(self, path: Path) -> None:
-        """Write who is rejected and why, in the catalogue's order."""
+        """Write the rejected products and the reasons, in the catalogue's order."""
         with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             report = csv.writer(file)
             report.writerow([*COLUMNS, "reason"])
@@ -205,15 +207,14 @@ class _Extraction:
                 report.writerow(map(_cell, [*self.product(row), reason]))
 
     def _write(self, rows: range) -> None:
-        """Write the category in `rows`, unless all of it is rejected."""
-        valid = [row for row in rows if row not in self._reasons]
-        if not valid:
+        """Write the category in `rows`, unless all of its products are rejected."""
+        accepted = [row for row in rows if row not in self._reasons]
+        if not accepted:
             return
-        product_ids = self._rows["product_id"].take(valid).to_pylist()
-        photos = self._photos[valid]
-        digests = [photo.hex() for photo in photos.view("V32").tolist()]
+        product_ids = self._rows["product_id"].take(accepted).to_pylist()
+        digests = [photo.hex() for photo in self._photos[accepted].view("V32").tolist()]
         category_id = self._rows["category_id"][rows.start].as_py()
         path = self._writer.add_category(
-            category_id, product_ids, digests, self._had.pieces(digests)
+            category_id, product_ids, digests, self._features.pieces(digests)
         )
-        self._had.complete(path, digests)
+        self._features.complete(path, digests)

@@ -1,12 +1,12 @@
-"""The Ray engine: the local engine in each worker of a Ray cluster, as a Ray Data job.
+"""The Ray engine: a Ray Data job that runs the local engine in each worker of a Ray cluster.
 
-Every machine of the cluster needs the same lookalike, the photos under the same path (a shared
-folder, or URLs) and, where the weights are a file, that file under the same path. Features come back
-through Ray to the process that asks for them, which alone writes the store.
+Every machine of the cluster needs the same version of Lookalike and the same paths for photos (a shared
+folder, or URLs) and for a weights file. Features come back through Ray to the calling process, which
+alone writes the store.
 
-The rows are cut into shares. A worker gives a share back whole or not at all: where it dies, Ray
-starts another, which does the share again, so that no row is lost or comes twice. A machine that is
-lost is that many workers, unless it is the one that asks.
+The rows are cut into chunks. A worker returns a chunk completely or not at all: if it dies, Ray starts
+another worker, which repeats the chunk, so no row is lost or comes twice. Losing a machine means losing
+its workers, unless it is the calling one.
 """
 
 import logging
@@ -32,41 +32,40 @@ from lookalike_build.photos.decoding import HostError
 from lookalike_build.photos.memory_budget import DECODING
 from lookalike_build.ray_cluster import ClusterError, ray_cluster
 
-# Eight batches of the network: little is lost by a last one that is not full, or to be done again.
-CPU_SHARE = 256
-GPU_SHARE = 1024
-# What a worker with the network is seen to need, and somewhat more: 2.7 GB, most of it TensorFlow's.
+# Rows of a chunk. Eight batches: a last batch that is not full, or a chunk to repeat, costs little.
+CPU_CHUNK = 256
+GPU_CHUNK = 1024
+# A worker was seen to need 2.7 GB, most of it for TensorFlow.
 WORKER_BYTES = 3 * 2**30
 
-_SHARE = pa.schema({"row": pa.int64(), "image": pa.string()})
+_CHUNK = pa.schema({"row": pa.int64(), "image": pa.string()})
 _RESULTS = pa.schema(
     {
         "row": pa.int64(),
         "photo_sha256": pa.string(),
-        "features": pa.list_(pa.float32()),  # of no fixed size, as a null has one too then
+        "features": pa.list_(pa.float32()),  # a null of a fixed-size list would take as much space
         "reason": pa.string(),
-        "failure": pa.binary(),  # a pickled exception, with all else null
+        "failure": pa.binary(),  # a pickled exception; the other columns are then null
     }
 )
 
 _NO_ROOM = (
     "no machine of the Ray cluster has room for a worker, which takes a CPU or GPU and "
-    f"{WORKER_BYTES // 2**30} GiB of memory; where it adds machines when needed, say how many workers "
-    "there are to be"
+    f"{WORKER_BYTES // 2**30} GiB of memory; if the cluster adds machines on demand, give --workers N"
 )
 _STALLED = (
-    "no worker has done its share for half an hour: either the cluster has no worker to spare "
-    "(`ray status` tells) or there is a photo that ends each worker"
+    "no worker has finished any work for half an hour: either the cluster has no free worker (see "
+    "`ray status`) or a photo kills every worker"
 )
 
 
 class RayEngine:
     """The `Engine` of the Ray cluster at `address`; see `lookalike_build.ray_cluster`.
 
-    `make_extractor` is pickled and called in each worker; what it makes must be of `model`.
-    `n_workers` work at a time: by default as many as the cluster has GPUs or, without any, CPUs, if
-    its memory suffices. A worker computes on its CPUs alone and reads `n_readers` photos at a time,
-    as in `LocalEngine`.
+    `make_extractor` is pickled and called in each worker; its extractor must be of `model`. `n_workers`
+    work at a time: by default one for each GPU of the cluster or, without any, for each CPU, if memory
+    suffices. A worker computes on its own CPUs only and reads `n_readers` photos at a time, as
+    `LocalEngine` does.
     """
 
     def __init__(
@@ -86,9 +85,9 @@ class RayEngine:
     def __call__(
         self, rows: ImageRows, reader: Reader, known: KnownPhotos
     ) -> Generator[list[Result], None, None]:
-        """Photos to features, as `Engine` says, a share at a time.
+        """As `Engine` says, a chunk at a time.
 
-        Raises what making the extractor raises in a worker, and ClusterError.
+        Raises ClusterError, and what `make_extractor` raises in a worker.
         """
         _silence_before_import()
         with ExitStack() as stack:
@@ -103,12 +102,12 @@ class RayEngine:
 
         _silence()
         worker = _Needs.of(ray.nodes())  # type: ignore[no-untyped-call]
-        shares = list(_shares(rows, worker.share))
-        if not shares:
+        chunks = list(_chunks(rows, worker.chunk))
+        if not chunks:
             return
-        blocks = self._blocks(shares, worker, ray.put((reader, known)))
+        blocks = self._blocks(chunks, worker, ray.put((reader, known)))
         try:
-            # Closed before the connection: what Ray Data has at work would connect again.
+            # Closed before the connection: running work of Ray Data would connect again.
             with closing(blocks):
                 yield from map(_results, blocks)
         except ExecutionTimeoutError as error:
@@ -117,14 +116,14 @@ class RayEngine:
             reason = str(error).strip().splitlines()[-1]
             raise ClusterError(f"Ray's workers failed: {reason}") from error
 
-    def _blocks(self, shares: list[pa.Table], worker: "_Needs", data: Any) -> Generator[pa.Table]:
+    def _blocks(self, chunks: list[pa.Table], worker: "_Needs", data: Any) -> Generator[pa.Table]:
         from ray.data import ActorPoolStrategy, from_arrow
 
         n_workers = self._n_workers or worker.n_workers
         if not n_workers:
             raise ClusterError(_NO_ROOM)
         yield from (
-            from_arrow(shares)
+            from_arrow(chunks)
             .map_batches(
                 _Worker,
                 fn_constructor_args=(
@@ -134,9 +133,9 @@ class RayEngine:
                     self._n_readers,
                     worker.n_cpus,
                 ),
-                batch_size=None,  # a share: what a worker gives for it is one block
+                batch_size=None,  # one chunk, for which the worker returns one block
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=min(n_workers, len(shares))),
+                compute=ActorPoolStrategy(size=min(n_workers, len(chunks))),
                 num_cpus=worker.n_cpus,
                 num_gpus=worker.n_gpus,
                 memory=WORKER_BYTES,
@@ -146,7 +145,7 @@ class RayEngine:
 
 
 class _Worker:
-    """A process of the cluster, with its own extractor; `data` is Ray's name for what all share."""
+    """A process of the cluster with its own extractor; `data` refers to the reader and known photos."""
 
     def __init__(
         self,
@@ -156,10 +155,10 @@ class _Worker:
         n_readers: int,
         n_cpus: int,
     ) -> None:
-        # TensorFlow reads them when it starts, and else takes all CPUs of the machine.
+        # Read by TensorFlow at its start; without them it takes all CPUs of the machine.
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ[name] = str(n_cpus)
-        # An exception that leaves a worker comes out of Ray as another, among pages of traceback.
+        # An exception that leaves a worker would come out of Ray as another, in pages of traceback.
         self._failure: Exception | None = None
         try:
             import ray
@@ -177,9 +176,9 @@ class _Worker:
         except Exception as error:
             self._failure = error
 
-    def __call__(self, share: pa.Table) -> pa.Table:
-        """The results of a share's rows, or the failure."""
-        rows = zip(share["row"].to_pylist(), share["image"].to_pylist(), strict=True)
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        """The results of a chunk's rows, or the failure."""
+        rows = zip(chunk["row"].to_pylist(), chunk["image"].to_pylist(), strict=True)
         try:
             if self._failure:
                 raise self._failure
@@ -193,12 +192,12 @@ class _Worker:
 
 
 class _Needs(NamedTuple):
-    """What a worker takes of a cluster, how many of them that makes, and how many rows is a share."""
+    """What one worker takes of a cluster, how many workers have room, and the rows of a chunk."""
 
     n_cpus: int
     n_gpus: int
     n_workers: int
-    share: int
+    chunk: int
 
     @classmethod
     def of(cls, nodes: Iterable[dict[str, Any]]) -> "_Needs":
@@ -206,20 +205,20 @@ class _Needs(NamedTuple):
         machines = [node["Resources"] for node in nodes if node["Alive"]]
         with_gpu = [machine for machine in machines if machine.get("GPU")]
         if not with_gpu:
-            return cls(1, 0, sum(_room(machine, "CPU") for machine in machines), CPU_SHARE)
-        # A GPU is fed by its part of its machine's CPUs.
+            return cls(1, 0, sum(_room(machine, "CPU") for machine in machines), CPU_CHUNK)
+        # The GPUs of a machine divide its CPUs.
         n_cpus = min(machine.get("CPU", 0) // machine["GPU"] for machine in with_gpu)
         n_workers = sum(_room(machine, "GPU") for machine in with_gpu)
-        return cls(max(1, int(n_cpus)), 1, n_workers, GPU_SHARE)
+        return cls(max(1, int(n_cpus)), 1, n_workers, GPU_CHUNK)
 
 
 def _room(machine: dict[str, float], unit: str) -> int:
-    """How many workers that take one `unit` each find room in a machine."""
+    """How many workers a machine has room for if each takes one `unit`."""
     return int(min(machine.get(unit, 0), machine.get("memory", 0) // WORKER_BYTES))
 
 
 def _n_workers_here(nodes: Iterable[dict[str, Any]], node_id: str) -> int:
-    """How many workers the machine `node_id` of ``ray.nodes()`` has room for, 1 at least."""
+    """How many workers the machine `node_id` of ``ray.nodes()`` has room for, at least 1."""
     for node in nodes:
         if node["NodeID"] == node_id:
             machine = node["Resources"]
@@ -227,10 +226,10 @@ def _n_workers_here(nodes: Iterable[dict[str, Any]], node_id: str) -> int:
     return 1
 
 
-def _shares(rows: ImageRows, size: int) -> Iterator[pa.Table]:
+def _chunks(rows: ImageRows, size: int) -> Iterator[pa.Table]:
     remaining = iter(rows)
-    while share := list(islice(remaining, size)):
-        yield pa.table(list(zip(*share, strict=True)), _SHARE)
+    while chunk := list(islice(remaining, size)):
+        yield pa.table(list(zip(*chunk, strict=True)), _CHUNK)
 
 
 def _block(results: list[Result]) -> pa.Table:
@@ -254,8 +253,8 @@ def _results(block: pa.Table) -> list[Result]:
 
 
 def _silence_before_import() -> None:
-    """Leave to Ray's own log files what it would write to the terminal."""
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # of lines that are shown
+    """Keep Ray's output off the terminal; it has its own log files."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # drop no line as repeated
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 

@@ -1,10 +1,10 @@
-"""What an extraction has so far of the categories that are not complete: SQLite, ``unfinished.sqlite``.
+"""The features of categories that are not complete yet, in SQLite: ``unfinished.sqlite``.
 
-A batch is saved in one transaction before the next one is begun, so that a killed run loses no more
-than the batch in the network's hands. What has gone into a category's file is removed.
+Each batch is saved in one transaction before the next begins, so a killed run loses only the batch that
+the network was working on. Features are removed once they are in a category's file.
 
-One table, ``photos``: ``sha256`` (blob, 32 bytes, of the photo), ``features`` (blob, little-endian
-float32). ``PRAGMA user_version`` is `_FORMAT`; ``model`` holds the text of the model in its one row.
+The table ``photos`` has ``sha256`` (blob, 32 bytes, of the photo) and ``features`` (blob, little-endian
+float32). The table ``model`` has one row, the model's text. ``PRAGMA user_version`` is `_FORMAT`.
 """
 
 import sqlite3
@@ -23,12 +23,12 @@ _BUSY_S = 1.0
 
 
 class Unfinished:
-    """The features of photos, by their SHA-256; one process at a time may have a folder's open."""
+    """Features by their photo's SHA-256; only one process at a time can open those of a folder."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """Open or begin the folder's; what is there of another model is dropped.
+        """Open or create the folder's file; features of another model are dropped.
 
-        Raises FeatureError, here and in every method, for what SQLite reports: a full disk, say.
+        This and every method raises FeatureError if SQLite fails, for example on a full disk.
         """
         self._folder = folder
         with self._errors():
@@ -75,7 +75,7 @@ class Unfinished:
             database.execute(f"PRAGMA user_version = {_FORMAT}")
 
     def photos(self) -> list[str]:
-        """The SHA-256 of all there are, as hexadecimal."""
+        """The SHA-256 of all photos, hexadecimal."""
         with self._errors(), closing(self._database.execute("SELECT sha256 FROM photos")) as rows:
             return [digest.hex() for (digest,) in rows]
 
@@ -89,7 +89,7 @@ class Unfinished:
                 database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?)", rows)
 
     def features(self, photo_sha256s: Sequence[str]) -> dict[str, Features]:
-        """The features (n_dims,) of those of the photos that are there."""
+        """The features (n_dims,) of the photos; unknown photos are left out."""
         found = {}
         with self._errors():
             for digest in photo_sha256s:
@@ -101,7 +101,7 @@ class Unfinished:
         return found
 
     def remove(self, photo_sha256s: Iterable[str]) -> None:
-        """Remove what has gone into a category's file; the room is used again."""
+        """Remove photos whose features are in a category's file; SQLite reuses the space."""
         with self._errors(), self._database as database:
             database.executemany(
                 "DELETE FROM photos WHERE sha256 = ?",
@@ -109,10 +109,10 @@ class Unfinished:
             )
 
     def close(self) -> None:
-        """Keep what there is for the next run."""
+        """Close; the file stays for the next run."""
         self._database.close()
 
     def discard(self) -> None:
-        """Close, and remove the file: the store is complete."""
+        """Close and remove the file: the store is complete."""
         self.close()
         (self._folder / _NAME).unlink()

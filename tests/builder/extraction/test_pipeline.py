@@ -19,7 +19,7 @@ from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction import local_engine
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Outcome, PhotoPipeline, Product, extract
+from lookalike_build.extraction.pipeline import Summary, PhotoPipeline, Product, extract
 from lookalike_build.extraction.unfinished import Unfinished
 from lookalike_build.features.store import REJECTED, FeatureError, FeatureStore
 from lookalike_build.photos.decoding import HostError, decode_photo
@@ -30,8 +30,8 @@ from waiting import HUNG_S
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 5])
 def test_every_photo_gets_its_own_features(tmp_path: Path, n: int) -> None:
     rows = [(i, i % 2, paint(tmp_path, f"{i}.png", (i, 2 * i, 255 - i))) for i in range(n)]
-    outcome, network = run(tmp_path, list(rows))
-    assert (outcome.n_products, outcome.n_extracted, outcome.n_rejected) == (n, n, 0)
+    summary, network = run(tmp_path, list(rows))
+    assert (summary.n_products, summary.n_extracted, summary.n_rejected) == (n, n, 0)
     rest = [n % BATCH] if n % BATCH else []
     assert network.batches == [BATCH] * (n // BATCH) + rest  # whatever the categories
     store = FeatureStore.open(tmp_path / "features")
@@ -55,8 +55,8 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     Image.effect_noise((64, 64), 50).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
     images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.jpg", str(tmp_path / good), "."]
-    outcome, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
-    assert outcome == Outcome(n_products=7, n_extracted=1, n_known=1, n_rejected=5, complete=True)
+    summary, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
+    assert summary == Summary(n_products=7, n_extracted=1, n_known=1, n_rejected=5, complete=True)
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
         rejected = {int(row["product_id"]): row for row in csv.DictReader(file)}
     assert sorted(rejected) == [1, 2, 3, 4, 6]
@@ -93,8 +93,8 @@ def test_the_rejected_are_named_without_formulas(value: str, cell: str, tmp_path
 
 
 def test_a_category_of_which_all_is_rejected_is_not_in_the_store(tmp_path: Path) -> None:
-    outcome, _ = run(tmp_path, [(1, 1, "no.jpg"), (2, 2, paint(tmp_path, "a.png", (1, 1, 1)))])
-    assert (outcome.n_extracted, outcome.n_rejected) == (1, 1)
+    summary, _ = run(tmp_path, [(1, 1, "no.jpg"), (2, 2, paint(tmp_path, "a.png", (1, 1, 1)))])
+    assert (summary.n_extracted, summary.n_rejected) == (1, 1)
     assert list(FeatureStore.open(tmp_path / "features").categories) == [2]
 
 
@@ -113,8 +113,8 @@ def test_a_photo_that_gives_no_features_is_rejected(tmp_path: Path) -> None:
     colours = {1: (0, 0, 0), 2: (5, 5, 5), 3: (255, 255, 255)}
     rows: list[Row] = [(i, 1, paint(tmp_path, f"{i}.png", colour)) for i, colour in colours.items()]
     rejected: list[tuple[Product, str]] = []
-    outcome, _ = run(tmp_path, rows, Blind(), reject=lambda *photo: rejected.append(photo))
-    assert (outcome.n_extracted, outcome.n_rejected) == (1, 2)
+    summary, _ = run(tmp_path, rows, Blind(), reject=lambda *photo: rejected.append(photo))
+    assert (summary.n_extracted, summary.n_rejected) == (1, 2)
     assert sorted(product.product_id for product, _ in rejected) == [1, 3]
 
 
@@ -132,9 +132,9 @@ def features_in(folder: Path) -> dict[tuple[Id, Id], list[float]]:
 def test_extraction_again_replaces_the_store(tmp_path: Path) -> None:
     image = paint(tmp_path, "a.png", (1, 1, 1))
     run(tmp_path, [(1, 1, image), (2, 2, image)])
-    outcome, network = run(tmp_path, [(3, 2, image)])
+    summary, network = run(tmp_path, [(3, 2, image)])
     assert features_in(tmp_path) == {(2, 3): [1, 1, 1, 1]}
-    assert outcome == Outcome(n_products=1, n_known=1, complete=True)
+    assert summary == Summary(n_products=1, n_known=1, complete=True)
     assert network.batches == []
 
 
@@ -146,8 +146,8 @@ def test_only_a_new_or_changed_photo_is_extracted(tmp_path: Path) -> None:
     rows[30:31] = []
     rows.append((60, 0, paint(tmp_path, "60.png", (60, 0, 0))))
     rows.append((61, 5, rows[0][2]))  # another product's photo, in a new category
-    outcome, network = run(tmp_path, list(rows))
-    assert outcome == Outcome(n_products=61, n_extracted=2, n_known=59, complete=True)
+    summary, network = run(tmp_path, list(rows))
+    assert summary == Summary(n_products=61, n_extracted=2, n_known=59, complete=True)
     assert network.batches == [2]
     found = features_in(tmp_path)
     assert sorted(found) == sorted((category_id, product_id) for product_id, category_id, _ in rows)
@@ -164,8 +164,8 @@ def test_a_photo_of_many_products_is_extracted_once(
     placeholder = paint(tmp_path, "placeholder.png", (5, 6, 7))
     rows = [(i, i // 20, placeholder) for i in range(100)]
     rows += [(100 + i, 9, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
-    outcome, network = run(tmp_path, list(rows))
-    assert outcome == Outcome(
+    summary, network = run(tmp_path, list(rows))
+    assert summary == Summary(
         n_products=len(rows), n_extracted=3 * BATCH + 1, n_known=99, complete=True
     )
     assert sum(network.batches) == 3 * BATCH + 1
@@ -177,8 +177,8 @@ def test_a_photo_of_many_products_that_gives_no_features_rejects_them_all(tmp_pa
     black = paint(tmp_path, "black.png", (0, 0, 0))
     rows = [(i, 1, black) for i in range(3 * BATCH)]
     rows += [(100 + i, 1, paint(tmp_path, f"{i}.png", (i, 9, 9))) for i in range(3 * BATCH)]
-    outcome, _ = run(tmp_path, list(rows), Blind())
-    assert outcome == Outcome(
+    summary, _ = run(tmp_path, list(rows), Blind())
+    assert summary == Summary(
         n_products=6 * BATCH, n_extracted=3 * BATCH, n_known=0, n_rejected=3 * BATCH, complete=True
     )
     assert all(int(product_id) >= 100 for _, product_id in features_in(tmp_path))
@@ -193,8 +193,8 @@ class Newer(MeanColour):
 def test_another_model_extracts_all_again(tmp_path: Path) -> None:
     rows = [(i, 1, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(BATCH)]
     run(tmp_path, list(rows))
-    outcome, _ = run(tmp_path, list(rows), Newer())
-    assert outcome.n_extracted == BATCH
+    summary, _ = run(tmp_path, list(rows), Newer())
+    assert summary.n_extracted == BATCH
     assert FeatureStore.open(tmp_path / "features").model == Newer.model
 
 
@@ -220,8 +220,8 @@ def test_what_a_run_that_failed_had_extracted_is_kept(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Cut):
             run(tmp_path, list(rows), FailsAt(4))
-    outcome, network = run(tmp_path, list(rows))
-    assert (outcome.n_extracted, network.batches) == (2 * BATCH, [BATCH, BATCH])
+    summary, network = run(tmp_path, list(rows))
+    assert (summary.n_extracted, network.batches) == (2 * BATCH, [BATCH, BATCH])
     assert len(features_in(tmp_path)) == 10 * BATCH
     left = {path.name for path in (tmp_path / "features").iterdir()}
     assert left == {"categories", "rejected.csv", "store.json"}
@@ -235,8 +235,8 @@ def test_a_photo_of_two_categories_is_found_when_one_was_complete_before_a_kill(
     rows += [(10 + i, 2, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(BATCH)]
     with pytest.raises(Cut), mock.patch.object(Unfinished, "remove", side_effect=Cut):
         run(tmp_path, list(rows))
-    outcome, _ = run(tmp_path, list(rows))
-    assert outcome.n_products == outcome.n_extracted + outcome.n_known
+    summary, _ = run(tmp_path, list(rows))
+    assert summary.n_products == summary.n_extracted + summary.n_known
     assert features_in(tmp_path)[1, 1] == features_in(tmp_path)[2, 2] == [1, 1, 1, 1]
 
 
@@ -257,15 +257,15 @@ def test_where_too_many_are_rejected_the_store_before_stands(tmp_path: Path) -> 
     before = features_in(tmp_path)
     hidden = [(tmp_path / f"{i}.png").rename(tmp_path / f"{i}.hidden") for i in range(1, 20)]
     rows.append((999, 1, paint(tmp_path, "new.png", (9, 9, 9))))
-    outcome, _ = run(tmp_path, rows, most_rejected=0.5)
-    assert outcome == Outcome(4 * BATCH + 1, n_extracted=1, n_known=13, n_rejected=19)
+    summary, _ = run(tmp_path, rows, most_rejected=0.5)
+    assert summary == Summary(4 * BATCH + 1, n_extracted=1, n_known=13, n_rejected=19)
     assert features_in(tmp_path) == before
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 19
     for path in hidden:
         path.rename(path.with_suffix(".png"))
-    outcome, network = run(tmp_path, rows, most_rejected=0.5)
-    assert outcome == Outcome(4 * BATCH + 1, n_known=4 * BATCH + 1, complete=True)
+    summary, network = run(tmp_path, rows, most_rejected=0.5)
+    assert summary == Summary(4 * BATCH + 1, n_known=4 * BATCH + 1, complete=True)
     assert network.batches == []
     assert features_in(tmp_path) == {**before, (1, 999): [9, 9, 9, 1]}
 
@@ -291,9 +291,9 @@ def test_where_this_machine_fails_nothing_is_rejected_and_all_before_is_kept(
     with pytest.raises(HostError, match="too many open files"):
         extract(read_catalogue(catalogue), photos, store)
     assert features_in(tmp_path) == before
-    outcome, _ = run(tmp_path, list(rows))
-    assert outcome.n_known >= len(before) + sum(network.batches) > 3
-    assert outcome.n_rejected == 0
+    summary, _ = run(tmp_path, list(rows))
+    assert summary.n_known >= len(before) + sum(network.batches) > 3
+    assert summary.n_rejected == 0
 
 
 def test_two_extractions_into_one_store_at_a_time_are_refused(tmp_path: Path) -> None:
@@ -305,8 +305,8 @@ def test_two_extractions_into_one_store_at_a_time_are_refused(tmp_path: Path) ->
                 run(tmp_path, list(rows))
             return super().features(photos)
 
-    outcome, _ = run(tmp_path, list(rows), Other())
-    assert outcome.n_extracted == 1
+    summary, _ = run(tmp_path, list(rows), Other())
+    assert summary.n_extracted == 1
 
 
 def test_a_slow_photo_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -350,8 +350,8 @@ def test_a_batch_is_staged_while_the_network_works_on_the_one_before(tmp_path: P
                     assert n_staged.acquire(timeout=HUNG_S)
             return super().features(photos)
 
-    outcome, network = run(tmp_path, list(rows), Overlapped())
-    assert (outcome.n_extracted, network.batches) == (3 * BATCH, [BATCH] * 3)
+    summary, network = run(tmp_path, list(rows), Overlapped())
+    assert (summary.n_extracted, network.batches) == (3 * BATCH, [BATCH] * 3)
 
 
 def test_no_more_photos_are_decoded_at_a_time_than_there_are_cpus(tmp_path: Path) -> None:
@@ -370,8 +370,8 @@ def test_no_more_photos_are_decoded_at_a_time_than_there_are_cpus(tmp_path: Path
     network = Counted()
     catalogue = write_catalogue(tmp_path, list(rows))
     engine = LocalEngine(network, n_readers=32, n_cpus=3)
-    outcome = run_again(catalogue, tmp_path / "features", network, engine)
-    assert outcome.n_extracted == len(rows)
+    summary = run_again(catalogue, tmp_path / "features", network, engine)
+    assert summary.n_extracted == len(rows)
     assert max(most) <= 3
 
 
@@ -383,8 +383,8 @@ def test_a_damaged_file_of_the_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=f"{path.name}: cannot be read: .*; remove it and extr"):
         run(tmp_path, list(rows))
     path.unlink()
-    outcome, _ = run(tmp_path, list(rows))
-    assert outcome.n_extracted == 3
+    summary, _ = run(tmp_path, list(rows))
+    assert summary.n_extracted == 3
 
 
 def test_a_damaged_file_of_unfinished_work_is_named(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.local_engine import LocalEngine
 from lookalike_build.extraction.pipeline import Result
 from lookalike_build.extraction.ray_engine import (
-    CPU_SHARE,
-    GPU_SHARE,
+    CPU_CHUNK,
+    GPU_CHUNK,
     WORKER_BYTES,
     RayEngine,
     _n_workers_here,
@@ -36,7 +36,7 @@ from lookalike_build.ray_cluster import ClusterError
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
 MODEL = Model("mean-colour", "sha256:1")
-SHARE = 32
+CHUNK = 32
 MACHINE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
@@ -95,10 +95,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Ten shares and a bit, some of photos that cannot be used."""
-    monkeypatch.setattr(ray_engine, "CPU_SHARE", SHARE)
+    """Ten chunks and a bit; some photos cannot be used."""
+    monkeypatch.setattr(ray_engine, "CPU_CHUNK", CHUNK)
     images = [*(f"{i}.png" for i in range(50)), "broken.png", "missing.png"]
-    return [(row, images[7 * row % len(images)]) for row in range(10 * SHARE + 3)]
+    return [(row, images[7 * row % len(images)]) for row in range(10 * CHUNK + 3)]
 
 
 def by_row(lists: list[list[Result]]) -> dict[int, tuple[str, str]]:
@@ -140,7 +140,7 @@ def test_few_rows_are_enough(
     assert sorted(by_row(found)) == list(range(n))
 
 
-def test_a_killed_worker_is_replaced_and_its_share_done_again(
+def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
     cluster: Any, folder: Path, rows: list[tuple[int, str]]
 ) -> None:
     pids = folder / "pids"
@@ -212,12 +212,12 @@ def test_a_cluster_without_room_for_a_worker_is_not_waited_for(
 @pytest.mark.parametrize(
     ("machines", "needs"),
     [
-        ([{"CPU": 8.0}, {"CPU": 4.0}], _Needs(1, 0, 12, CPU_SHARE)),
-        ([{"CPU": 8.0}, {"CPU": 12.0, "GPU": 2.0}], _Needs(6, 1, 2, GPU_SHARE)),
-        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}], _Needs(1, 1, 3, GPU_SHARE)),
-        ([{"CPU": 8.0, "memory": 2.5 * WORKER_BYTES}, {"CPU": 1.0}], _Needs(1, 0, 3, CPU_SHARE)),
-        ([{"CPU": 8.0, "GPU": 2.0, "memory": WORKER_BYTES}], _Needs(4, 1, 1, GPU_SHARE)),
-        ([{"CPU": 0.0}, {"CPU": 4.0, "memory": 2.0**30}], _Needs(1, 0, 0, CPU_SHARE)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], _Needs(1, 0, 12, CPU_CHUNK)),
+        ([{"CPU": 8.0}, {"CPU": 12.0, "GPU": 2.0}], _Needs(6, 1, 2, GPU_CHUNK)),
+        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 2.0}], _Needs(1, 1, 3, GPU_CHUNK)),
+        ([{"CPU": 8.0, "memory": 2.5 * WORKER_BYTES}, {"CPU": 1.0}], _Needs(1, 0, 3, CPU_CHUNK)),
+        ([{"CPU": 8.0, "GPU": 2.0, "memory": WORKER_BYTES}], _Needs(4, 1, 1, GPU_CHUNK)),
+        ([{"CPU": 0.0}, {"CPU": 4.0, "memory": 2.0**30}], _Needs(1, 0, 0, CPU_CHUNK)),
     ],
 )
 def test_a_worker_takes_a_gpu_with_its_part_of_the_cpus_or_a_cpu(
