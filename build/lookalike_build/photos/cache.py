@@ -1,14 +1,14 @@
-"""The photo cache: photos from URLs, kept so that they are not downloaded again.
+"""The photo cache: keeps photos from URLs so that they are not downloaded again.
 
 A folder with one file a photo, ``ab/cd/abcd….photo``, named by the SHA-256 of its URL, so that no
 user name, password or signature of a URL is on the disk:
 
-    the SHA-256 of all behind this line, hexadecimal
+    the SHA-256 of everything after this line, hexadecimal
     the validator, a JSON object
     the photo's bytes
 
-Any number of threads and processes may use one folder. Nothing is fsynced: what a power cut leaves
-half-written is not what its first line says, and counts as absent.
+Any number of threads and processes may use one folder. Nothing is fsynced: a file that a power cut left
+incomplete does not match its first line and counts as absent.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _PART = re.compile(r"[0-9a-f]{32}\.part")
 
 
 class CachedPhoto(NamedTuple):
-    """A photo's bytes and its validator: what tells whether its origin still has just these."""
+    """A photo's bytes and its validator, which shows whether its origin still has the same bytes."""
 
     data: bytes
     validator: dict[str, str]
@@ -38,12 +38,12 @@ class CachedPhoto(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoCache:
-    """The photos kept in `folder`, which is for them alone and is made when it is first needed."""
+    """The photos kept in `folder`, which holds nothing else and is made when first needed."""
 
     folder: Path
 
     def get(self, url: str) -> CachedPhoto | None:
-        """The photo kept of `url`; None where there is none or it is damaged."""
+        """The photo kept for `url`; None if there is none or it is damaged."""
         try:
             digest, _, rest = self._path(url).read_bytes().partition(b"\n")
         except OSError:
@@ -54,11 +54,11 @@ class PhotoCache:
         return CachedPhoto(data, json.loads(validator))
 
     def put(self, url: str, photo: CachedPhoto) -> None:
-        """Keep a photo of `url` in place of any before it, or nothing where the disk refuses."""
+        """Keep a photo for `url`, replacing any before it. If the disk refuses, nothing is kept."""
         rest = json.dumps(photo.validator).encode() + b"\n" + photo.data
         path = self._path(url)
         part = path.with_name(f"{uuid.uuid4().hex}.part")
-        with suppress(OSError):  # the photo is at hand all the same
+        with suppress(OSError):  # the caller has the photo anyway
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 part.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
@@ -67,16 +67,16 @@ class PhotoCache:
                 part.unlink(missing_ok=True)
 
     def prune(self, used: Iterable[str]) -> int:
-        """Remove the photos of all URLs but those in `used`; how many there were.
+        """Remove the photos of all URLs except those in `used`; return how many were removed.
 
-        `used` may name other images too, such as a catalogue's local files. What another run is
-        just writing into the folder may be lost to the cache.
+        `used` may name other images too, such as a catalogue's local files. Photos that another run is
+        writing at the same time may be removed too.
         """
-        # 8 bytes of each name: a catalogue has millions, and one wrongly kept does no harm.
+        # 8 bytes of each name suffice: a catalogue has millions, and a photo wrongly kept is harmless.
         kept = np.unique(np.fromiter((_short(_name(url)) for url in used), np.uint64))
         n_removed = 0
         for folder, _, names in os.walk(self.folder):
-            # Whatever else is in the folder is none of ours.
+            # Other files in the folder are left alone.
             photos = [name for name in names if _PHOTO.fullmatch(name)]
             shorts = np.array([_short(name) for name in photos], np.uint64)
             absent = np.searchsorted(kept, shorts) == np.searchsorted(kept, shorts, "right")

@@ -1,4 +1,4 @@
-"""Calls that return in time, also to what cannot be stopped: a synchronous store that drips."""
+"""Calls that return in time even if they cannot be stopped, as those to a slow synchronous store."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,10 +12,10 @@ _Jobs = SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 
 class DeadlineThreads:
-    """At most `n` threads that do calls; the end of the process does not wait for them.
+    """At most `n` threads that run calls; they do not keep the process alive.
 
-    A call that is not done in time goes on in its thread, and its result is dropped. Threads are used
-    again, as fsspec has its connections by thread.
+    A call that is not done in time goes on in its thread, and its result is dropped. Threads are
+    reused, because fsspec keeps its connections by thread.
     """
 
     def __init__(self, n: int) -> None:
@@ -23,7 +23,7 @@ class DeadlineThreads:
         self._idle: list[_Jobs] = []
 
     def call(self, function: Callable[[], Result], timeout_s: float) -> Result:
-        """What `function` returns or raises within `timeout_s` seconds; else TimeoutError."""
+        """Return or raise what `function` does within `timeout_s` seconds; otherwise TimeoutError."""
         end = monotonic() + timeout_s
         if not self._free.acquire(timeout=timeout_s):
             raise TimeoutError
@@ -48,7 +48,7 @@ class DeadlineThreads:
             function, future = jobs.get()
             try:
                 future.set_result(function())
-            except BaseException as error:  # the caller's to judge
+            except BaseException as error:  # the caller handles it
                 future.set_exception(error)
             del function, future
             self._idle.append(jobs)

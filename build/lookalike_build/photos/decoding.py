@@ -1,7 +1,7 @@
-"""The photo: a product's picture file, as a browser would show it, at the network's size.
+"""Decoding: a photo's pixels as a browser would show them, at the network's size.
 
-All functions keep no state but a cache of colour transforms and may be called from many threads.
-Importing this module sets Pillow's limits, and silences its warnings, for the whole process.
+All functions may be called from many threads; the only state is a cache of colour transforms.
+Importing this module sets Pillow's limits and silences its warnings for the whole process.
 """
 
 import errno
@@ -25,57 +25,56 @@ from lookalike_build.photos.memory_budget import DECODING
 # Width and height of the network's input.
 SIDE = 299
 
-# Names what `decode_photo` does, and is recorded with the features made of its pixels. Features
-# of different recipes must never meet in one index, so any change that moves pixels (size, filter,
-# crop, background, colours) takes a new name.
+# The name of what `decode_photo` does, recorded with the features. Features of different preprocessing
+# must never meet in one index, so any change that alters pixels (size, filter, crop, background,
+# colours) needs a new name.
 PREPROCESSING = "stretch-299-bilinear-1"
 
-# The same for what `to_jpeg_or_png` does.
+# The same for `to_jpeg_or_png`.
 JPEG_OR_PNG = "jpeg-or-png-1"
 
 MAX_PHOTO_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 
-# As a JPEG can have. Between the two passes that shrink a picture it is as long as it was in one
-# direction: of a file of 100 KB, 1 x 100,000,000 pixels, that would be 120 GB.
+# The limit of JPEG. A picture is shrunk in two passes, and after the first it still has its full
+# length in one direction: for 1 x 100,000,000 pixels, a file of 100 KB, that would take 120 GB.
 MAX_SIDE = 65_535
 
-# Each goes over all of a JPEG's pixels, in a file of 64 MiB for an hour together. Programs write a
-# dozen at most.
+# Each scan goes over all of a JPEG's pixels: in a file of 64 MiB, they could take an hour. Programs
+# write a dozen at most.
 MAX_SCANS = 100
 
-# The most memory that a pixel takes, in bytes, as measured with 100 megapixels of each kind: decoded,
-# and once more as RGB, which takes 4. WebP's decoder holds it twice besides.
+# The most memory that a pixel takes, in bytes, measured with 100 megapixels of each kind: decoded and,
+# at 4 bytes, as RGB. WebP's decoder holds two more copies.
 _PIXEL_BYTES = {"JPEG": 5, "PNG": 8, "GIF": 5, "WEBP": 16}
-# Of a JPEG in more than one scan, each channel's coefficients are kept besides.
+# A JPEG in more than one scan also keeps each channel's coefficients.
 _COEFFICIENT_BYTES = 2
-# A whole picture besides: its colours converted, turned, and as a PNG file.
+# A picture at its own size also takes: its colours converted, it turned, and its PNG file.
 _WHOLE_BYTES = 8 + 4
-# Pixels of a picture that are made opaque at a time.
+# Pixels to make opaque at a time.
 _STRIP_PIXELS = 2**18
 
-# By default Pillow takes 16 MiB at a time, which the C library keeps for later once it is given back;
-# what is above 32 MiB it returns to the system.
+# The C library returns freed blocks above 32 MiB to the system, but keeps Pillow's default of 16 MiB.
 Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
-# Pillow warns above its limit and raises above twice as much, in GIF and WebP before it allocates.
+# Pillow warns above its limit and raises above twice that, for GIF and WebP before it allocates.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-# By default a longer text or colour profile, unpacked, rejects the PNG: a picture generator's
-# prompt, say. What all texts of a file take together stays at Pillow's limit, 64 MiB.
+# Above its default, Pillow rejects a PNG for a long text or colour profile, such as the prompt of a
+# picture generator. All texts of a file together stay within Pillow's limit of 64 MiB.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
-# Pillow warns of faults that do not matter here (odd EXIF, a cut second frame); what does is in
-# PhotoError. Once for the process, as `warnings.catch_warnings` is not safe with threads.
+# Pillow warns of harmless faults (odd EXIF, a cut second frame); others raise PhotoError. Set for the
+# whole process, as `warnings.catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Loaded now: without a free descriptor they could not be, and a photo would seem to be no photo.
+# Load the formats now: without a free descriptor that would fail, and photos would be rejected.
 Image.init()
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _JPEG = b"\xff\xd8\xff"
 _MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
 
-# Behind a scan's coded pixels, in which 0xFF is followed by 0 or a restart's number.
+# Not to be found in a scan's coded pixels: there, 0xFF is followed by 0 or a restart's number.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 _TOO_MANY_PIXELS = f"more than {MAX_PIXELS} pixels"
@@ -93,8 +92,8 @@ _TURNS = {
 }
 
 
-# What is wrong with the name, or with this one file, where opening it fails. Any other errno is the
-# machine's: no descriptors, a failing disk, a share that is not connected.
+# Opening a file fails with these if its name or the file itself is at fault. Any other errno blames the
+# machine: no descriptors, a failing disk, a network share that is not connected.
 _PHOTO_FAULTS = {
     errno.EACCES,
     errno.EILSEQ,
@@ -108,7 +107,7 @@ _PHOTO_FAULTS = {
     errno.EPERM,
 }
 
-# What is the machine's also where a photo comes from a server or is in memory.
+# These blame the machine even if the photo comes from a server or is in memory.
 _HOST_FAULTS = {
     errno.EDQUOT,
     errno.EIO,
@@ -135,7 +134,7 @@ Box = tuple[float, float, float, float]
 
 
 class PhotoError(Exception):
-    """A photo is rejected; `reason` says why in one short line and names no path."""
+    """A photo is rejected; `reason` is one short line that names no path."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -143,17 +142,17 @@ class PhotoError(Exception):
 
 
 class HostError(LookalikeError):
-    """This machine fails to read or decode a photo, which may be sound.
+    """This machine fails to read or decode a photo, which may be valid.
 
-    Out of memory or descriptors, for example, or the disk fails. One line says what to do about it.
+    It is out of memory or descriptors, for example, or the disk fails. One line says what to do.
     """
 
 
 def host_error(error: BaseException) -> HostError | None:
-    """What `error`, or an error that led to it, says of this machine; None where it says nothing."""
+    """The HostError for `error` or for an error that led to it; None if neither blames this machine."""
     cause: BaseException | None = error
     while cause is not None:
-        # Pillow's decoders and threads that cannot be started are known by their text alone.
+        # Errors of Pillow's decoders and of starting threads are recognised by their text alone.
         if isinstance(cause, MemoryError) or str(cause).startswith("out of memory error"):
             return HostError(_NO_MEMORY)
         if isinstance(cause, OSError) and cause.errno in _HOST_FAULTS:
@@ -175,8 +174,8 @@ def _strerror(error: OSError) -> str:
 def read_photo(path: Path) -> bytes:
     """Return the bytes of the photo file at `path`, at most `MAX_PHOTO_BYTES`.
 
-    Raises PhotoError where there is no such file, it may not be read, is too large, or is no
-    regular file: a pipe or a device is never opened. HostError for any other failure.
+    Raises PhotoError if the file is missing, unreadable, too large or not regular (a pipe or a device
+    is never opened), HostError for any other failure.
     """
     try:
         status = path.stat()
@@ -198,31 +197,29 @@ def read_photo(path: Path) -> bytes:
 def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
     """Return the photo in `data` as uint8 (299, 299, 3): sRGB, 0 to 255.
 
-    JPEG, PNG, WebP or GIF; the first frame of an animation. As in a browser, the picture is turned
-    as EXIF says, its ICC profile is honoured unless it is broken, and what is transparent is white.
-    The whole picture is stretched to the square, as the paper's graph does, by a bilinear filter
-    that spans all the pixels it stands for.
+    It is JPEG, PNG, WebP or GIF; of an animation the first frame is taken. As in a browser, the picture
+    is turned as EXIF says, its ICC profile is applied unless broken, and transparent pixels become
+    white. As in the paper's graph, the whole picture is stretched to the square. The bilinear filter
+    averages all pixels that a new one covers.
 
-    Raises PhotoError where it is another format, has more than `MAX_PIXELS` or `MAX_SIDE`, would
-    take very long, is truncated or cannot be decoded; HostError where this machine is at fault; and
-    nothing else.
+    Raises PhotoError if the photo has another format, exceeds `MAX_PIXELS` or `MAX_SIDE`, would take
+    very long, is truncated or cannot be decoded; HostError if this machine is at fault; nothing else.
     """
     with _reasons(data):
         return _decode(data)
 
 
 def to_jpeg_or_png(data: bytes) -> bytes:
-    """Return the photo in `data` for a decoder that knows no more than these two formats.
+    """Return the photo in `data` for a decoder that knows only these two formats.
 
-    A JPEG is given back as it is: its EXIF turn and its colour profile are left to the decoder,
-    most of which ignore both. Any other photo becomes an RGB PNG of its own size, as a browser would
-    show it.
+    A JPEG is returned unchanged. Its EXIF turn and colour profile are left to the decoder; most ignore
+    both. Any other photo becomes an RGB PNG of its own size, as a browser would show it.
 
     Raises what `decode_photo` does.
     """
     with _reasons(data):
         if data.startswith(_JPEG):
-            with _decoded(data, (1, 1)):  # reads all of the file, and makes few pixels of it
+            with _decoded(data, (1, 1)):  # checks the whole file at the cost of few pixels
                 return data
         with _decoded(data, more_bytes=_WHOLE_BYTES) as (picture, _):
             whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
@@ -236,7 +233,7 @@ def to_jpeg_or_png(data: bytes) -> bytes:
 
 @contextmanager
 def _reasons(data: bytes) -> Iterator[None]:
-    """Make a PhotoError or a HostError of whatever decoding `data` raises."""
+    """Turn whatever decoding `data` raises into a PhotoError or a HostError."""
     if not data:
         raise PhotoError("file is empty")
     try:
@@ -252,23 +249,22 @@ def _reasons(data: bytes) -> Iterator[None]:
     except Exception as error:  # on garbage, Pillow raises nearly any class
         if host := host_error(error):
             raise host from error
-        raise PhotoError(f"broken: {_in_short(error)}") from error
+        raise PhotoError(f"broken: {_shortened(error)}") from error
 
 
-def _in_short(error: Exception) -> str:
+def _shortened(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def _decode(data: bytes) -> npt.NDArray[np.uint8]:
-    # JPEG only: decode at 1/2, 1/4 or 1/8, which costs a fraction and keeps two pixels for each
-    # one that is needed. `box` leaves out what rounding up added at the right and the bottom.
+    # Only a JPEG is decoded smaller, at 1/2, 1/4 or 1/8: this costs a fraction and keeps two pixels for
+    # each one needed. `box` leaves out what rounding up added at the right and the bottom.
     with _decoded(data, (2 * SIDE, 2 * SIDE)) as (picture, box):
         square = _over_white(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
         profile, exif = picture.info.get("icc_profile"), picture.info.get("exif", b"")
         del picture
-    # Colours and turn come last, where they cost least: a square is the same stretched or turned
-    # first.
+    # Colours and turn come last, where they cost least: stretching and turning a square commute.
     return np.array(_turn(_to_srgb(square, profile), exif), dtype=np.uint8)
 
 
@@ -276,17 +272,17 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
 def _decoded(
     data: bytes, least: Size | None = None, more_bytes: int = 0
 ) -> Iterator[tuple[ImageFile.ImageFile, Box | None]]:
-    """The picture in `data`, for which memory is taken within the block.
+    """Decode the picture in `data` and hold the memory for it within the block.
 
-    A JPEG is decoded as small as it can be without falling below the size `least`, and the box is
-    what of it is the picture. `more_bytes` is what the block takes for each pixel besides.
-    PhotoError where decoding would take too much.
+    A JPEG is decoded as small as possible, but no smaller than `least`; the box is the part of it that
+    is the picture. The block takes `more_bytes` more for each pixel. PhotoError if decoding would take
+    too much memory.
     """
     is_jpeg, webp_size = data.startswith(_JPEG), _webp_size(data)
     scans = _scans(data) if is_jpeg else []
     _check_effort(data, len(scans))
     with ExitStack() as memory:
-        if webp_size:  # Pillow's decoder of WebP takes memory when it opens one
+        if webp_size:  # Pillow's WebP decoder allocates as it opens
             memory.enter_context(memory_to_decode(webp_size, _PIXEL_BYTES["WEBP"] + more_bytes))
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
         if max(picture.size) > MAX_SIDE:
@@ -303,16 +299,16 @@ def _decoded(
             memory.enter_context(memory_to_decode(size, n_bytes))
         try:
             picture.load()
-            picture.fp = None  # holds all pixels of a WebP once more
+            picture.fp = None  # for a WebP, it holds another copy of all pixels
             yield picture, box
         finally:
             picture.close()
-            del picture  # and with it, what its decoder holds
+            del picture  # frees what its decoder holds
 
 
 @contextmanager
 def memory_to_decode(size: Size, pixel_bytes: float) -> Iterator[None]:
-    """Have the memory for a picture of that size within the block: wait until it is there.
+    """Wait for the memory that a picture of that size takes, and hold it within the block.
 
     Raises what `check_memory` raises.
     """
@@ -321,23 +317,23 @@ def memory_to_decode(size: Size, pixel_bytes: float) -> Iterator[None]:
 
 
 def check_memory(size: Size, pixel_bytes: float) -> int:
-    """The bytes that decoding takes; PhotoError where there is never as much memory."""
+    """The bytes that decoding takes; PhotoError if the budget can never hold them."""
     width, height = size
     if width * height > MAX_PIXELS:
         raise PhotoError(_TOO_MANY_PIXELS)
-    # Besides, what is between the two passes that shrink it.
+    # Plus the picture between the two passes that shrink it.
     n_bytes = int(width * height * pixel_bytes) + SIDE * height * 4
     if n_bytes > DECODING.n_bytes:
-        needed, there = n_bytes // 10**6, DECODING.n_bytes // 10**6
+        needed, available = n_bytes // 10**6, DECODING.n_bytes // 10**6
         raise PhotoError(
-            f"{width} x {height} pixels take {needed} MB to decode, over the {there} MB there are; "
+            f"{width} x {height} pixels take {needed} MB to decode, over the {available} MB there are; "
             "shrink it or add memory"
         )
     return n_bytes
 
 
 def _webp_size(data: bytes) -> Size | None:
-    """Width and height that the header of a WebP names; None where it is no WebP, or broken."""
+    """Width and height in the header of a WebP; None if it is no WebP or broken."""
     if not (data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30):
         return None
     match data[12:16]:
@@ -356,30 +352,30 @@ def _webp_size(data: bytes) -> Size | None:
 
 
 def _check_effort(data: bytes, n_scans: int) -> None:
-    """Raise PhotoError where Pillow would do the same work again and again."""
+    """Raise PhotoError if Pillow would repeat the same work many times."""
     if n_scans > MAX_SCANS:
         raise PhotoError(f"more than {MAX_SCANS} scans")
-    # One is allowed, which Pillow unpacks up to MAX_TEXT_CHUNK; a few may be there by chance.
+    # A PNG has one, which Pillow unpacks up to MAX_TEXT_CHUNK. Pixels may contain a few by chance.
     if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
         raise PhotoError("many colour profiles")
 
 
 def _scans(data: bytes) -> list[int]:
-    """How many channels each scan of a JPEG has, up to its end mark."""
+    """The number of channels of each scan of a JPEG, up to its end marker."""
     scans: list[int] = []
-    place = 2
-    while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
-        place = marker.end()
+    start = 2
+    while (marker := _MARKER.search(data, start)) and marker[1] != b"\xd9":
+        start = marker.end()
         if marker[1] == b"\xda":
-            scans += data[place + 2 : place + 3]
-        place += int.from_bytes(data[place : place + 2])
+            scans += data[start + 2 : start + 3]
+        start += int.from_bytes(data[start : start + 2])
     return scans
 
 
 def _over_white(picture: Image.Image) -> Image.Image:
     """Return L, RGB or CMYK of the same size with nothing transparent.
 
-    Before it is resized, so that colours hidden under transparency bleed into nothing.
+    Call it before resizing, so that colours hidden under transparency do not bleed into others.
     """
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -393,7 +389,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
     """The picture over white: L or RGB."""
     mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
     canvas = Image.new(mode, picture.size, "white")
-    # In strips, as the layer takes four bytes a pixel.
+    # In strips, because the layer takes four bytes a pixel.
     n_rows = max(1, _STRIP_PIXELS // picture.width)
     for top in range(0, picture.height, n_rows):
         strip = (0, top, picture.width, min(top + n_rows, picture.height))
@@ -411,25 +407,25 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-# A shop's photos share a few profiles, and a transform takes longer to make than to apply. One
-# transform may be applied by many threads: Little CMS only reads it.
+# A shop's photos share a few profiles, and a transform takes longer to make than to apply. Many
+# threads may apply one transform: Little CMS only reads it.
 @lru_cache(maxsize=16)
 def _srgb_transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform to sRGB, or None where the profile is broken or for no photo."""
+    """Return the transform to sRGB; None if the profile is broken or not one for photos."""
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))
         mode = _MODE_OF_SPACE.get(source.profile.xcolor_space)
         target = ImageCms.createProfile("sRGB")
         return ImageCms.buildTransform(source, target, mode, "RGB") if mode else None
-    except (ImageCms.PyCMSError, UnicodeError):  # UnicodeError: the space's name is no ASCII
+    except (ImageCms.PyCMSError, UnicodeError):  # UnicodeError: the space's name is not ASCII
         return None
 
 
 def _turn(picture: Image.Image, exif: bytes) -> Image.Image:
-    tags = Image.Exif()  # not `getexif`, which turns by XMP too; browsers do not
+    tags = Image.Exif()  # not `getexif`, which reads XMP too; browsers do not
     try:
         tags.load(exif)
         turn = _TURNS.get(tags.get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF is no EXIF
+    except Exception:  # broken EXIF counts as none
         turn = None
     return picture if turn is None else picture.transpose(turn)

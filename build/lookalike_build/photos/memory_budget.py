@@ -1,7 +1,7 @@
-"""The memory budget: what photos may take together while they are decoded.
+"""The memory budget: what all photos together may take while they are decoded.
 
-A picture's cost is not the size of its file: one of 40 bytes can decode to 1.6 GB. So whoever decodes
-says before how much it will take, and waits until there is as much left.
+The size of a file does not show its cost: 40 bytes can decode to 1.6 GB. So each decoder states first
+how much memory it will take, and waits until that much is free.
 """
 
 import os
@@ -12,40 +12,40 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
 
-# The rest is for the network, the features of a batch, and the page cache.
+# The rest is for the network, the features of a batch and the page cache.
 DECODING_SHARE = 0.5
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 class MemoryBudget:
-    """`n_bytes` that threads take from and give back, first come, first served.
+    """`n_bytes` that threads take and give back, first come, first served.
 
-    So one that needs nearly all of it comes to its turn, however many small ones follow.
+    So a thread that needs nearly all of it gets its turn, however many small requests follow.
     """
 
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = n_bytes
-        self._left = n_bytes
+        self._free = n_bytes
         self._waiting: deque[object] = deque()
         self._changed = Condition()
 
     def divide(self, n_processes: int) -> None:
-        """Leave their parts to other processes, `n_processes` in all. Before anything is taken."""
-        self.n_bytes = self._left = self.n_bytes // n_processes
+        """Share with other processes, `n_processes` in all. Call it before anything is taken."""
+        self.n_bytes = self._free = self.n_bytes // n_processes
 
     @contextmanager
     def take(self, n_bytes: int) -> Iterator[None]:
-        """Have `n_bytes` of it, at most all, within the ``with`` block; wait until they are left.
+        """Wait until `n_bytes`, at most all, are free, and hold them within the block.
 
-        A thread that has some must not take more: it could wait for itself.
+        A thread that holds some must not take more: it could wait for itself.
         """
         turn = object()
         with self._changed:
             self._waiting.append(turn)
             try:
-                self._changed.wait_for(lambda: self._waiting[0] is turn and self._left >= n_bytes)
-                self._left -= n_bytes
+                self._changed.wait_for(lambda: self._waiting[0] is turn and self._free >= n_bytes)
+                self._free -= n_bytes
             finally:
                 self._waiting.remove(turn)
                 self._changed.notify_all()
@@ -53,15 +53,14 @@ class MemoryBudget:
             yield
         finally:
             with self._changed:
-                self._left += n_bytes
+                self._free += n_bytes
                 self._changed.notify_all()
 
 
 def memory_limit() -> int:
-    """The bytes of memory that this process may have: the machine's, or less by a limit.
+    """The memory in bytes that this process may use: the machine's, or less if limited.
 
-    Limits are those of its control group (version 2, as of systemd and containers) and of
-    ``ulimit -v``.
+    A limit is set by its control group (version 2, as systemd and containers do) or by ``ulimit -v``.
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_cgroup_limits()]
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -71,7 +70,7 @@ def memory_limit() -> int:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Of the process's own group and those it is in; in a container the own one is the root."""
+    """The limits of the process's own group and its parents; in a container, its own is the root."""
     own = _CGROUPS / _own_group()
     for group in (own, *own.parents):
         yield from _limit(group / "memory.max")
@@ -91,4 +90,4 @@ def _limit(path: Path) -> Iterator[int]:
 
 
 DECODING = MemoryBudget(int(memory_limit() * DECODING_SHARE))
-"""The budget of all that this process decodes."""
+"""The budget for everything that this process decodes."""

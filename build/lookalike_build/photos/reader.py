@@ -1,7 +1,7 @@
 """The photo reader: a photo's bytes from a file, a web server or an object store.
 
-What a server can do wrong ends as a PhotoError like any other bad photo: no reason names a URL,
-which may hold a password or a signature.
+A server's fault becomes a PhotoError. Its reason never names the URL, which may hold a password or a
+signature.
 """
 
 import hashlib
@@ -36,28 +36,27 @@ from lookalike_build.photos.decoding import (
 )
 from lookalike_build.photos.public_address import PrivateAddressError, public_socket
 
-# Seconds in which a connection must stand.
+# Within this time, in seconds, a connection must be made.
 CONNECT_S = 10.0
 
-# Seconds before the second attempt, twice that before the third, and so on.
+# Seconds before the second attempt; twice as long before the third, and so on.
 BACKOFF_S = 0.5
 
-# The longest wait before another attempt, in seconds, whatever `Retry-After` says.
+# The longest wait between attempts, in seconds, whatever `Retry-After` says.
 MAX_WAIT_S = 30.0
 
 MAX_REDIRECTS = 5
 
-# Those that are taken unless others are allowed, with their other names.
+# The schemes that are always allowed, with their other names.
 SCHEMES = frozenset(
     ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 )
 WEB_SCHEMES = frozenset(("http", "https"))
 
-# More than these are not read at a time from stores other than web servers. It bounds the threads of
-# those that never answer.
+# Bounds the threads that stores (other than web servers) take if they never answer.
 _STORE_THREADS = DeadlineThreads(256)
 
-# What fsspec chains URLs by: zip://a.png::https://example.com/a.zip
+# fsspec chains URLs with this: zip://a.png::https://example.com/a.zip
 _CHAIN = re.compile("(:|%3a){2}", re.IGNORECASE)
 _IPV6_HOST = re.compile(r"^https?://([^/?#@]*@)?\[[^]/?#]*", re.IGNORECASE)
 
@@ -66,12 +65,12 @@ _SCHEME = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
 # Statuses below 500 that another attempt may change.
 _PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
-# What of a stored file's description changes when it is read.
+# Parts of a stored file's description that change when it is read.
 _VOLATILE = ("accessTime", "time")
 
 
 class PassingError(PhotoError):
-    """A photo that another attempt may get, at the earliest in `wait_s` seconds."""
+    """A photo that could not be read now; another attempt may succeed, after `wait_s` seconds."""
 
     def __init__(self, reason: str, wait_s: float = 0) -> None:
         super().__init__(reason)
@@ -82,18 +81,17 @@ class PassingError(PhotoError):
 class PhotoReader:
     """Reads photos; callable from many threads, and picklable.
 
-    An image is a path, relative to `folder` or absolute, or a URL of one of `schemes`: ``file://``,
-    ``http://``, ``https://``, or that of an object store (``s3://``, ``gs://``, ``az://``, …), which
-    fsspec sets up and gives its credentials: by environment variables and configuration files. fsspec
-    knows other schemes, some of which read local files and the environment for whoever wrote the URL.
+    An image is a path, relative to `folder` or absolute, or a URL with one of `schemes`: ``file://``,
+    ``http://``, ``https://``, or an object store (``s3://``, ``gs://``, ``az://``, …). fsspec opens the
+    stores, with credentials from environment variables and configuration files. It knows other schemes,
+    some of which read local files and the environment for whoever wrote the URL.
 
-    With `public_only`, no path is read, and servers are connected to only at public addresses, by no
-    proxy. To take also ``file://`` and the object stores from `schemes` is the caller's to do.
+    With `public_only`, paths are rejected, and connections go only to public addresses and through no
+    proxy. The caller must then also leave ``file://`` and the object stores out of `schemes`.
 
-    From a URL an attempt takes at most `timeout_s` seconds, and there are up to `retries` more
-    where another may help. What was read is kept in `cache`, if there is one, and downloaded again
-    only when it has changed at its origin. While its origin cannot be reached or fails, it is used
-    as it is.
+    An attempt to read a URL takes at most `timeout_s` seconds. Up to `retries` more follow where they
+    may help. Photos are kept in `cache`, if given, and downloaded again only if they have changed at
+    their origin. While the origin cannot be reached or fails, the cached photo is used.
     """
 
     folder: Path
@@ -104,9 +102,9 @@ class PhotoReader:
     public_only: bool = False
 
     def read(self, image: str) -> bytes:
-        """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`; PhotoError if unfit.
+        """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`.
 
-        HostError where it is this machine that fails.
+        Raises PhotoError if the photo cannot be read, HostError if this machine fails.
         """
         given = re.match(_SCHEME, image)
         if given is None:
@@ -140,13 +138,13 @@ class PhotoReader:
                 return self._attempt(url, cached)
             except (PassingError, HostError) as error:
                 asked = error.wait_s if isinstance(error, PassingError) else 0
-                # Unevenly, so that threads refused together do not come back together.
+                # At random, so that threads refused together do not come back together.
                 backoff = BACKOFF_S * 2**attempt * random.uniform(0.5, 1)  # noqa: S311
                 time.sleep(min(MAX_WAIT_S, max(asked, backoff)))
         return self._attempt(url, cached)
 
     def _attempt(self, url: str, cached: CachedPhoto | None) -> CachedPhoto:
-        """The photo at `url`: `cached` itself where that is still what is there."""
+        """The photo at `url`: `cached` itself if that is still current."""
         try:
             if url.startswith(("http:", "https:")):
                 new_session = _new_public_session if self.public_only else _new_session
@@ -172,14 +170,14 @@ class PhotoReader:
         if cached and cached.validator == validator:
             return cached
         _check_size(status.get("size") or 0)
-        if status.get("size") == 0:  # of which no range can be read
+        if status.get("size") == 0:  # stores return no range of an empty file
             return CachedPhoto(b"", validator)
         data = self._call(store, "cat_file", path, start=0, end=MAX_PHOTO_BYTES + 1)
         _check_size(len(data))
         return CachedPhoto(data, validator)
 
     def _call(self, store: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a filesystem, and stop it in time where it is one that can be stopped."""
+        """Call a method of a filesystem; an asynchronous one is stopped at the timeout."""
         if store.async_impl:
             function = getattr(store, f"_{name}")
             return sync(store.loop, function, *args, **kwargs, timeout=self.timeout_s)
@@ -187,7 +185,7 @@ class PhotoReader:
 
 
 def is_url(image: str) -> bool:
-    """Whether an image is a URL, not a path."""
+    """Whether an image is a URL and not a path."""
     return re.match(_SCHEME, image) is not None
 
 
@@ -196,8 +194,8 @@ def has_urls(images: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.match_substring_regex(images, _SCHEME)).as_py())
 
 
-# What no other attempt would change, and how to say it. The order matters, here and below: some
-# classes are also of a class further down.
+# Errors that another attempt would not change, and their reasons. The order matters, here and below:
+# some classes inherit from a class further down.
 _FINAL_ERRORS: list[tuple[type[Exception], str]] = [
     (FileNotFoundError, "no such file"),
     (IsADirectoryError, "not a regular file"),
@@ -247,7 +245,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     scheme = url.partition("://")[0]
     try:
         fsspec.get_filesystem_class(scheme)
-    except (ImportError, ValueError) as error:  # says what to install
+    except (ImportError, ValueError) as error:  # its text names the package to install
         rejected = PhotoError(f"cannot read {scheme}:// URLs: {error}")
         raise host_error(error) or rejected from error
     store, path = fsspec.core.url_to_fs(url)
@@ -255,12 +253,12 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 async def _new_session(**_: Any) -> aiohttp.ClientSession:
-    """A session for all threads of the process, which bound its connections."""
+    """A session for all threads of the process, whose number limits its connections."""
     return _session(aiohttp.TCPConnector(limit=0), by_proxy=True)
 
 
 async def _new_public_session(**_: Any) -> aiohttp.ClientSession:
-    """The same, to public addresses only; by no proxy, which would resolve the names itself."""
+    """The same to public addresses only, without a proxy, which would resolve names itself."""
     return _session(aiohttp.TCPConnector(limit=0, socket_factory=public_socket), by_proxy=False)
 
 
@@ -269,7 +267,7 @@ def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.Clie
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
-        # Photos are compressed as they are.
+        # Photos are compressed already.
         headers={"Accept-Encoding": "identity", "User-Agent": "lookalike-build"},
         trust_env=by_proxy,
     )
@@ -277,10 +275,10 @@ def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.Clie
 
 async def _download(web: Any, url: str, cached: CachedPhoto | None) -> CachedPhoto:
     session = await web.set_session()
-    # As it is where that can be, since some signatures do not outlive the least rewriting.
+    # Unchanged if possible: any rewriting can invalidate a signature.
     target = URL(url, encoded=re.fullmatch("[!-~]*", url) is not None)
     headers = cached.validator if cached else {}
-    # aiohttp raises at the last of its redirects, not after it.
+    # aiohttp raises at the last allowed redirect, not after it.
     async with session.get(target, headers=headers, max_redirects=MAX_REDIRECTS + 1) as answer:
         if cached and answer.status == HTTPStatus.NOT_MODIFIED:
             return cached
@@ -296,16 +294,16 @@ async def _download(web: Any, url: str, cached: CachedPhoto | None) -> CachedPho
 
 
 def _validator(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """The headers by which to ask next time whether the photo is still this one."""
+    """The request headers that ask, next time, whether the photo is still the same."""
     if answer.content_length is None and not answer.headers.get("Transfer-Encoding"):
-        return {}  # it ended with its connection, and may have been cut
+        return {}  # the body ended with the connection and may be incomplete
     pairs = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
     return {ask: answer.headers[given] for ask, given in pairs.items() if given in answer.headers}
 
 
 def _status_error(answer: aiohttp.ClientResponse) -> PhotoError:
     status = answer.status
-    # Not in the server's own words, which may be any.
+    # Not the server's own reason phrase, which may say anything.
     reason = f"the server says {status} {http.client.responses.get(status, '')}".rstrip()
     if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING_STATUSES:
         return PhotoError(reason)
@@ -313,13 +311,13 @@ def _status_error(answer: aiohttp.ClientResponse) -> PhotoError:
 
 
 def _wait_s(retry_after: str) -> float:
-    """The seconds that a header `Retry-After` asks for, in its either form; 0 where in none."""
+    """The seconds that a `Retry-After` header asks for, in either of its forms; 0 if invalid."""
     if re.fullmatch("[0-9]{1,9}", retry_after):
         return int(retry_after)
     try:
         until = parsedate_to_datetime(retry_after)
         return (until - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # TypeError: it is in no time zone
+    except (ValueError, TypeError):  # TypeError: it has no time zone
         return 0
 
 
