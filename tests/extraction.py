@@ -13,7 +13,7 @@ from PIL import Image
 from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Summary, PhotoPipeline, extract
+from lookalike_build.extraction.pipeline import PhotoPipeline, Summary, extract
 from lookalike_build.photos.decoding import decode_photo
 from lookalike_build.photos.reader import PhotoReader
 

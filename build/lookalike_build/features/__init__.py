@@ -1,1 +1,1 @@
-"""Features on disk: the feature store, its export as text, and features from elsewhere."""
+"""Features: the feature store, its export as text, and features of other programs or in memory."""

@@ -1,13 +1,13 @@
-"""Features that another installation left, one file a category, as what a release is made of.
+"""Features from another system's files, one a category, from which a release can be made.
 
     category_<id>.ann       an Annoy index; `lookalike_build.features.annoy_file` reads it
     product_ids_<id>.csv    the product id of each of its items, one a line, item 0 first, no header;
                             without such files an item's number is its product id
     features_<id>.csv       product ids with their features; `lookalike_build.features.csv` reads it
 
-A folder holds either kind. ``<id>`` is the category id, percent-encoded where it does not fit in a file
-name. As in a catalogue, category ids are integers if all are whole numbers without leading zeros,
-otherwise strings; product ids likewise over all categories.
+A folder holds indexes or feature files, not both. ``<id>`` is the category id, percent-encoded where a
+file name requires it. As in a catalogue, category ids are integers if all are whole numbers without
+leading zeros, otherwise strings; product ids likewise over all categories.
 """
 
 import csv
@@ -38,10 +38,10 @@ from lookalike_build.features.store import (
 from lookalike_build.files.array import scratch_array
 
 UNKNOWN_DIGEST = "unknown"
-"""What the model's digest is: nothing in the files says which weights made them."""
+"""The model's digest: nothing in the files shows which weights made them."""
 _INDEX = ("category_", ".ann")
 _ID_LIST = ("product_ids_", ".csv")
-_TABLE = ("features_", ".csv")
+_FEATURES = ("features_", ".csv")
 
 
 class CategoryFile(Protocol):
@@ -49,19 +49,19 @@ class CategoryFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is, for messages."""
+        """The path, for messages."""
 
     def blocks(self) -> Iterator[Features]:
-        """The features of all products in the file's order, some rows at a time, unchecked."""
+        """The features of all products in the file's order, a block of rows at a time, unchecked."""
 
 
 @dataclass(frozen=True)
 class AdoptedFeatures:
     """The features in a folder of such files; a `FeatureSource`.
 
-    `as_of` is the moment of the oldest file, see `catalogue.moment`. `files` and `product_ids`
-    (int64 or string, in the file's order) are those of each category, `without_vector` is how many
-    items of an Annoy index are no products for having no vector.
+    `as_of` is the moment of the oldest file, see `catalogue.moment`. By category, `files` and
+    `product_ids` (int64 or string, in the file's order) hold its products, and `without_vector` counts
+    the items of an Annoy index that have no vector and so are no products.
     """
 
     folder: Path
@@ -75,17 +75,17 @@ class AdoptedFeatures:
 
     @classmethod
     def open(cls, folder: Path, n_dims: int, model_name: str) -> "AdoptedFeatures":
-        """Find the files, and read all that they say but the features, which have `n_dims` numbers.
+        """Find the files and read everything but the features, which have `n_dims` numbers.
 
-        FeatureError names the file that is invalid.
+        FeatureError names an invalid file.
         """
-        indexes, tables = _named(folder, _INDEX), _named(folder, _TABLE)
-        if bool(indexes) == bool(tables):
+        indexes, feature_files = _named(folder, _INDEX), _named(folder, _FEATURES)
+        if bool(indexes) == bool(feature_files):
             raise FeatureError(
                 f"{folder} holds {'both' if indexes else 'neither'} category_<id>.ann "
                 f"{'and' if indexes else 'nor'} features_<id>.csv files; give a folder with one kind"
             )
-        as_of = moment_of((indexes or tables).values())
+        as_of = moment_of((indexes or feature_files).values())
         files: dict[str, CategoryFile] = {}
         product_ids, without_vector = {}, {}
         id_lists = _id_lists(folder, indexes)
@@ -93,9 +93,9 @@ class AdoptedFeatures:
             files[name] = index = AnnoyFile.open(path, n_dims)
             product_ids[name] = _ids_of_items(index, id_lists.get(name))
             without_vector[name] = index.n_items - len(index.items)
-        for name, path in tables.items():
-            files[name] = table = FeatureCsv.open(path, n_dims)
-            product_ids[name] = table.product_ids
+        for name, path in feature_files.items():
+            files[name] = file = FeatureCsv.open(path, n_dims)
+            product_ids[name] = file.product_ids
             without_vector[name] = 0
         names = sorted(files)
         category_ids = typed_ids(pa.array(names, pa.string()))
@@ -118,20 +118,20 @@ class AdoptedFeatures:
         return {category_id: len(ids) for category_id, ids in self.product_ids.items()}
 
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """As `FeatureStore.read`."""
+        """As `FeatureSource.read`."""
         file = self.files[category_id]
-        given = self.product_ids[category_id].to_pylist()
-        product_ids, item_of_row = ascending(file.path, given, self.id_types[1])
-        features = np.empty((len(given), self.n_dims), np.float32) if into is None else into
+        ids = self.product_ids[category_id].to_pylist()
+        product_ids, item_of_row = ascending(file.path, ids, self.id_types[1])
+        features = np.empty((len(ids), self.n_dims), np.float32) if into is None else into
         first = 0
         for block in file.blocks():
             rows = slice(first, first + len(block))
             first += len(block)
-            if first > len(given):
+            if first > len(ids):
                 break
-            refuse_invalid(file.path, given[rows], block)
+            refuse_invalid(file.path, ids[rows], block)
             features[item_of_row[rows]] = block
-        if first != len(given):
+        if first != len(ids):
             raise FeatureError(f"{file.path}: was changed while it was read")
         return CategoryFeatures(category_id, product_ids, features)
 
@@ -141,18 +141,18 @@ def export(
 ) -> None:
     """Write ``features_<id>.csv`` of every category into `folder`, each whole or not at all.
 
-    `done` hears how many more products are written. FeatureError if some are invalid.
+    `done` is called with how many more products are written. FeatureError if a product is invalid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for category_id, n_products in source.categories.items():
         features = scratch_array(folder, (n_products, source.n_dims))
-        path = folder / category_folder(category_id).join(_TABLE)
+        path = folder / category_folder(category_id).join(_FEATURES)
         write_feature_csv(path, source.read(category_id, features))
         done(n_products)
 
 
 def _named(folder: Path, ends: tuple[str, str]) -> dict[str, Path]:
-    """The folder's files of a kind, by the text of the category id."""
+    """The folder's files with such a name, by the text of the category id in it."""
     start, end = ends
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -169,7 +169,7 @@ def _named(folder: Path, ends: tuple[str, str]) -> dict[str, Path]:
 
 
 def _id_lists(folder: Path, indexes: Mapping[str, Path]) -> dict[str, Path]:
-    """The lists of product ids: of every index, or there are none."""
+    """The lists of product ids; FeatureError if only some indexes have one."""
     lists = _named(folder, _ID_LIST) if indexes else {}
     unmatched = sorted(lists.keys() ^ indexes.keys()) if lists else []
     if unmatched:
@@ -183,7 +183,7 @@ def _id_lists(folder: Path, indexes: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _ids_of_items(index: AnnoyFile, id_list: Path | None) -> pa.Array:
-    """The product ids of the index's items that have a vector."""
+    """The product ids of the items that have a vector."""
     items = pa.array(index.items, pa.int64())
     if id_list is None:
         return items

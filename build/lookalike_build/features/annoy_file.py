@@ -1,16 +1,16 @@
-"""An Annoy index on disk, angular metric, read for its items' vectors; Annoy itself is not asked.
+"""Reads the vectors of an Annoy index of angular metric from its file, without Annoy.
 
-The file is an array of nodes: the items in the order of their numbers, then the trees, then copies of
-the trees' roots. A node is an int32, `n_descendants`, then eight bytes for the norm or two children,
-then a vector. `n_descendants` is 1 for an item, 0 for a number that no item was added under, and the
-number of items, those included, for a root. The numbers of a vector are
+The file is an array of nodes: the items by number, then the trees, then copies of the trees' roots. A
+node has an int32 `n_descendants`, eight bytes for the norm or two children, and a vector.
+`n_descendants` is 1 for an item, 0 for a number without an item, and for a root the count of all
+numbers, with and without items. The numbers of a vector are
 
     float32                 as Annoy writes them from Python, Go and others
     float64                 as mruby-annoy and others that use an Annoy from before 2020 write them
     float64, aligned to 8   as annoy.rb and others that use a later Annoy write them
 
 From annoylib.h in github.com/spotify/annoy, d016892 (which mruby-annoy uses) and 1.17.3. Nothing in
-the file says which it is; that its nodes fit together as one of these shows it.
+the file names its layout; it is the one by which the nodes fit together.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from lookalike.release.root import named
 from lookalike_build.features.store import FeatureError
 
 _ANGULAR = (("<f8", 12), ("<f8", 16), ("<f4", 12))
-"""Type of the numbers, and where in a node the vector starts."""
+"""The type of the numbers, and the vector's offset in a node."""
 _OTHER_METRICS = (("<f8", 20), ("<f8", 24), ("<f4", 16))
 _BLOCK_BYTES = 2**23
 _SOME = 64
@@ -37,9 +37,9 @@ _USUAL = (1e-12, 1e12)
 
 @dataclass(frozen=True)
 class AnnoyFile:
-    """A checked file; `items` are the numbers of the items that have a vector, of `n_items`.
+    """A checked file of `n_items` numbers; `items` are those of items that have a vector.
 
-    `dtype` is that of a node, with the fields `n_descendants` and `vector`.
+    `dtype` describes a node, with the fields `n_descendants` and `vector`.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class AnnoyFile:
 
     @classmethod
     def open(cls, path: Path, n_dims: int) -> "AnnoyFile":
-        """Tell which numbers the file holds; FeatureError if it is no index of `n_dims` dimensions."""
+        """Detect the file's layout; FeatureError if it is no index of `n_dims` dimensions."""
         for numbers, start in _ANGULAR:
             dtype = _node(n_dims, numbers, start)
             has_vector = _has_vector(path, dtype)
@@ -58,12 +58,12 @@ class AnnoyFile:
         raise FeatureError(f"{path}: {_what_is_wrong(path, n_dims)}")
 
     def blocks(self) -> Iterator[Features]:
-        """The vectors of `items` in their order, float32 (some, n_dims)."""
+        """The vectors of `items` in their order, in blocks (n, n_dims) of float32."""
         n_items = int(self.items[-1]) + 1
         for first, nodes in _blocks(self.path, self.dtype, n_items):
             last = first + len(nodes)
             here = self.items[slice(*np.searchsorted(self.items, (first, last)))] - first
-            # What float32 cannot hold becomes infinite, and is refused as such.
+            # A number beyond float32 becomes infinite, which is refused later.
             with np.errstate(over="ignore", under="ignore"):
                 yield nodes["vector"][here].astype(np.float32)
 
@@ -82,7 +82,7 @@ def _node(n_dims: int, numbers: str, start: int) -> np.dtype[Any]:
 def _blocks(
     path: Path, dtype: np.dtype[Any], n_nodes: int, first: int = 0
 ) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    """Nodes from `first` to before `n_nodes`, in blocks, with the number of each block's first."""
+    """Blocks of the nodes from `first` up to `n_nodes`, each with the number of its first node."""
     most = 2 + _BLOCK_BYTES // dtype.itemsize
     with named(path), path.open("rb") as file:
         file.seek(first * dtype.itemsize)
@@ -95,7 +95,7 @@ def _blocks(
 
 
 def _has_vector(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[np.bool_] | None:
-    """Which items have a vector, (n_items,), or None if the file is not made of such nodes."""
+    """Which items have a vector, (n_items,); None if the file is not made of such nodes."""
     n_nodes, rest = divmod(path.stat().st_size, dtype.itemsize)
     if rest or not n_nodes:
         return None
@@ -123,13 +123,13 @@ def _has_vector(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[np.bool_] | Non
 
 
 def _not_zero(nodes: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Whose vectors are not all zero."""
-    with np.errstate(invalid="ignore"):  # of what is no number
+    """Which nodes have a vector that is not all zero."""
+    with np.errstate(invalid="ignore"):  # of NaN
         return np.asarray(nodes["vector"].any(axis=1))
 
 
 def _fit_together(items: npt.NDArray[np.void], trees: npt.NDArray[np.void], n_items: int) -> bool:
-    """Whether these nodes of a file can be items and, after the last of them, nodes of trees."""
+    """Whether the nodes are possible as items and as nodes of trees."""
     if n_items == 1 and items.size:
         # The root is a copy of the only item, or lists it and has no vector.
         copies = (trees["vector"] == items["vector"]).all()
@@ -141,15 +141,15 @@ def _fit_together(items: npt.NDArray[np.void], trees: npt.NDArray[np.void], n_it
 
 
 def _of_another_type(vectors: npt.NDArray[Any]) -> bool:
-    """Whether what was read as float64 is twice as many float32, or the other way round.
+    """Whether vectors read as float64 are really twice as many float32, or the other way round.
 
-    Nodes of both are of the same size. Of a float64, the lower half read as float32 is of any size; a
-    float32 of a feature is not.
+    Nodes of both have the same size. The lower half of a float64, read as float32, can have any
+    magnitude; a float32 of a feature cannot.
     """
     halves = np.ascontiguousarray(vectors).view("<f4")[:, ::2].ravel()
     halves = np.abs(halves[halves.view("<u4") != 0])
     if halves.size < _SOME:
-        return False  # no item shows which
+        return False  # too few to judge
     usual = np.mean((halves > _USUAL[0]) & (halves < _USUAL[1]))
     return bool(usual > _MOST if vectors.itemsize > halves.itemsize else usual < _FEW)
 

@@ -1,9 +1,9 @@
-"""A category's features as text: a line a product, its id and then its numbers, commas between.
+"""A category's features as text: a line for each product with its id and its numbers, comma-separated.
 
-Written as the paper's system has them: `product_id` as it is, each number as ``'%.18e'`` gives it,
-which is exact, and no header. Read as generously as that allows: an id may also be such a number, as
-`numpy.savetxt` writes a whole matrix; tabs or single spaces may separate; numbers may be of any form;
-a first line that starts with ``product_id`` is a header, and empty lines are nothing.
+They are written as by the paper's system: `product_id` unchanged, each number as ``'%.18e'`` (which is
+exact), no header. More is accepted: an id in that form too, as `numpy.savetxt` writes a whole matrix;
+tabs or single spaces as separators; any form of number; a header that starts with ``product_id``; empty
+lines.
 """
 
 import csv
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 2**24
 
 @dataclass(frozen=True)
 class FeatureCsv:
-    """A file whose product ids and first line are valid.
+    """A file whose product ids and first line are valid; its numbers are checked by `blocks`.
 
     `product_ids` are int64 or string, in the file's order.
     """
@@ -47,7 +47,7 @@ class FeatureCsv:
 
     @classmethod
     def open(cls, path: Path, n_dims: int) -> "FeatureCsv":
-        """Read the product ids; FeatureError names the line that is invalid."""
+        """Read the product ids; FeatureError names the first invalid line."""
         first = next((line for _, line in _lines(path, has_header=False)), None)
         if first is None:
             raise FeatureError(f"{path}: is empty")
@@ -61,15 +61,15 @@ class FeatureCsv:
         return cls(path, n_dims, delimiter, has_header, checked_ids(path, texts))
 
     def blocks(self) -> Iterator[Features]:
-        """The features of the products in the file's order, float32 (some, n_dims)."""
-        numbers = [str(place) for place in range(self.n_dims)]
+        """The features of the products in the file's order, in blocks (n, n_dims) of float32."""
+        numbers = [str(dimension) for dimension in range(self.n_dims)]
         try:
             with (
                 named(self.path),
                 pa_csv.open_csv(
                     self.path,
                     pa_csv.ReadOptions(
-                        use_threads=False,  # which is no faster
+                        use_threads=False,  # threads are no faster
                         block_size=_BLOCK_BYTES,
                         column_names=[_HEADER, *numbers],
                         skip_rows=int(self.has_header),
@@ -89,19 +89,19 @@ class FeatureCsv:
             raise FeatureError(f"{self.path}: {problem}") from None
 
     def _problem(self) -> str | None:
-        """The first line that is invalid, and why."""
+        """The first invalid line and its fault; None if there is none."""
         for number, line in _lines(self.path, self.has_header):
             _, *texts = _fields(line, self.delimiter)
             if len(texts) != self.n_dims:
                 return f"line {number}: {_other_width(len(texts), self.n_dims)}"
-            for place, text in enumerate(texts, 2):
+            for field, text in enumerate(texts, 2):
                 if not _is_number(text):
-                    return f'line {number}: field {place} must be a number, not "{text:.40}"'
+                    return f'line {number}: field {field} must be a number, not "{text:.40}"'
         return None
 
 
 def checked_ids(path: Path, texts: Iterable[tuple[int, str]]) -> pa.Array:
-    """Product ids, int64 or string, from (line number, text); FeatureError names the line."""
+    """Product ids, int64 or string, from (line number, text); FeatureError names an invalid line."""
     ids = []
     for number, text in texts:
         try:
@@ -123,7 +123,7 @@ def write_feature_csv(path: Path, category: CategoryFeatures) -> None:
 
 
 def _lines(path: Path, has_header: bool) -> Iterator[tuple[int, bytes]]:
-    """The lines with products and their numbers, counted from 1."""
+    """The lines of products, each with its number, counted from 1."""
     with named(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line

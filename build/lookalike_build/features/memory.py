@@ -1,4 +1,4 @@
-"""Features in memory, as what a release is made of."""
+"""Features in memory, from which a release can be made."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +25,10 @@ _MEMORY = Path("features in memory")
 
 
 class MemoryFeatures:
-    """Products by category id, and the model that made their features; a `FeatureSource`.
+    """A `FeatureSource` of products by category id; `model` made their features.
 
     `as_of` is when the products were read from the shop (Unix time, seconds), see `catalogue.moment`;
-    needed only where products are changed live. FeatureError names the category and the product that
-    is invalid.
+    it is needed only if products change live. FeatureError names an invalid category or product.
     """
 
     folder = _MEMORY
@@ -80,7 +79,7 @@ class MemoryFeatures:
 
 
 def _plain(value: Any) -> Id:
-    """An id as a Python int or str, also where it is NumPy's."""
+    """An id, also one of NumPy's, as a Python int or str."""
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, bool) or not isinstance(plain, int | str):
         raise FeatureError(f"an id must be an integer or a string, not {value!r:.40}")

@@ -3,17 +3,17 @@
     DIR/store.json                     model, n_dims, the catalogue's moment, the types of the ids
                                        and, for each category, its id, n_products and file; written last
     DIR/categories/<file>              a row a product, in the catalogue's order
-    DIR/rejected.csv                   product_id, category_id, image, reason: what could not be
-                                       extracted, for people: no cell is a formula
-    DIR/unfinished.sqlite              what an extraction that has not ended has so far
+    DIR/rejected.csv                   product_id, category_id, image, reason of rejected products;
+                                       for people: no cell is a formula
+    DIR/unfinished.sqlite              features of an extraction that has not finished
     DIR/photos/                        photos from URLs, see `lookalike_build.photos.cache`
 
 Columns of a category's file: `product_id`, `category_id` (int64 or string), `photo_sha256` (string,
 hexadecimal), `model` (string, ``name digest``) and `features` (fixed_size_list<float32>[n_dims]).
-A category of which ``store.json`` gives no file has ``<category>.parquet``, the id encoded as by
+If ``store.json`` names no file for a category, it is ``<category>.parquet``, with the id encoded as by
 `lookalike.release.ids.category_folder`.
 
-The writer names a file for what is in it, so a new store grows beside the one before it, shares the
+A file's name contains a hash of its content. So a new store grows beside the existing one, shares the
 files of unchanged categories with it and replaces it in one step.
 """
 
@@ -43,11 +43,11 @@ CATEGORIES = "categories"
 PHOTOS = "photos"
 FORMAT = 1
 ROW_GROUP = 1024
-"""Rows that are written, and can be read, together."""
+"""Rows that are written and read together."""
 
 
 class FeatureError(LookalikeError):
-    """A feature store that no release may be made from; the text names file and product."""
+    """Features that no release can be made from; the text names file and product."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class CategoryFeatures:
 
 
 class FeatureSource(Protocol):
-    """What a release is made of; `FeatureStore` is the usual one.
+    """Features from which a release is made, usually a `FeatureStore`.
 
     `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
     `catalogue.moment`; `categories` is category id → number of products.
@@ -85,13 +85,13 @@ class FeatureSource(Protocol):
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
         """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
 
-        FeatureError names the product that is invalid.
+        FeatureError names the first invalid product.
         """
         ...
 
 
 class FeatureWriter:
-    """Writes a store, category by category, then `finish`; until then the store before it stands.
+    """Writes a store category by category; `finish` replaces the existing store.
 
     `id_types` are those of the product and the category ids; `as_of` is the catalogue's moment, see
     `catalogue.moment`.
@@ -127,7 +127,7 @@ class FeatureWriter:
             "product_id_type": id_type(product_id_type),
             "categories": self._entries,
         }
-        # A folder that is ours alone: what is stale in it is removed.
+        # A folder for this store alone: `finish` removes all other files.
         (folder / CATEGORIES).mkdir(parents=True, exist_ok=True)
 
     def add_category(
@@ -137,10 +137,10 @@ class FeatureWriter:
         digests: Sequence[str],
         features: Iterable[Features],
     ) -> Path:
-        """Add a category, on disk when this returns; its file.
+        """Write a category to the disk; return its file.
 
-        `digests` are the photos' SHA-256; `features` comes in pieces (n, n_dims) in the products'
-        order. It is not asked for where a file of the same model, products and photos is there.
+        `digests` are the photos' SHA-256; `features` yields pieces (n, n_dims) in the products' order.
+        It is not read if a file of the same model, products and photos exists.
         """
         file = self._file_name(category_id, product_ids, digests)
         path = self._folder / CATEGORIES / file
@@ -152,7 +152,7 @@ class FeatureWriter:
         return path
 
     def finish(self) -> None:
-        """Make this the store; what is only of the one before it goes."""
+        """Replace the existing store and remove the files that only it had."""
         self._entries.sort(key=lambda entry: sort_key(entry["category_id"]))
         with whole_file(self._folder / STORE) as part:
             part.write_text(json.dumps(self._store, indent=1) + "\n", encoding="utf-8")
@@ -204,12 +204,7 @@ class FeatureWriter:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A complete store.
-
-    `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
-    `catalogue.moment`; `categories` is category id → number of products, `files` category id →
-    file name.
-    """
+    """A complete store; a `FeatureSource`. `files` is category id → file name."""
 
     folder: Path
     model: Model
@@ -252,10 +247,7 @@ class FeatureStore:
         return self.folder / CATEGORIES / self.files[category_id]
 
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """One category, sorted by product id; FeatureError names the product that is invalid.
-
-        `into` is an array (n_items, n_dims) for the features; without it they get one in memory.
-        """
+        """As `FeatureSource.read`."""
         shape = (self.categories[category_id], self.n_dims)
         features = np.empty(shape, np.float32) if into is None else into
         path = self.path(category_id)
@@ -284,7 +276,7 @@ class FeatureStore:
         start = 0
         columns = ["product_id", "category_id", "model", "features"]
         for group in range(file.num_row_groups):
-            # One at a time: asked for all, pyarrow keeps them until the last.
+            # One at a time: otherwise pyarrow keeps all groups in memory until the last.
             for batch in file.iter_batches(ROW_GROUP, [group], columns):
                 rows = item_of_row[start : start + batch.num_rows]
                 features[rows] = self._check(path, batch, category_id)
@@ -292,7 +284,7 @@ class FeatureStore:
         return CategoryFeatures(category_id, product_ids, features)
 
     def _check(self, path: Path, batch: pa.RecordBatch, category_id: Id) -> Features:
-        """The batch's features (rows, n_dims) after every check that can name a product."""
+        """The batch's features (rows, n_dims); FeatureError names the first invalid product."""
         product_ids = batch.column("product_id").to_pylist()
         model = model_text(self.model)
         categories, models = (batch.column(name).to_pylist() for name in ("category_id", "model"))
@@ -312,9 +304,9 @@ class FeatureStore:
 def ascending(
     path: Path, product_ids: Sequence[Id], id_type: IdType
 ) -> tuple[npt.NDArray[np.int64] | list[str], npt.NDArray[np.int64]]:
-    """Product ids in a release's order, and for each of those given its place there (its item).
+    """Product ids in a release's order, and the item (position in it) of each given id.
 
-    FeatureError, naming `path`, if one is there more than once.
+    FeatureError, naming `path`, if an id occurs more than once.
     """
     order = sorted(range(len(product_ids)), key=lambda row: sort_key(product_ids[row]))
     ids = [product_ids[row] for row in order]
@@ -328,7 +320,7 @@ def ascending(
 
 
 def refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:
-    """FeatureError for the first product whose features (n, n_dims) no release may hold."""
+    """Raise FeatureError for the first product whose features (n, n_dims) no release may hold."""
     not_finite = ~np.all(np.isfinite(features), axis=1)
     _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")
     _refuse(path, product_ids, ~np.any(features, axis=1), "has features that are all zero")
@@ -346,7 +338,7 @@ def _refuse(path: Path, product_ids: Sequence[Id], invalid: npt.ArrayLike, reaso
 
 
 def _file_of(entry: Mapping[str, Id]) -> str:
-    """A category's file: a name, so that nothing outside the store is read."""
+    """A category's file name; never a path, so that nothing outside the store is read."""
     file = str(entry.get("file", f"{category_folder(entry['category_id'])}.parquet"))
     if Path(file).name != file:
         raise ValueError(f"file {file!r} is not the name of a file in {CATEGORIES}/")
@@ -354,7 +346,7 @@ def _file_of(entry: Mapping[str, Id]) -> str:
 
 
 def column_features(column: pa.Array, n_dims: int) -> Features:
-    """The features (n, n_dims) in a column of lists that all are that long."""
+    """The features (n, n_dims) in a column of lists, all n_dims long."""
     values = column.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
     features: Features = values.reshape(len(column), n_dims)
     return features
@@ -371,5 +363,5 @@ def id_type(column: pa.DataType) -> IdType:
 
 
 def sort_key(product_id: Id) -> int | bytes:
-    """By what ids are ordered: numbers as such, strings by their bytes, as the release keeps them."""
+    """The key that orders ids: integers by value, strings by their UTF-8 bytes, as in a release."""
     return product_id if isinstance(product_id, int) else product_id.encode()

@@ -1,4 +1,4 @@
-"""Networks: photos become features.
+"""Networks: turn photos into features.
 
-Others use `settings.ExtractorSettings` to make one, and `extractor.Extractor` for what it does.
+Others use `settings.ExtractorSettings` to make one, and `extractor.Extractor` as its interface.
 """

@@ -1,4 +1,4 @@
-"""What turns photos into features, and the settings that one is made of."""
+"""The interface of networks that turn photos into features."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -18,14 +18,14 @@ Precision = Literal["auto", "float32", "mixed"]
 
 
 class WeightsError(LookalikeError):
-    """The network's weights cannot be had; the text says what to do."""
+    """The network's weights are missing or unusable; the text says what to do."""
 
 
 class Extractor(Protocol):
-    """Turns photos into features: `prepare` each, `stage` some together, take their `features`.
+    """Turns photos into features: `prepare` each, `stage` a batch, then compute its `features`.
 
-    `model` identifies it: features of two models must never be compared, and so never meet in a
-    release. `n_dims` is the width of its features, `batch` how many photos it takes at once.
+    `model` identifies the network; features of two models must never meet in a release. `n_dims` is the
+    width of its features, `batch` the number of photos that it takes at once.
     """
 
     model: Model
@@ -33,19 +33,19 @@ class Extractor(Protocol):
     batch: int
 
     def prepare(self, data: bytes) -> Any:
-        """What the extractor takes of one photo's bytes. Called from many threads.
+        """Turn one photo's bytes into the network's input. Called from many threads.
 
-        PhotoError where the photo is to be rejected, HostError where this machine fails.
+        Raises PhotoError to reject the photo, HostError if this machine fails.
         """
         ...
 
     def stage(self, prepared: Sequence[Any]) -> Any:
-        """Put 1 to `batch` of them where the work is done; may run beside `features`."""
+        """Move 1 to `batch` inputs to the device; may run at the same time as `features`."""
         ...
 
     def features(self, staged: Any) -> npt.NDArray[np.float32]:
-        """The features (n, n_dims) of what was staged together, in its order.
+        """The features (n, n_dims) of a staged batch, in its order.
 
-        What stands beside a photo may move its features by rounding, and by no more.
+        The other photos of the batch change a photo's features only by rounding.
         """
         ...

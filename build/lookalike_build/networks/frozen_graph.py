@@ -1,12 +1,12 @@
-"""A frozen TensorFlow graph as a feature extractor: the paper's own, or one like it.
+"""A frozen TensorFlow graph as a feature extractor: the paper's, or one like it.
 
 Miyake et al. (2017) fed JPEG files to the tensor `DecodeJpeg/contents:0` of the graph
-inception-2015-12-05 (classify_image_graph_def.pb) and took its `pool_3:0`. Such a graph decodes,
-resizes and scales by itself, one photo at a time. It runs here as it is, so its features can stand
-beside features that were taken from it elsewhere.
+inception-2015-12-05 (classify_image_graph_def.pb) and read its `pool_3:0`. Such a graph decodes,
+resizes and scales by itself, one photo at a time. It runs here unchanged, so its features can be mixed
+with those that it gave elsewhere.
 
-It is a session of TensorFlow 1 that runs it: functions of TensorFlow 2 refuse operations of 2015,
-such as BatchNormWithGlobalNormalization.
+It runs in a TensorFlow 1 session, because functions of TensorFlow 2 refuse operations of 2015, such as
+BatchNormWithGlobalNormalization.
 """
 
 import hashlib
@@ -39,16 +39,16 @@ OUTPUT = "pool_3:0"
 _BATCH = 32
 _MAX_NAMED = 3
 _MAX_REASON = 200
-# What a pixel takes in such a graph: decoded, and as float32 until it is resized; of a progressive JPEG
-# its coefficients besides.
+# Bytes that a pixel takes in such a graph, for each channel: decoded, as float32 until it is resized,
+# and the coefficients of a progressive JPEG.
 _PIXEL_BYTES = 3 * (1 + 4 + 2)
 
 
 class FrozenGraph:
-    """The graph in the file at `path`, a binary GraphDef, from its `INPUT` to its `OUTPUT`.
+    """An `Extractor` of the graph in the file at `path` (a binary GraphDef), from `INPUT` to `OUTPUT`.
 
-    `model` identifies it by the digest of the file. `n_dims` is as many numbers as `OUTPUT` has for
-    one photo. `precision` is as for `Network`. Raises WeightsError.
+    `model` holds the digest of the file; `n_dims` is the size of `OUTPUT` for one photo. `precision` is
+    as for `Network`. Raises WeightsError.
     """
 
     def __init__(self, path: Path, precision: Precision = "auto") -> None:
@@ -64,7 +64,7 @@ class FrozenGraph:
 
     @staticmethod
     def prepare(data: bytes) -> bytes:
-        """Return a JPEG as it is and any other photo as PNG; raise PhotoError where it is unfit."""
+        """Return a JPEG unchanged and any other photo as PNG; PhotoError if it is invalid."""
         photo = to_jpeg_or_png(data)
         check_memory(_size(photo), _PIXEL_BYTES)
         return photo
@@ -85,11 +85,8 @@ class FrozenGraph:
         try:
             with memory_to_decode(_size(photo), _PIXEL_BYTES):
                 features: npt.NDArray[Any] = self._run(photo).reshape(self.n_dims)
-        except (
-            UnidentifiedImageError,
-            tf.errors.InvalidArgumentError,
-        ):  # its decoder takes fewer JPEGs than Pillow
-            return np.full(self.n_dims, np.nan)
+        except (UnidentifiedImageError, tf.errors.InvalidArgumentError):
+            return np.full(self.n_dims, np.nan)  # TensorFlow decodes fewer JPEGs than Pillow
         return features
 
 
@@ -121,13 +118,13 @@ def _graph(path: Path, data: bytes) -> Any:
     try:
         with graph.as_default():
             tf.import_graph_def(definition, name="")
-        given, taken = (graph.get_tensor_by_name(name) for name in (INPUT, OUTPUT))
+        source, target = (graph.get_tensor_by_name(name) for name in (INPUT, OUTPUT))
     except (ValueError, KeyError, tf.errors.OpError) as error:
         raise _not_runnable(path, error) from error
-    if given.dtype != tf.string or not taken.dtype.is_floating:
+    if source.dtype != tf.string or not target.dtype.is_floating:
         raise WeightsError(
-            f"{path}: {INPUT} must be string and {OUTPUT} float, not {given.dtype.name} and"
-            f" {taken.dtype.name}"
+            f"{path}: {INPUT} must be string and {OUTPUT} float, not {source.dtype.name} and"
+            f" {target.dtype.name}"
         )
     return graph
 
@@ -149,7 +146,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _runner(graph: Any, precision: Precision) -> Any:
-    """Return what takes the bytes of one photo to the numbers of `OUTPUT`, from any thread."""
+    """Return a function from one photo's bytes to the numbers of `OUTPUT`, callable from any thread."""
     import tensorflow as tf
     from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
@@ -162,7 +159,7 @@ def _runner(graph: Any, precision: Precision) -> Any:
 
 
 def _n_dims(path: Path, run: Any) -> int:
-    """Return how many numbers `run` gives, which must not depend on the photo's size."""
+    """Return how many numbers `run` returns; WeightsError if that depends on the photo's size."""
     import tensorflow as tf
 
     try:

@@ -1,17 +1,17 @@
-"""Inception-v3 as a feature extractor: photos to the 2048 numbers of its global average pooling.
+"""Inception-v3 as a feature extractor: a feature is the 2048 numbers of its global average pooling.
 
-That layer is pool_3 of the graph that Miyake et al. (2017) used, `avg_pool` in Keras.
+That layer is called pool_3 in the graph that Miyake et al. (2017) used, `avg_pool` in Keras.
 
-The network is frozen: with its variables made constants, convolution, normalisation and ReLU become one
-step. Where the CPU multiplies bfloat16 itself, TensorFlow does the convolutions in it, which takes half
-the time and moves a feature vector by a cosine of about 0.00001; a GPU does them in float16.
+The network is frozen: once its variables are constants, TensorFlow fuses convolution, normalisation and
+ReLU. If the CPU multiplies bfloat16 itself, convolutions use it, which takes half the time and moves a
+feature by a cosine of about 0.00001. A GPU uses float16.
 
-A photo's features may depend in their last bits on the other photos of its batch, since sums of
-rounded numbers depend on their order. With oneDNN, TensorFlow's kernels for x86 that are switched
-on here, they were the same bits in every batch. With TensorFlow's other kernels and AVX2, they
-moved by up to 1.1e-7 of a feature's length between a photo alone and batches of 2 to 40 photos.
-Filling up each batch to one size does not prevent that: the last photo of a batch still differs. So
-features of two runs are to be compared by their direction, not by their bits.
+The last bits of a photo's features may depend on the other photos of its batch, because sums of
+rounded numbers depend on their order. With oneDNN (TensorFlow's kernels for x86, switched on here) the
+bits were the same in every batch. With TensorFlow's other kernels and AVX2, features moved by up to
+1.1e-7 of their length between a photo alone and batches of 2 to 40 photos. Padding batches to one size
+does not help: the last photo of a batch still differs. So compare features of two runs by direction,
+not by bits.
 """
 
 import hashlib
@@ -42,11 +42,10 @@ Photos = npt.NDArray[np.uint8]
 
 
 class Network:
-    """Inception-v3 with the weights asked for: `imagenet`, `untrained` or a Keras weights file.
+    """An `Extractor`: Inception-v3 with `weights`: `imagenet`, `untrained` or a Keras weights file.
 
-    An `Extractor`. Two sources of the same weights are the same model. Raises WeightsError.
-
-    `precision` is float32, or mixed for what the hardware has besides; auto is mixed if it has.
+    The same weights from two sources are the same model. `precision` is float32, or mixed with 16-bit
+    floats; auto is mixed if the hardware computes with them. Raises WeightsError.
     """
 
     n_dims = N_DIMS
@@ -65,19 +64,19 @@ class Network:
         self._options: dict[str, bool] = {}
 
     def stage(self, photos: Sequence[Photos]) -> tuple[Any, int]:
-        """Photos (299, 299, 3), RGB 0 to 255, on the device, and how many; at most `batch`.
+        """Copy at most `batch` photos (299, 299, 3), RGB 0 to 255, to the device; count them.
 
-        On a GPU the next photos are copied there while it works on those before.
+        A GPU can work on one batch while the next is copied to it.
         """
         import tensorflow as tf
 
-        # A GPU is set up for each shape anew; a CPU takes any, in as much less time.
+        # A GPU is set up again for each new shape. A CPU takes any, and a smaller one in less time.
         full = np.zeros((self.batch if has_gpu() else len(photos), SIDE, SIDE, 3), np.uint8)
         full[: len(photos)] = photos
         return tf.constant(full), len(photos)
 
     def features(self, staged: tuple[Any, int]) -> Features:
-        """Features (n, 2048), 0 or more; of a photo the same in any batch, but for rounding."""
+        """Features (n, 2048), 0 or more; except for rounding, the batch does not matter."""
         photos, n = staged
         features: Features = self._run(photos)[:n]
         return features
@@ -89,7 +88,7 @@ class Network:
             with quiet():
                 self._infer = _frozen(self._keras_model)
                 self._options = optimizer_options(self._precision)
-        # TensorFlow compiles by the options there are at a call, and they are the whole process's.
+        # The options belong to the process, and TensorFlow compiles with those set at a call.
         if not self._options.items() <= tf.config.optimizer.get_experimental_options().items():
             tf.config.optimizer.set_experimental_options(self._options)
         return np.asarray(self._infer(photos)[0])
@@ -132,7 +131,7 @@ def _downloaded() -> Any:
 
 
 def _from_file(path: Path) -> Any:
-    """Load weights saved with or without the classification layers, which are left off."""
+    """Load weights saved with or without the classification layers, and drop these."""
     import keras
 
     problems = []
@@ -149,7 +148,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _frozen(keras_model: Any) -> Any:
-    """The model from uint8 photos on, as one function of constants."""
+    """The model, taking uint8 photos, as one function whose variables are constants."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,
@@ -157,7 +156,7 @@ def _frozen(keras_model: Any) -> Any:
 
     @tf.function  # type: ignore[untyped-decorator]
     def infer(photos: Any) -> Any:
-        # Keras's Inception-v3 wants -1 to 1.
+        # Keras's Inception-v3 takes -1 to 1.
         return keras_model(tf.cast(photos, tf.float32) / 127.5 - 1.0, training=False)
 
     photos = tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8)
@@ -174,7 +173,7 @@ def _digest(weights: list[npt.NDArray[Any]]) -> str:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bound each wait of the download, which Keras leaves unbounded."""
+    """Limit each wait of the download; Keras sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""TensorFlow itself: started without noise, and its optimizer's options for this hardware."""
+"""TensorFlow: a quiet start, and its optimizer's options for this hardware."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def optimizer_options(precision: Precision) -> dict[str, bool]:
-    """TensorFlow's optimizer options for a precision on this hardware."""
+    """TensorFlow's optimizer options that give a precision on this hardware."""
     mixed = precision == "mixed"
     if has_gpu():
         return {"auto_mixed_precision": mixed or precision == "auto"}
@@ -31,9 +31,9 @@ def has_gpu() -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep TensorFlow's start-up lines, printed by its C++ side at import, off standard error."""
+    """Keep the lines that TensorFlow's C++ code prints at import off standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Else it is for CPUs with AVX-512 VNNI or more. With AVX2 it takes a fifth less CPU time.
+    # By default only CPUs with AVX-512 VNNI use oneDNN. With AVX2 it takes a fifth less CPU time.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     sys.stderr.flush()
     kept = os.dup(2)

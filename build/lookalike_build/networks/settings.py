@@ -1,4 +1,4 @@
-"""Which network extracts the features: its settings, from which it is made where it is needed."""
+"""The settings that choose a network and make it where it is needed."""
 
 import io
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from lookalike_build.networks.extractor import (
 
 @dataclass(frozen=True)
 class ExtractorSettings:
-    """Which extractor to make; small, so that it can be sent to where it is to be made.
+    """Which extractor to make; small enough to send to other processes.
 
-    `model` is `inception_v3`, which has `weights`, or ``graphdef:`` and the path of a frozen graph.
+    `model` is `inception_v3`, with `weights`, or ``graphdef:`` and the path of a frozen graph.
     """
 
     model: str = INCEPTION_V3
@@ -27,8 +27,8 @@ class ExtractorSettings:
     precision: Precision = "auto"
 
     def make(self) -> Extractor:
-        """Load the network; WeightsError."""
-        # Imported only now, as TensorFlow takes seconds.
+        """Load the network; raises WeightsError."""
+        # Imported only now, because TensorFlow takes seconds.
         if self.model.startswith(GRAPHDEF):
             from lookalike_build.networks.frozen_graph import FrozenGraph
 
@@ -38,7 +38,7 @@ class ExtractorSettings:
         return Network(self.weights, precision=self.precision)
 
     def make_off_gpu(self) -> Extractor:
-        """Load the network and leave this machine's GPUs, if any, to other processes."""
+        """Load the network but leave this machine's GPUs to other processes."""
         from lookalike_build.networks.runtime import quiet
 
         with quiet():
@@ -49,7 +49,7 @@ class ExtractorSettings:
 
 
 def warm_up(extractor: Extractor) -> None:
-    """Have the network set up for photos, which takes seconds, before the first one comes."""
+    """Set the network up, which takes seconds, before the first photo comes."""
     picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PNG")
     extractor.features(extractor.stage([extractor.prepare(picture.getvalue())]))

@@ -19,7 +19,7 @@ from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction import local_engine
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Summary, PhotoPipeline, Product, extract
+from lookalike_build.extraction.pipeline import PhotoPipeline, Product, Summary, extract
 from lookalike_build.extraction.unfinished import Unfinished
 from lookalike_build.features.store import REJECTED, FeatureError, FeatureStore
 from lookalike_build.photos.decoding import HostError, decode_photo
