@@ -18,7 +18,7 @@ from lookalike_build.features.store import (
     sort_key,
 )
 
-Products = tuple[Sequence[Id] | npt.NDArray[Any], npt.ArrayLike]
+ProductFeatures = tuple[Sequence[Id] | npt.NDArray[Any], npt.ArrayLike]
 """Product ids (n,), in any order, and the feature (n, n_dims) of each."""
 
 _MEMORY = Path("features in memory")
@@ -34,7 +34,7 @@ class MemoryFeatures:
     folder = _MEMORY
 
     def __init__(
-        self, categories: Mapping[Id, Products], model: Model, as_of: float | None = None
+        self, categories: Mapping[Id, ProductFeatures], model: Model, as_of: float | None = None
     ) -> None:
         self.model = model
         self.as_of = as_of

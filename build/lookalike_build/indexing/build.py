@@ -8,7 +8,7 @@ from lookalike.release.ids import Id
 from lookalike.release.manifest import Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.features.adopted import UNKNOWN_DIGEST
-from lookalike_build.features.memory import MemoryFeatures, Products
+from lookalike_build.features.memory import MemoryFeatures, ProductFeatures
 from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
@@ -68,7 +68,7 @@ def index(
 
 def build_release(
     root: str | os.PathLike[str],
-    categories: Mapping[Id, Products],
+    categories: Mapping[Id, ProductFeatures],
     *,
     model: str,
     settings: IndexSettings | None = None,
