@@ -48,8 +48,8 @@ class Follower:
     """Takes changes from `journal` into releases under `root`, whose follow lock the caller holds.
 
     The reader of `photos` reads those that did not come with their change. Of its own releases, and of
-    all others, the newest `keep` are kept. Worn indexes are rebuilt in the `background`. `log` gets a line
-    for each thing done.
+    all others, the newest `keep` are kept. Worn indexes are rebuilt in the `background`. `log` gets a
+    line for each thing done.
     """
 
     def __init__(
