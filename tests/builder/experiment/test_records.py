@@ -419,6 +419,9 @@ def test_visitors_of_both_patterns_are_told(tmp_path: Path) -> None:
         ("r.json", b'\xef\xbb\xbf{"event":"click"}', "starts with a byte order mark"),
         ("r.gz", b"\x1f\x8b\x08broken", "cannot be read as gzip"),
         ("r.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        ("r.csv", "event,pattern".encode("utf-16"), "is in UTF-16; save it in UTF-8"),
+        ("r.xlsx", b"PK\x03\x04", "is a spreadsheet or a ZIP archive; save it as CSV in UTF-8"),
+        ("r.log", b'[ {"request_uri": "/"}]', "is one JSON array"),
     ],
 )
 def test_files_that_are_no_records_are_refused(
