@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import Meta
@@ -199,8 +199,11 @@ def _with_value(error: msgspec.ValidationError, document: Any) -> str:
     value = document
     for name, place in re.findall(r"\.(\w+)|\[(\d+)\]", path):
         value = value[name or int(place)]
-    known = path and not unnamed and not isinstance(value, dict | list)
-    return f"{error}, not {value!r:.60}" if known else str(error)
+    if not path or unnamed or isinstance(value, dict | list):
+        return str(error)
+    if "enum" in str(error):  # it names the value, and not what it may be
+        return f"{error}, expected one of {get_args(IdType)}"
+    return f"{error}, not {value!r:.60}"
 
 
 def _check(manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -977,6 +978,28 @@ def test_a_manifest_with_an_unfit_field_is_refused(
     document = _document(root, name)
     _put(document, *case)
     _assert_unfit(root, name, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("steps", "value", "message"),
+    [
+        (("n_dims",), "16", "Expected `int`, got `str` - at `$.n_dims`, not '16'"),
+        ((*SECOND, "n_trees"), 0, "Expected `int` >= 1 - at `$.categories[1].n_trees`, not 0"),
+        ((*SECOND, "n_trees"), MISSING, "missing required field `n_trees` - at `$.categories[1]`"),
+        ((*SECOND, "n_spare"), 10**6, "category 2: n_spare is 1000000, expected at most "),
+        (("product_id_type",), "float", "'float' - at `$.product_id_type`, expected one of ("),
+        (("metric",), "euclidean", "metric is 'euclidean', this version serves 'angular'"),
+    ],
+)
+def test_a_refused_manifest_is_named_with_field_value_and_what_is_expected(
+    root: ReleaseRoot, steps: Steps, value: object, message: str
+) -> None:
+    name = _place(root, STAMP)
+    document = _document(root, name)
+    _put(document, steps, value)
+    _overwrite(root.folder(name) / MANIFEST, json.dumps(document).encode())
+    with pytest.raises(ReleaseError, match=re.escape(message)):
+        Manifest.read(root.folder(name))
 
 
 @pytest.mark.parametrize(
