@@ -14,7 +14,7 @@ _MAX_UNDECIDED = 20
 _MINUTE = "%Y-%m-%d %H:%M"
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """Cells of text: a head, and rows of the same width."""
 
     head: Sequence[str]
@@ -62,9 +62,9 @@ def rates_title(report: Report) -> str:
     return f"Table 1. Rates by pattern, with {_confidence(report)} intervals"
 
 
-def rates_table(report: Report) -> Table:
+def rates_table(report: Report) -> ReportTable:
     """Table 1: counts and rates by pattern."""
-    return Table(
+    return ReportTable(
         ("", "visitors", "impressions", "clicks", "CTR", "purchases", "CVR"),
         [
             (
@@ -81,9 +81,9 @@ def rates_table(report: Report) -> Table:
     )
 
 
-def comparisons_table(report: Report) -> Table:
+def comparisons_table(report: Report) -> ReportTable:
     """How B differs from A, by measure."""
-    return Table(
+    return ReportTable(
         ("", "B - A, points", "relative", "p"),
         [
             (m.upper(), difference(each), lift(each), probability(each.p))
@@ -99,17 +99,19 @@ def best_title(report: Report, measure: str) -> str:
     return f"Table 2. The {N_BEST} categories with each pattern's {best} {measure.upper()}"
 
 
-def best_table(report: Report, measure: str, pattern: str) -> Table:
+def best_table(report: Report, measure: str, pattern: str) -> ReportTable:
     """Table 2: one pattern's best categories by one measure."""
     return categories_table(report.best[measure][pattern], (measure,), f"pattern {pattern}")
 
 
-def categories_table(categories: Sequence[Category], measures: Sequence[str], name: str) -> Table:
+def categories_table(
+    categories: Sequence[Category], measures: Sequence[str], name: str
+) -> ReportTable:
     """Categories by measures; `name` heads them."""
     head = [name]
     for measure in measures:
         head += [f"{measure.upper()} of A", "of B", "B - A, points", "won", "corrected p"]
-    return Table(
+    return ReportTable(
         head,
         [
             [
@@ -139,9 +141,9 @@ def won_title(report: Report) -> str:
     return f"Table 3. Categories won, of {n} with {least} impressions of each pattern or more"
 
 
-def won_table(report: Report) -> Table:
+def won_table(report: Report) -> ReportTable:
     """Table 3: the number of categories that each pattern won."""
-    return Table(
+    return ReportTable(
         ("", "A", "B", "equal", "A, certain", "B, certain"),
         [(measure.upper(), *map(count, report.won[measure])) for measure in MEASURES],
     )
@@ -168,9 +170,9 @@ def won_notes(report: Report) -> Iterator[str]:
 TRAFFIC_TITLE = "Impressions by pattern and by what answered"
 
 
-def traffic_table(report: Report) -> Table:
+def traffic_table(report: Report) -> ReportTable:
     """The shares of traffic by pattern and method."""
-    return Table(
+    return ReportTable(
         ("", "impressions", "of the pattern's", "of all", "clicks", "purchases"),
         [
             (

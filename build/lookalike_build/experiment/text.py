@@ -6,7 +6,7 @@ from lookalike.experiment import PATTERNS
 from lookalike_build.experiment.report import MEASURES, Report
 from lookalike_build.experiment.tables import (
     TRAFFIC_TITLE,
-    Table,
+    ReportTable,
     best_table,
     best_title,
     comparisons_table,
@@ -41,7 +41,7 @@ def _best(report: Report, measure: str) -> Iterator[str]:
         yield from _lines(best_table(report, measure, pattern))
 
 
-def _lines(table: Table) -> Iterator[str]:
+def _lines(table: ReportTable) -> Iterator[str]:
     """The cells under one another: the first column to the left, the others to the right."""
     rows = [table.head, *table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

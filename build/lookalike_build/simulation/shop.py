@@ -20,9 +20,10 @@ import numpy as np
 
 from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
+from lookalike.release.arrays import Float64
 from lookalike.release.ids import Id
 from lookalike.release.opened import Release
-from lookalike_build.simulation.visitors import Floats, Impressions
+from lookalike_build.simulation.visitors import Impressions
 
 RELATED_PATH: Final = "/related"
 _TIMEOUT_S = 10.0
@@ -50,7 +51,7 @@ class Taste:
     reach: float = 0.7
     bought: float = 0.35
 
-    def clicks(self, distances: Floats) -> Floats:
+    def clicks(self, distances: Float64) -> Float64:
         """For products shown at these distances (n,): the probability that each is clicked on (n,)."""
         wanted = self.appeal * np.exp(-((distances / self.reach) ** 2))
         wanted *= self.patience ** np.arange(distances.size)
@@ -137,7 +138,7 @@ class Shelf:
                 return int(place)
         return None
 
-    def distances(self, category: int, product_id: Id, others: list[Id]) -> Floats:
+    def distances(self, category: int, product_id: Id, others: list[Id]) -> Float64:
         """The angular distances (n,) of a product of a category to n others of any."""
         looked_at = self._direction(category, product_id)
         distances = np.full(len(others), _UNRELATED)
@@ -147,7 +148,7 @@ class Shelf:
                 distances[place] = np.linalg.norm(looked_at - self._direction(found, other))
         return distances
 
-    def _direction(self, category: int, product_id: Id) -> Floats:
+    def _direction(self, category: int, product_id: Id) -> Float64:
         found = self._categories[category]
         item, vectors = found.item_of(product_id), found.vectors
         if item is None or vectors is None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lookalike.errors import LookalikeError
 from lookalike.experiment import METHODS, PATTERNS
-from lookalike.release.arrays import Flags
+from lookalike.release.arrays import Flags, Float64
 
 PAPER_CTR: Final = (0.0051, 0.0076)
 PAPER_CVR: Final = (0.0021, 0.0028)
@@ -24,7 +24,6 @@ _NONE = METHODS.index("none")
 _FAVOURITE = 0.5
 """How many of a visitor's impressions are in its favourite category; the others are anywhere."""
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
@@ -42,9 +41,9 @@ class Preferences:
     """
 
     category_ids: tuple[str, ...]
-    shares: Floats
-    ctr: Floats
-    cvr: Floats
+    shares: Float64
+    ctr: Float64
+    cvr: Float64
     spread: float = 1.0
 
     def __post_init__(self) -> None:
@@ -206,7 +205,7 @@ class Simulation:
         }
 
 
-def _appetites(rng: np.random.Generator, n: int, top: float, spread: float) -> Floats:
+def _appetites(rng: np.random.Generator, n: int, top: float, spread: float) -> Float64:
     """Factors (n,) of mean 1 and standard deviation `spread`, at most 1 / `top`."""
     if spread == 0:
         return np.ones(n)
