@@ -31,7 +31,7 @@ from lookalike_build.publishing.staging import Published, Staging
 Read = Callable[[IdType, Take], object]
 """Gives all ratings, of products whose ids are of the type, to what takes them."""
 Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
-"""Is told of how many products, and then how many more are done."""
+"""Called with the number of products; what it gives is called with how many more are done."""
 
 
 class Made(NamedTuple):

@@ -215,6 +215,6 @@ class Ratings:
         except duckdb.Error as error:
             raise RatingsError(f"DuckDB: {str(error).splitlines()[0]}") from None
         except RuntimeError:
-            # Ctrl-C. Unless told so too, the query goes on and closing waits for its end.
+            # Ctrl-C. Unless the query is interrupted too, it goes on and closing waits for its end.
             self._duckdb.interrupt()
             raise KeyboardInterrupt from None

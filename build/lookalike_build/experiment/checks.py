@@ -88,7 +88,7 @@ def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
 def is_refused(file: EventFile, state: str) -> bool:
     """Whether there is to be no report where a record is in that state.
 
-    Whoever writes records is told of a word that nobody knows; a log has whatever anybody sent.
+    An unknown word in records is a mistake of whoever writes them; in a log, anybody may have sent it.
     """
     return file.kind != "log" and state in {f"unknown {name}" for name in _KNOWN}
 
