@@ -29,7 +29,7 @@ from lookalike.release.manifest import Applied, Model
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
-from lookalike.serving.changes import Changes
+from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.searches import Searches
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.behaviour.build import Made, Progress, add_behaviour
@@ -274,7 +274,7 @@ def client_of(
     if source is None:
         source = ReleaseSource(root)
         source.look()
-    changes = Changes(root, source, token, max_photo_bytes, max_pending_bytes)
+    changes = ChangeHandler(root, source, token, max_photo_bytes, max_pending_bytes)
     browse = Browse(root, source, image_url)
     experiment = Experiment(b_percent=b_percent)
     return Client(

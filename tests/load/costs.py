@@ -1,4 +1,4 @@
-"""What each part of the usual request costs in the app, in microseconds; medians in one process."""
+"""What each part of the plain request costs in the app, in microseconds; medians in one process."""
 
 import random
 import statistics
@@ -36,7 +36,7 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
     metrics, clock = application._metrics, time.perf_counter_ns
     parts: dict[str, Callable[[int], object]] = {
         "all of it": lambda i: application(environs[i], start),
-        "  the body": lambda i: fast_path.usual_body(release, queries[i], 1000),
+        "  the body": lambda i: fast_path.fast_body(release, queries[i], 1000),
         "    taking the query apart": lambda i: fast_path._match(queries[i]),
         "    looking up": lambda i: table.neighbours_of(ids[i], limit - 1),
         "    writing the array": lambda i: template % answers[i],

@@ -1,4 +1,4 @@
-"""The WSGI application: a request is a look-up in the open release."""
+"""The WSGI application: answers requests from the open release."""
 
 import logging
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ from lookalike.serving.answer import (
 )
 from lookalike.serving.body import MAX_BYTES, Body, parse_body, read_body
 from lookalike.serving.browse.handler import Browse
-from lookalike.serving.changes import Changes
+from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.errors import (
     BadRequest,
     HttpError,
@@ -40,7 +40,7 @@ from lookalike.serving.errors import (
     SlimCopy,
     Unavailable,
 )
-from lookalike.serving.fast_path import usual_body
+from lookalike.serving.fast_path import fast_body
 from lookalike.serving.metrics import RELATED_PATH, route_of
 from lookalike.serving.query import DEFAULT_LIMIT, Query, parse_query
 from lookalike.serving.related import DEFAULT_RELATED_LIMIT, Related
@@ -68,15 +68,15 @@ class AnswerLimits:
 class Application:
     """Answers from `source`'s release.
 
-    `changes` takes changes of products, `browse` is the page for people, `experiment` assigns visitors
-    the patterns of ``/related``, and `searches` bounds what the tables cannot answer.
+    `changes` accepts changes of products, `browse` serves the page for people, `experiment` assigns the
+    patterns of ``/related``, and `searches` bounds the time that searches take.
     """
 
     def __init__(
         self,
         source: ReleaseSource,
         limits: AnswerLimits = AnswerLimits(),
-        changes: Changes | None = None,
+        changes: ChangeHandler | None = None,
         browse: Browse | None = None,
         experiment: Experiment | None = None,
         searches: Searches | None = None,
@@ -90,8 +90,8 @@ class Application:
         self._related = Related(
             experiment or Experiment(), self._searches, limits.max_limit, source.metrics
         )
-        # A proxy asks again after max-age, by ETag; while it asks, or while we are down, it may
-        # go on with what it has. nginx and RFC 5861 read both extensions.
+        # After max-age a proxy asks again, by ETag. While it asks, or while we are down, it may use the
+        # answer that it has (RFC 5861).
         caching = (
             f"public, max-age={limits.max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         )
@@ -116,29 +116,29 @@ class Application:
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333) with Content-Length and at most one body chunk."""
         started = perf_counter_ns()
-        usual = self._usual(environ)
-        if usual is not None:
-            start_response(OK, usual[0])
+        fast = self._fast_nns(environ)
+        if fast is not None:
+            start_response(OK, fast[0])
             self._metrics.answered_nns(perf_counter_ns() - started)
-            return [usual[1]]
-        usual = self._usual_related(environ)
-        if usual is not None:
-            start_response(OK, usual[0])
+            return [fast[1]]
+        fast = self._fast_related(environ)
+        if fast is not None:
+            start_response(OK, fast[0])
             self._metrics.answered(RELATED_PATH, OK, perf_counter_ns() - started)
-            return [usual[1]]
+            return [fast[1]]
         status, headers, body = self._answer(environ)
         method = environ["REQUEST_METHOD"]
         route = route_of(method, environ.get("PATH_INFO", ""))
         self._metrics.answered(route, status, perf_counter_ns() - started)
-        # A 304 has no body and so neither type nor length.
+        # A 304 has no body, so neither type nor length.
         if status is NOT_MODIFIED:
             start_response(status, headers)
             return []
         start_response(status, [*headers, ("Content-Length", str(len(body)))])
         return [] if method == "HEAD" else [body]
 
-    def _usual(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
-        """The 200 that most requests get, in a third of the time; None for all others."""
+    def _fast_nns(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+        """The answer by the fast path, see `fast_path`; None for requests that it leaves."""
         if (
             environ.get("PATH_INFO") != "/nns"
             or environ["REQUEST_METHOD"] != "GET"
@@ -149,21 +149,21 @@ class Application:
             release = self._source.release
             if release is None:
                 return None
-            body = usual_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
+            body = fast_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
             if body is None:
                 return None
             return [*self._json_headers(release), ("Content-Length", str(len(body)))], body
-        except Exception:  # the full way meets the same defect, answers and logs it
+        except Exception:  # the full path meets the same defect, logs and answers it
             return None
 
-    def _usual_related(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
+    def _fast_related(self, environ: "WSGIEnvironment") -> tuple[Headers, bytes] | None:
         if environ.get("PATH_INFO") != RELATED_PATH or environ["REQUEST_METHOD"] != "GET":
             return None
         release = self._source.release
         if release is None:
             return None
         try:
-            return self._related.usual(release, environ.get("QUERY_STRING", ""))
+            return self._related.fast_answer(release, environ.get("QUERY_STRING", ""))
         except Exception:  # as above
             return None
 
@@ -180,15 +180,15 @@ class Application:
             return handler(environ)
         except HttpError as error:
             return _error(error, [NO_STORE])
-        except Exception:  # a defect costs one answer, never a traceback in a shop's page
+        except Exception:  # a defect must not put a traceback into a shop's page
             route = route_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
-            # Of a query what stands there is known to be fit; elsewhere it may be someone's token.
+            # No query of another path: a token may have been sent in it.
             query = environ.get("QUERY_STRING") if route == "/nns" else ""
             logger.exception("defect while answering %s %r", route, query)
             return _error(Unavailable("the log has the reason"), [NO_STORE])
 
     def _nns(self, environ: "WSGIEnvironment") -> Answer:
-        release = self._source.release  # once: the whole answer comes from this one
+        release = self._source.release  # read once, so that the whole answer is from one release
         if release is None:
             raise NotReady("no release is open")
         manifest = release.manifest
@@ -228,8 +228,8 @@ class Application:
             return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
 
     def _searches_for(self, body: Body, category: Category) -> bool:
-        """Whether the products' neighbours are beyond the table; BadRequest for too many of them."""
-        n, most = len(body.product_ids or ()), self._searches.most
+        """Whether the products' neighbours take a search each; BadRequest if these are too many."""
+        n, most = len(body.product_ids or ()), self._searches.max_per_request
         if not category.is_beyond(_n_neighbours(body)):
             return False
         if n > most:
@@ -241,8 +241,8 @@ class Application:
         return True
 
     def _json_headers(self, release: Release) -> Headers:
-        """The headers of a 200: which release it is from and how long it may be kept."""
-        # By ETag: a reference to the release would keep a replaced one's files mapped.
+        """The headers of a 200: its release's ETag, how long it may be kept, and its type."""
+        # Known by ETag: a reference to the release would keep its files mapped once it is replaced.
         etag, headers = self._known_headers
         if etag != release.etag:
             etag = release.etag
@@ -271,7 +271,7 @@ class Application:
 
 
 def _openapi(max_limit: int, max_product_ids: int) -> Answer:
-    """The description of all this, with the bounds that are settings as they are here."""
+    """The OpenAPI description, with the bounds that this process's settings give."""
     described = msgspec.json.decode(
         files("lookalike.serving").joinpath("openapi.json").read_bytes()
     )
@@ -295,12 +295,12 @@ def _find(release: Release, query: Query) -> tuple[Category, int]:
 
 
 def _n_neighbours(query: Query | Body) -> int:
-    """How many neighbours are asked for: the product itself counts too, unless it is left out."""
+    """How many neighbours are asked for: `limit` counts the product itself unless it is excluded."""
     return query.limit - (not query.exclude_self)
 
 
 def _neighbours(category: Category, item: int, query: Query) -> bytes:
-    """The body of a 200: the product itself unless left out, then its neighbours, nearest first."""
+    """The body of a 200: the product itself unless excluded, then its neighbours, nearest first."""
     items, distances = category.nearest(item, _n_neighbours(query))
     product_ids = category.ids(items)
     if not query.exclude_self:
@@ -310,7 +310,7 @@ def _neighbours(category: Category, item: int, query: Query) -> bytes:
 
 
 def _answer_to(body: Body, category: Category) -> bytes:
-    """The body of a 200: an answer for each product id, null for one unknown; or the vector's."""
+    """The body of a 200: the vector's neighbours, or each product's, null for an unknown one."""
     if body.vector is not None:
         if category.vectors is None:
             raise SlimCopy(

@@ -1,9 +1,9 @@
-"""The WSGI application behind an ASGI server, as `lookalike serve` has it: no body holds a process.
+"""The WSGI application behind the ASGI server of `lookalike serve`: no slow body blocks a process.
 
-A WSGI server lets the app read the body, and the process waits meanwhile: two senders who send nothing
-stop two processes. Here the app is called without the body first, and once more when it has come if the
-app began to read it, which it does after all else is found right. A body that does not come in time is
-a 408.
+Under WSGI the app reads the body, and its process waits: two clients that send nothing stop two
+processes. Here the app is first called without the body. It begins to read the body only once
+everything else is valid; then it is called again with the body, as soon as that is complete. A body
+that is late is a 408.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _BODY_S: Final = 10.0
 _BYTES_S: Final = 100_000
-"""A body may take `_BODY_S` seconds and one more for so many bytes."""
+"""A body may take `_BODY_S` seconds, and one more for each `_BYTES_S` bytes."""
 _MAX_HELD_BYTES: Final = 2**28
-"""How much of bodies a process holds that are not complete yet."""
+"""How many bytes of incomplete bodies a process holds."""
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,7 +30,7 @@ _Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class _BodyWanted(BaseException):
-    """The app begins to read a body. No Exception: the app would take it for a defect of its own."""
+    """The app begins to read a body. Not an Exception: the app would log it as a defect."""
 
 
 class _Unread:
@@ -70,7 +70,7 @@ class Asgi:
         return int(status[:3]), _encoded(headers), b"".join(pieces)
 
     async def _read(self, environ: "WSGIEnvironment", receive: Receive) -> bytes:
-        """The body, or as much of it as came before the client went."""
+        """The body, or as much of it as came before the client left."""
         pieces = bytearray()
         patience_s = _BODY_S + int(environ["CONTENT_LENGTH"]) / _BYTES_S
         try:
@@ -98,7 +98,7 @@ def _refusal(error: HttpError) -> _Answer:
         *error.headers,
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
-        ("Connection", "close"),  # what may come of the body is no request
+        ("Connection", "close"),  # the rest of the body must not be taken for a request
     ]
     return int(error.status[:3]), _encoded(headers), body
 
@@ -108,7 +108,7 @@ def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 
 def _environ(scope: Message) -> "WSGIEnvironment":
-    """What WSGI (PEP 3333) has in place of an ASGI scope."""
+    """The WSGI environment (PEP 3333) of an ASGI scope."""
     raw: bytes = scope["raw_path"]
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
@@ -120,7 +120,7 @@ def _environ(scope: Message) -> "WSGIEnvironment":
         "wsgi.input": _Unread(),
     }
     for name, value in scope["headers"]:
-        if b"_" in name:  # as `-` in the environment, and could be taken for another header
+        if b"_" in name:  # in the environment, it could be taken for the header with "-"
             continue
         key = name.decode("latin-1").upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"

@@ -1,4 +1,4 @@
-"""How the application is put together from its settings."""
+"""Makes the application from its settings."""
 
 import logging
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
-from lookalike.serving.changes import Changes
+from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.limits import raise_open_files
 from lookalike.serving.metrics import shared_metrics
 from lookalike.serving.searches import Searches
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 def make_application(settings: Settings) -> Application:
     """The WSGI application (PEP 3333) that `settings` describe.
 
-    It opens the root's current release before it returns, if there is one, and then follows the root
-    in a thread. Until a release is open it answers 503 and says why.
+    Opens the root's current release, if there is one, and starts a thread that follows the root. Until
+    a release is open the application answers 503 and says why.
     """
     metrics = shared_metrics(str(settings.root))
     root = ReleaseRoot(Path(settings.root))
     source = ReleaseSource(root, metrics, settings.lock_memory)
     source.start()
-    changes = Changes(
+    changes = ChangeHandler(
         root, source, settings.token, settings.max_photo_bytes, settings.max_pending_bytes
     )
     browse = Browse(root, source, settings.image_url) if settings.browse else None
@@ -43,7 +43,7 @@ def make_application(settings: Settings) -> Application:
 
 
 def application_from(environ: Mapping[str, str]) -> Application:
-    """The application of this process for the settings in `environ`; never ready if one is invalid."""
+    """The application for the settings in `environ`; it is never ready if one of them is invalid."""
     raise_open_files()
     try:
         settings = Settings.read(environ)

@@ -1,11 +1,11 @@
-"""Changes of products over HTTP: taken into the journal, and what became of each.
+"""Changes of products over HTTP: adds them to the journal and reports what became of each.
 
     PUT    /products/<category id>/<product id>   the photo as the body
     DELETE /products/<category id>/<product id>
     GET    /changes/<number>
 
-Whoever asks must know the token; where none is set, these paths do not exist. A change is answered with
-its number as soon as it is on disk. `lookalike-build follow` takes it from there.
+The client must know the token; if none is set, these paths do not exist. The answer to a change is its
+number, sent once the change is on disk. `lookalike-build follow` makes it live.
 """
 
 import hmac
@@ -46,24 +46,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEEN_S: Final = 1.0
-"""Seconds after a release is published until every process serves it; see `source.POLL_S`."""
+"""A published release is served by every process within this time; see `source.POLL_S`."""
 
 _PRODUCTS: Final = "/products/"
 _CHANGES: Final = "/changes/"
-_BUSY_S = 0.25  # look-ups wait meanwhile, where they share the process
+_BUSY_S = 0.25  # look-ups in the same process wait for as long
 _RETRY_AFTER_S = 10
-"""The journal is opened anew at every request: it may have been busy, or its disk full."""
+"""After an error the next request opens the journal again: it may have been busy or its disk full."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
 
 _T = TypeVar("_T")
 
 
-class Changes:
-    """Takes changes for the release root `root`, typed as `source`'s release types its ids.
+class ChangeHandler:
+    """Accepts changes for the release root `root`, with ids of the type that `source`'s release has.
 
-    Without a `token` nobody may change anything. `max_photo_bytes` bounds a photo, `max_pending_bytes`
-    all that wait together.
+    Without a `token` nobody may change anything. `max_photo_bytes` bounds one photo,
+    `max_pending_bytes` the photos of all pending changes together.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class Changes:
         self._changes = reading(self._outcome)
 
     def methods(self, environ: "WSGIEnvironment") -> dict[str, Handler] | None:
-        """What answers each method of the path asked for, None for a path that is not one of ours.
+        """The handlers of a path by method; None for a path of other handlers.
 
-        Raises Unauthorized for one that is, without the token.
+        Raises Unauthorized for a path of this one without the token.
         """
         path = environ.get("PATH_INFO", "")
         if self._token is None or not path.startswith((_PRODUCTS, _CHANGES)):
             return None
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        fit = hmac.compare_digest(given.strip().encode(errors="replace"), self._token)
-        if scheme.lower() != "bearer" or not fit:
+        right = hmac.compare_digest(given.strip().encode(errors="replace"), self._token)
+        if scheme.lower() != "bearer" or not right:
             raise Unauthorized("send the header `Authorization: Bearer TOKEN` with the right token")
         return self._products if path.startswith(_PRODUCTS) else self._changes
 
     def status(self) -> Status | None:
-        """Where the journal stands, for metrics; None where none is wanted, or it is unreadable."""
+        """The journal's status, for metrics; None if there is no journal or it cannot be read."""
         try:
             status = read_status(self._root.journal)
         except JournalError as error:
@@ -155,7 +155,7 @@ class Changes:
         return (OK, [NO_STORE, JSON], msgspec.json.encode(answer))
 
     def _read_outcome(self, number: int) -> Outcome | None:
-        """What became of a change, read without what writing needs: room on the disk, say."""
+        """The outcome of a change, read without what writing needs, such as room on the disk."""
         try:
             return read_outcome(self._root.journal, number)
         except JournalError as error:
@@ -165,19 +165,19 @@ class Changes:
             ) from error
 
     def _state(self, outcome: Outcome) -> State:
-        """What became of a change, live only once whoever is told so finds it with any process."""
+        """The state of a change to report: live only once every process serves it."""
         if outcome.state != "live" or outcome.settled_at is None:
             return outcome.state
-        # With the clock set back, it was settled in the future: no reason to wait for that.
+        # If the clock was set back, the change was settled in the future: do not wait for that.
         if 0 <= time.time() - outcome.settled_at < SEEN_S:
             return "pending"
         return "live" if self._has_seen(outcome.release or "") else "pending"
 
     def _has_seen(self, name: str) -> bool:
-        """Whether the release `name`, once current, was taken up here or is not to be.
+        """Whether this process has taken up the release `name`, or is not going to.
 
-        An older one that is served because it is current again, as after `lookalike rollback`, is
-        no reason to wait: the change did become live, and `/release` says what is served now.
+        After `lookalike rollback` an older release is current. The change did become live, so there is
+        nothing to wait for; `/release` says what is served now.
         """
         release = self._source.release
         if release is None:
@@ -228,18 +228,18 @@ class Changes:
         return result
 
     def _close(self) -> None:
-        """Have the next request open the journal anew."""
+        """Have the next request open the journal again."""
         with self._mutex:
             if self._journal is not None:
                 self._journal.close()
             self._journal = None
 
     def _log(self, problem: str, error: JournalError) -> None:
-        """Log a problem once, not at each of a thousand requests."""
-        said = type(error).__name__ if isinstance(error, JournalFull) else str(error)
-        if self._problems.get(problem) != said:
+        """Log a problem once, not at every request."""
+        cause = type(error).__name__ if isinstance(error, JournalFull) else str(error)
+        if self._problems.get(problem) != cause:
             logger.error("%s: %s", problem, error)
-        self._problems[problem] = said
+        self._problems[problem] = cause
 
 
 def _refuse_query(environ: "WSGIEnvironment") -> None:
@@ -248,10 +248,10 @@ def _refuse_query(environ: "WSGIEnvironment") -> None:
 
 
 def _split(environ: "WSGIEnvironment") -> list[str]:
-    """What stands between the slashes after ``/products/``, decoded.
+    """The parts of the path between the slashes after ``/products/``, decoded.
 
-    Taken from the path as it was sent where the server gives it, since in PATH_INFO a ``%2F`` is
-    a slash like any other.
+    Taken from the path as it was sent, if the server gives it: in PATH_INFO a ``%2F`` has become a
+    slash.
     """
     prefix = (environ.get("SCRIPT_NAME") or "") + _PRODUCTS
     sent = re.split("[?#]", environ.get("REQUEST_URI") or "")[0]

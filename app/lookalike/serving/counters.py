@@ -1,16 +1,16 @@
-"""Counters over all processes of the app: a file that each of them maps.
+"""Counters over all processes of the app, in a file that each of them maps.
 
-The file is a table of unsigned 64-bit numbers, a row a process. A process adds to its own row only,
-without a lock; a sum is over all rows. Row 0 holds what ended processes counted: a process that takes
-over the row of a dead one adds it to row 0 first, so no count is lost, however a process ended.
+The file holds rows of unsigned 64-bit numbers, one row a process. A process adds to its own row only,
+without a lock; a sum is over all rows. Row 0 holds the counts of ended processes: a process that takes
+over a dead one's row adds it to row 0 first. So no count is lost, however a process ended.
 
-A process holds a lock on byte i of the file as long as row i is its own, and on byte 0 while rows
-change hands. These are locks of the open file (``F_OFD_SETLK`` in fcntl(2)): the kernel releases them
-when the process ends, so who is alive can be told in containers and under ``ProtectProc=`` too.
+A process locks byte i of the file while row i is its own, and byte 0 while rows change owners. The
+locks belong to the open file (``F_OFD_SETLK`` in fcntl(2)). The kernel releases them when the process
+ends, so they show which processes are alive, in containers and under ``ProtectProc=`` too.
 
-The file never shrinks, and its space is reserved when it is made: a process that touches a mapped page
-which is not there dies of SIGBUS. It may be removed at any time. The processes then count on in what
-they have mapped, and `Counters.join` takes them to the file that replaces it.
+The file never shrinks, and its space is reserved when it is made: a process that touches a page without
+space dies of SIGBUS. The file may be removed at any time. The processes then go on counting in the
+mapped file, until `Counters.join` moves them to the new one.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ RETRY_S = 10.0
 """How often a process that counts for itself alone tries to join the others."""
 
 _OWNER = 0
-"""The column with the process id of the last owner, 0 in a row that nobody has had."""
+"""The column with the process id of the last owner; 0 in a row that was never used."""
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length, process id
 
@@ -40,17 +40,17 @@ _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length, process id
 class Counters:
     """The counters of one process, and the sums over all that share the file at `path`.
 
-    `row` has `n_columns` of this process's own, to be added to; column 0 is not for counting. Take it
-    anew for each count, since `join` may replace it.
+    Add to `row`, which has `n_columns`; column 0 is not for counting. Read `row` again for each count:
+    `join` may replace it.
 
-    Without a path the process counts for itself alone. So it does where the file cannot be had or
+    Without a path the process counts for itself alone. It also does if the file cannot be opened or
     `MAX_PROCESSES` living processes share it already; the log then says why.
     """
 
     def __init__(self, n_columns: int, path: Path | None = None) -> None:
         self._path = path
         self._mutex = threading.Lock()
-        self._rows = _Rows(n_columns)
+        self._rows = _CounterRows(n_columns)
         self._n_columns = n_columns
         self.row = self._rows.take_row()
         self._problem: str | None = None
@@ -58,9 +58,9 @@ class Counters:
         self.join()
 
     def join(self) -> None:
-        """Share the file that has the path now; what this process has counted so far comes along.
+        """Share the file that is at the path now, and take this process's counts along.
 
-        Never raises. Where it is shared already that takes two system calls, so call it often.
+        Never raises. If that file is shared already, it takes two system calls: call it often.
         """
         path = self._path
         if path is None or self._rows.is_at(path) or time.monotonic() < self._retry_at:
@@ -69,7 +69,7 @@ class Counters:
             with self._mutex:
                 while not self._move(path):
                     pass
-        except Exception as error:  # counting goes on whatever it is
+        except Exception as error:  # whatever it is, counting goes on
             self._retry_at = time.monotonic() + RETRY_S
             if str(error) != self._problem:
                 logger.warning(
@@ -89,22 +89,22 @@ class Counters:
             return self._rows.sums()
 
     def _move(self, path: Path) -> bool:
-        """Go over to the file at `path`, made if need be; False if it was removed meanwhile."""
-        rows = _SharedRows(self._n_columns, os.open(path, _OPEN | os.O_CREAT, 0o600))
-        # Two files at once are always locked in this order, the newer one first.
+        """Move to the file at `path`, made if need be; False if it was removed while this ran."""
+        rows = _SharedCounterRows(self._n_columns, os.open(path, _OPEN | os.O_CREAT, 0o600))
+        # Every process locks two files in this order, the newer one first.
         with rows.locked():
             if not rows.is_at(path):
                 return False
             row = rows.take_row()
-            # Count on there before the old row is read, so that nothing falls between the two.
+            # Count in the new row before the old one is read, so that no count is lost in between.
             old, self._rows, self.row = self._rows, rows, row
             with old.locked():
-                rows.add_to_left(old.take_left())
+                rows.add_to_ended(old.take_counts())
         return True
 
 
 def remove_stale(folder: Path, prefix: str, kept: Path) -> None:
-    """Remove the files of counters in `folder`, named `prefix` and more, that no process has.
+    """Remove the counters' files in `folder` whose names begin with `prefix` and that no process uses.
 
     The one at `kept` stays.
     """
@@ -114,7 +114,7 @@ def remove_stale(folder: Path, prefix: str, kept: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(path, _OPEN)
             try:
-                # Who opens it now waits for byte 0, and then sees that it is gone.
+                # A process that opens it now waits for byte 0, and then sees that it is gone.
                 alone = _lock(descriptor, 0) and not _is_locked(descriptor, 1, MAX_PROCESSES)
                 if alone and _is_at(descriptor, path):
                     path.unlink()
@@ -122,8 +122,8 @@ def remove_stale(folder: Path, prefix: str, kept: Path) -> None:
                 os.close(descriptor)
 
 
-class _Rows:
-    """The rows of a process that counts for itself alone, in memory of its own."""
+class _CounterRows:
+    """The rows of a process that counts for itself alone, in its own memory."""
 
     def __init__(self, n_columns: int) -> None:
         self._n_columns = n_columns
@@ -131,32 +131,32 @@ class _Rows:
         self._numbers = self._map(file_bytes(n_columns))
 
     def is_at(self, path: Path) -> bool:
-        """Whether they are in the file that has this path."""
+        """Whether they are in the file at this path."""
         return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep rows from changing hands, which would count one twice or not at all."""
+        """Keep rows from changing owners: a row could be counted twice or not at all."""
         yield
 
     def take_row(self) -> "memoryview[int]":
-        """A row that no living process has, all 0; OSError if there is none."""
+        """A row that no living process owns, all 0; OSError if there is none."""
         for i in range(1, MAX_PROCESSES + 1):
             if self._claim(i):
-                self.add_to_left(self._take(i))
+                self.add_to_ended(self._take(i))
                 self._own = i
                 self._row(i)[_OWNER] = os.getpid()
                 return self._row(i)
         raise OSError(f"{MAX_PROCESSES} processes share it already")
 
-    def add_to_left(self, counts: list[int]) -> None:
-        """Add to what ended processes left."""
-        left = self._row(0)
+    def add_to_ended(self, counts: list[int]) -> None:
+        """Add to the counts of ended processes."""
+        ended = self._row(0)
         for column, count in enumerate(counts):
-            left[column] += count
+            ended[column] += count
 
-    def take_left(self) -> list[int]:
-        """What this process and ended ones have counted; it is then 0 here."""
+    def take_counts(self) -> list[int]:
+        """The counts of this process and of ended ones, which are then 0 here."""
         others = [i for i in self._used() if self._is_anothers(i)]
         return _sums([self._take(i) for i in (0, *self._used()) if i not in others])
 
@@ -170,11 +170,11 @@ class _Rows:
         return memoryview(mmap.mmap(-1, n_bytes)).cast("Q")
 
     def _claim(self, i: int) -> bool:
-        """Make row i our own, unless another living process has it."""
+        """Own row i, unless another living process does."""
         return True
 
     def _is_anothers(self, i: int) -> bool:
-        """Whether another living process has row i."""
+        """Whether another living process owns row i."""
         return False
 
     def _used(self) -> list[int]:
@@ -193,10 +193,10 @@ class _Rows:
         return self._numbers[i * self._n_columns : (i + 1) * self._n_columns]
 
 
-class _SharedRows(_Rows):
+class _SharedCounterRows(_CounterRows):
     """The rows in the file of an open `descriptor`, which is closed with them.
 
-    OSError or ValueError if it is not ours, or not all of it can be had.
+    OSError or ValueError if the file is not ours, or cannot be mapped whole.
     """
 
     def __init__(self, n_columns: int, descriptor: int) -> None:
@@ -248,7 +248,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _lock(descriptor: int, byte: int, wait: bool = False, kind: int = fcntl.F_WRLCK) -> bool:
-    """Lock a byte of an open file, or unlock it; False if another has it and we are not to wait."""
+    """Lock or unlock a byte of an open file; False if it is locked elsewhere and `wait` is not set."""
     command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
     try:
         fcntl.fcntl(descriptor, command, struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0))
@@ -259,6 +259,6 @@ def _lock(descriptor: int, byte: int, wait: bool = False, kind: int = fcntl.F_WR
 
 def _is_locked(descriptor: int, byte: int, n: int = 1) -> bool:
     """Whether another open file has a lock on one of `n` bytes."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, n, 0)
-    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, n, 0)
+    found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, query)
     return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)

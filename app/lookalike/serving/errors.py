@@ -1,4 +1,4 @@
-"""What the app answers when it cannot answer: one small class an outcome, rendered in one place."""
+"""Answers that are errors: one small class for each, rendered in one place."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import msgspec
 class HttpError(Exception):
     """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`.
 
-    `headers` are those that such an answer has besides the usual ones.
+    `headers` are headers that only this answer has.
     """
 
     status: str
@@ -17,7 +17,7 @@ class HttpError(Exception):
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.error)
-        # A path in it may hold bytes that are not UTF-8, which no answer can.
+        # A path in it may have bytes that are not UTF-8, which JSON cannot hold.
         self.detail = detail and detail.encode(errors="backslashreplace").decode()
 
     def body(self) -> bytes:
@@ -29,14 +29,14 @@ class HttpError(Exception):
 
 
 class BadRequest(HttpError):  # noqa: N818
-    """The request is malformed; `detail` names the parameter, the value and what it may be."""
+    """The request is invalid; `detail` names the parameter, the value and what it may be."""
 
     status = "400 Bad Request"
     error = "bad_request"
 
 
 class Unauthorized(HttpError):  # noqa: N818
-    """The token is missing or another one."""
+    """The token is missing or wrong."""
 
     status = "401 Unauthorized"
     error = "unauthorized"
@@ -51,7 +51,7 @@ class NotFound(HttpError):  # noqa: N818
 
 
 class MethodNotAllowed(HttpError):  # noqa: N818
-    """The path exists, the method does not; the header Allow lists those that do."""
+    """The path does not take this method; the header Allow lists the methods that it takes."""
 
     status = "405 Method Not Allowed"
     error = "method_not_allowed"
@@ -62,23 +62,23 @@ class MethodNotAllowed(HttpError):  # noqa: N818
 
 
 class RequestTimeout(HttpError):  # noqa: N818
-    """The body does not come, or too slowly. The embedded server alone waits for it in the app."""
+    """The body does not arrive in time. Only the embedded server leaves it to the app to wait."""
 
     status = "408 Request Timeout"
     error = "request_timeout"
 
 
 class TooLarge(HttpError):  # noqa: N818
-    """The body is larger than any that could be meant."""
+    """The body is larger than the app accepts."""
 
     status = "413 Content Too Large"
     error = "too_large"
 
 
 class TooManyRequests(HttpError):  # noqa: N818
-    """There are more searches than are let take a process's time; look-ups go on.
+    """Searches have used up their part of the process's time; look-ups go on.
 
-    No 503, after which a proxy asks again at once and takes the host for lost.
+    Not a 503: a proxy would ask again at once, and take the host for down.
     """
 
     status = "429 Too Many Requests"
@@ -87,14 +87,14 @@ class TooManyRequests(HttpError):  # noqa: N818
 
 
 class SlimCopy(HttpError):  # noqa: N818
-    """A vector is asked for where the copy of the release has no vectors."""
+    """The request has a vector, and the copy of the release has no index for vectors."""
 
     status = "501 Not Implemented"
     error = "slim_copy"
 
 
 class NotReady(HttpError):  # noqa: N818
-    """No release is open; a new one is taken up at once, a refused one is tried again every 10 s."""
+    """No release is open. A new one is taken up at once; a refused one is tried again every 10 s."""
 
     status = "503 Service Unavailable"
     error = "not_ready"
@@ -102,10 +102,10 @@ class NotReady(HttpError):  # noqa: N818
 
 
 class Unavailable(HttpError):  # noqa: N818
-    """A defect of the app or of a file under it; the log has it.
+    """A defect of the app or of a file that it reads; the log has the reason.
 
-    The answer asks the client to wait `retry_after_s`: by default a minute, since the same request
-    would meet the same defect.
+    The client is asked to wait `retry_after_s`, by default a minute: the same request would meet the
+    same defect.
     """
 
     status = "503 Service Unavailable"

@@ -1,17 +1,17 @@
-"""What the kernel lets this process have: open files and locked memory, up to its hard limits."""
+"""Raises this process's limits on open files and locked memory to its hard limits."""
 
 import resource
 from contextlib import suppress
 
 
 def raise_open_files() -> None:
-    """Allow ourselves all the open files we may have: Annoy holds one for a category."""
+    """Raise the limit on open files: Annoy holds one open for each category."""
     with suppress(OSError):  # a sandbox may refuse it
         _raise(resource.RLIMIT_NOFILE)
 
 
 def raise_locked_memory() -> int | None:
-    """Allow ourselves all the locked memory we may have; the limit in bytes, None for any."""
+    """Raise the limit on locked memory; returns it in bytes, None for no limit."""
     limit = _raise(resource.RLIMIT_MEMLOCK)
     return None if limit == resource.RLIM_INFINITY else limit
 

@@ -7,9 +7,9 @@ from lookalike.terminal.output import printable
 
 
 class Lines(logging.Formatter):
-    """A record begins a line, and what else it has is indented, whatever text of a client's is in it.
+    """A record is a line; further lines of it are indented, and characters that do not print escaped.
 
-    So nobody can write a line that looks like another record, or what a terminal would obey.
+    So no text of a client's can look like another record or control a terminal.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Lines(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Have what the app logs, from INFO on, written to standard error."""
+    """Have the app's log, from INFO on, written to standard error."""
     logger = logging.getLogger("lookalike")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)

@@ -1,4 +1,4 @@
-"""The query of ``GET /nns``: the text after the question mark, checked and typed; ids in a URL."""
+"""Query parameters and ids in a URL, checked and typed; the query of ``GET /nns``."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from lookalike.release.ids import MAX_INTEGER_ID, Id, IdType, id_problem
 from lookalike.serving.errors import BadRequest
 
 DEFAULT_LIMIT = 10
-"""How many product ids an answer has when `limit` is not given, as in Miyake et al. (2017)."""
+"""How many product ids ``/nns`` answers if `limit` is not given, as in Miyake et al. (2017)."""
 
 _PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances")
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -29,7 +29,7 @@ class Query(NamedTuple):
 def parse_query(
     text: str, max_limit: int, category_id_type: IdType, product_id_type: IdType
 ) -> Query:
-    """Parse a WSGI query string; BadRequest names the first parameter that is unfit."""
+    """Parse a WSGI query string; BadRequest names the first invalid parameter."""
     values = split_query(text, _PARAMETERS)
     return Query(
         required_id(values, "category_id", category_id_type),
@@ -43,9 +43,9 @@ def parse_query(
 def split_query(
     text: str, known: Sequence[str], repeated: Mapping[str, list[str]] | None = None
 ) -> dict[str, str]:
-    """The values of a WSGI query string by parameter, decoded; BadRequest where one is not `known`.
+    """The values of a WSGI query string by parameter, decoded; BadRequest if one is not `known`.
 
-    The values of those that may be given more than once are added to their lists in `repeated`.
+    A parameter in `repeated` may be given more than once; its values are added to the list there.
     """
     values: dict[str, str] = {}
     for part in text.split("&") if text else ():
@@ -68,7 +68,7 @@ def split_query(
 
 
 def typed_id(text: str, name: str, id_type: IdType) -> Id:
-    """The id that `text` says, decoded; BadRequest names it as `name` where it is unfit."""
+    """The id in the decoded `text`; BadRequest names it `name` if it is invalid."""
     if id_type == "string":
         if problem := id_problem(text):
             raise BadRequest(f"{name} {problem}")
@@ -82,7 +82,7 @@ def typed_id(text: str, name: str, id_type: IdType) -> Id:
 
 
 def required_id(values: Mapping[str, str], name: str, id_type: IdType) -> Id:
-    """The id that the parameter `name` has; BadRequest where it is missing or unfit."""
+    """The id in the parameter `name`; BadRequest if it is missing or invalid."""
     text = values.get(name)
     if text is None:
         raise BadRequest(f"{name} is missing")
@@ -90,7 +90,7 @@ def required_id(values: Mapping[str, str], name: str, id_type: IdType) -> Id:
 
 
 def typed_count(text: str | None, name: str, default: int, most: int) -> int:
-    """The number that `text` says, 1 to `most`, or the default; BadRequest names it as `name`."""
+    """The number in `text`, 1 to `most`, or the default; BadRequest names it `name` if invalid."""
     if text is None:
         return min(default, most)
     number = _whole(text, 9)
@@ -100,7 +100,7 @@ def typed_count(text: str | None, name: str, default: int, most: int) -> int:
 
 
 def unquote(text: str, what: str) -> str:
-    """Undo the percent-encoding of `text` from a URL; BadRequest names it as `what`."""
+    """Undo the percent-encoding of `text` from a URL; BadRequest names it `what` if invalid."""
     if _BROKEN_PERCENT.search(text):
         raise BadRequest(
             f'{what} has a "%" that two hexadecimal digits do not follow; write %25 for "%"'
@@ -109,7 +109,7 @@ def unquote(text: str, what: str) -> str:
 
 
 def decoded(text: str, what: str) -> str:
-    """`text` as UTF-8 whose bytes WSGI handed over as latin-1; BadRequest names it as `what`."""
+    """The text whose UTF-8 bytes WSGI gave as latin-1; BadRequest names it `what` if invalid."""
     return _utf8(text.encode("latin-1"), what)
 
 
@@ -127,8 +127,8 @@ def _unquote_form(text: str, what: str) -> str:
 def _whole(text: str, max_digits: int) -> int | None:
     """`text` as a number if it is ASCII digits only; int() would take '1_0', ' 1' and '١' too."""
     digits = text.lstrip("0")
-    fit = text.isascii() and text.isdigit() and len(digits) <= max_digits
-    return int(digits or "0") if fit else None
+    valid = text.isascii() and text.isdigit() and len(digits) <= max_digits
+    return int(digits or "0") if valid else None
 
 
 def _boolean(values: dict[str, str], name: str) -> bool:

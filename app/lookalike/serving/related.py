@@ -1,21 +1,21 @@
-"""``GET /related``: related products by the pattern that the visitor is assigned, or by the other.
+"""``GET /related``: related products by the pattern that the visitor is assigned.
 
     GET /related?product_id=234&category_id=1&visitor=5f0c    → {"product_ids":[1871,…],…}
 
-Pattern A answers with what those who rated the product rated too (method "behaviour"), B with similar
-images (method "image"). Where the one has nothing to say the other answers. Body and headers name both
-pattern and method, so that an experiment can count each where it belongs.
+Pattern A answers with what visitors rated who rated this product (method "behaviour"), pattern B with
+similar images (method "image"). If one method finds nothing, the other answers. Body and headers name
+both pattern and method, so that an experiment can count them apart.
 """
 
 import re
-from collections.abc import Collection
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from lookalike.experiment import METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.release.ids import Id
+from lookalike.release.manifest import Manifest
 from lookalike.release.opened import Release
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
 from lookalike.serving.errors import BadRequest, NotReady
@@ -27,24 +27,34 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 DEFAULT_RELATED_LIMIT: Final = 12
-"""How many products are answered unless `limit` is given, as on the page in Miyake et al. (2017)."""
+"""How many products are answered if `limit` is not given, as on the page in Miyake et al. (2017)."""
 MAX_EXCLUDED: Final = 50
-"""Many more long ones would not fit into the 8 KB that Unit takes of a request line."""
+"""Many more long ids would not fit into the 8 KB that Unit accepts as a request line."""
 MAX_VISITOR: Final = 256
 PATTERN_HEADER: Final = "X-Lookalike-Pattern"
 METHOD_HEADER: Final = "X-Lookalike-Method"
 
 _PARAMETERS: Final = ("product_id", "category_id", "visitor", "limit", "exclude")
-_usual = re.compile(
+_match = re.compile(
     r"product_id=([0-9]{1,18})&category_id=([0-9]{1,18})"
     r"(?:&visitor=([A-Za-z0-9_-]{1,64}))?(?:&limit=([0-9]{1,9}))?"
 ).fullmatch
 
 
-class Related:
-    """Answers from a release, by `experiment`, and counts.
+class _Query(NamedTuple):
+    """What a request asks for."""
 
-    `searches` bounds what the table cannot answer, `max_limit` bounds `limit`.
+    product_id: Id
+    category_id: Id
+    visitor: str | None
+    limit: int
+    exclude: set[Id]
+
+
+class Related:
+    """Answers from a release by the pattern that `experiment` assigns, and counts the answers.
+
+    `max_limit` bounds `limit`; `searches` bounds the time that searches beyond the table take.
     """
 
     def __init__(
@@ -66,12 +76,9 @@ class Related:
         }
         self._bodies: dict[tuple[Pattern, Method, int], bytes] = {}
 
-    def usual(self, release: Release, text: str) -> tuple[Headers, bytes] | None:
-        """What most requests get, in a fraction of the time, by their query; None for all others.
-
-        See `fast_path`: where both answer, they answer the same (a test compares them).
-        """
-        match = _usual(text)
+    def fast_answer(self, release: Release, text: str) -> tuple[Headers, bytes] | None:
+        """The answer to most queries, as by `fast_path`; None to leave a query to `answer`."""
+        match = _match(text)
         if match is None:
             return None
         product_text, category_text, visitor, limit_text = match.groups()
@@ -83,7 +90,7 @@ class Related:
         found: list[int] | list[Id] | None = category.integers.neighbours_of(product_id, limit)
         if not found:
             return None
-        # From here on there is an answer: a pattern drawn at random must not be drawn again for some.
+        # Only now that there is an answer: `answer` would draw a random pattern once more.
         pattern = self._experiment.pattern_of(visitor)
         method: Method = "image"
         if pattern == "A" and release.behaviour is not None:
@@ -95,30 +102,17 @@ class Related:
         return [*self._headers[pattern, method], ("Content-Length", str(len(body)))], body
 
     def answer(self, release: Release | None, environ: "WSGIEnvironment") -> Answer:
-        """The answer to any request; BadRequest names the first parameter that is unfit."""
+        """The answer to any request; BadRequest names the first invalid parameter."""
         if release is None:
             raise NotReady("no release is open")
-        manifest = release.manifest
-        excluded: list[str] = []
-        values = split_query(
-            environ.get("QUERY_STRING", ""), _PARAMETERS, repeated={"exclude": excluded}
-        )
-        product_id = required_id(values, "product_id", manifest.product_id_type)
-        category_id = required_id(values, "category_id", manifest.category_id_type)
-        visitor = values.get("visitor")
-        if visitor is not None and not 1 <= len(visitor) <= MAX_VISITOR:
-            raise BadRequest(f"visitor must have from 1 to {MAX_VISITOR} characters")
-        limit = typed_count(values.get("limit"), "limit", DEFAULT_RELATED_LIMIT, self._max_limit)
-        if len(excluded) > MAX_EXCLUDED:
-            raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
-        exclude = {typed_id(text, "exclude", manifest.product_id_type) for text in excluded}
-        pattern = self._experiment.pattern_of(visitor)
+        query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest)
+        pattern = self._experiment.pattern_of(query.visitor)
         order: tuple[Method, ...] = METHODS[:2] if pattern == "A" else METHODS[1::-1]
         for method in order:
             if method == "image":
-                found = self._similar(environ, release, category_id, product_id, limit, exclude)
+                found = self._similar(environ, release, query)
             else:
-                found = _rated(release, product_id, limit, exclude)
+                found = _rated(release, query)
             if found:
                 break
         else:
@@ -127,34 +121,41 @@ class Related:
         body = msgspec.json.encode({"product_ids": found, "pattern": pattern, "method": method})
         return (OK, self._headers[pattern, method], body)
 
-    def _similar(
-        self,
-        environ: "WSGIEnvironment",
-        release: Release,
-        category_id: Id,
-        product_id: Id,
-        limit: int,
-        exclude: Collection[Id],
-    ) -> list[Id]:
-        category = release.categories.get(category_id)
-        item = category.item_of(product_id) if category else None
+    def _similar(self, environ: "WSGIEnvironment", release: Release, query: _Query) -> list[Id]:
+        category = release.categories.get(query.category_id)
+        item = category.item_of(query.product_id) if category else None
         if category is None or item is None:
             return []
-        n = limit + len(exclude)
+        n = query.limit + len(query.exclude)
         with self._searches.allowed(environ) if category.is_beyond(n) else nullcontext():
             items, _ = category.nearest(item, n)
-        return [found for found in category.ids(items) if found not in exclude][:limit]
+        return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
 
     def _template(self, pattern: Pattern, method: Method, n: int) -> bytes:
         key = (pattern, method, n)
         if key not in self._bodies:
             numbers = b",".join([b"%d"] * n)
-            said = f'"pattern":"{pattern}","method":"{method}"'.encode()
-            self._bodies[key] = b'{"product_ids":[' + numbers + b"]," + said + b"}"
+            names = f'"pattern":"{pattern}","method":"{method}"'.encode()
+            self._bodies[key] = b'{"product_ids":[' + numbers + b"]," + names + b"}"
         return self._bodies[key]
 
 
-def _rated(release: Release, product_id: Id, limit: int, exclude: Collection[Id]) -> list[Id]:
+def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
+    excluded: list[str] = []
+    values = split_query(text, _PARAMETERS, repeated={"exclude": excluded})
+    product_id = required_id(values, "product_id", manifest.product_id_type)
+    category_id = required_id(values, "category_id", manifest.category_id_type)
+    visitor = values.get("visitor")
+    if visitor is not None and not 1 <= len(visitor) <= MAX_VISITOR:
+        raise BadRequest(f"visitor must have from 1 to {MAX_VISITOR} characters")
+    limit = typed_count(values.get("limit"), "limit", DEFAULT_RELATED_LIMIT, max_limit)
+    if len(excluded) > MAX_EXCLUDED:
+        raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
+    exclude = {typed_id(each, "exclude", manifest.product_id_type) for each in excluded}
+    return _Query(product_id, category_id, visitor, limit, exclude)
+
+
+def _rated(release: Release, query: _Query) -> list[Id]:
     if release.behaviour is None:
         return []
-    return release.behaviour.related(product_id, limit, exclude)
+    return release.behaviour.related(query.product_id, query.limit, query.exclude)

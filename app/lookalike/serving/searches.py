@@ -1,8 +1,8 @@
-"""What searches may cost: the answers that no table holds, to a vector or to a limit beyond the table.
+"""Bounds the time of searches: answers to a vector, or to a limit beyond the table.
 
-A look-up takes microseconds, a search milliseconds, and whatever a process does, the next request waits
-for. So a request may take few searches, and all searches together a share of a process's time: what
-is beyond that is refused at once, and look-ups go on.
+A look-up takes microseconds, a search milliseconds, and the next request waits for it. So one request
+may take only a few searches, and all searches only a percentage of a process's time. Further ones are
+refused at once, and look-ups go on.
 """
 
 import time
@@ -16,33 +16,36 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 GIVEN_UP_S: Final = 2.0
-"""How long deploy/nginx waits for an answer: a search that has waited longer is for nobody."""
+"""How long deploy/nginx waits for an answer: nobody waits for a search that begins later."""
 _CLOCKS_DIFFER_S: Final = 60.0
-"""No request waits for so long: one that seems to has its time from a wrong clock."""
+"""No request waits for so long: if one seems to, the proxy's clock is wrong."""
 _SAVED_S: Final = 0.25
-"""So much time may be saved up while there are no searches, and then be spent without a pause."""
+"""How much time may be saved up while there are no searches, to be spent without a pause."""
 
 
 class Searches:
-    """The searches of one process: at most `most` a request, in `percent` of the process's time.
+    """The searches of one process: `max_per_request`, and in all `percent` of the process's time.
 
-    `clock` gives seconds, from any start.
+    `clock` returns seconds since any moment.
     """
 
     def __init__(
-        self, most: int = 4, percent: int = 100, clock: Callable[[], float] = time.perf_counter
+        self,
+        max_per_request: int = 4,
+        percent: int = 100,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.most = most
-        self._share = percent / 100
+        self.max_per_request = max_per_request
+        self._fraction = percent / 100
         self._clock = clock
         self._saved_s = _SAVED_S
         self._counted_at = clock()
 
     @contextmanager
     def allowed(self, environ: "WSGIEnvironment") -> Iterator[None]:
-        """Count the time within as spent on searches. Raises TooManyRequests if none is left.
+        """Count the time of the `with` block as spent on searches; TooManyRequests if none is left.
 
-        So it does where the request has waited for so long that nobody waits for its answer.
+        Also raises TooManyRequests if the request is so late that nobody waits for its answer.
         """
         waited_s = _waited_s(environ)
         if GIVEN_UP_S < waited_s < _CLOCKS_DIFFER_S:
@@ -50,10 +53,10 @@ class Searches:
                 f"the request waited for {waited_s:.1f} s before it was looked at"
             )
         started = self._clock()
-        earned_s = self._share * (started - self._counted_at)
+        earned_s = self._fraction * (started - self._counted_at)
         self._saved_s = min(_SAVED_S, self._saved_s + earned_s)
         self._counted_at = started
-        if self._saved_s <= 0 and self._share < 1:
+        if self._saved_s <= 0 and self._fraction < 1:
             raise TooManyRequests(
                 "searches (a vector, or a limit beyond the table) take all the time that they may; "
                 "ask again later, or for no more than the table holds"
@@ -65,7 +68,7 @@ class Searches:
 
 
 def _waited_s(environ: "WSGIEnvironment") -> float:
-    """How long ago the proxy on this host passed the request on; 0 where none says."""
+    """How long ago the proxy on this host passed the request on; 0 if it does not say."""
     try:
         return time.time() - float(environ.get("HTTP_X_REQUEST_START", "").removeprefix("t="))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Settings: environment variables, described in one table that the list in app/README.md is held to."""
+"""Settings: environment variables, in one table. A test compares app/README.md with it."""
 
 import os
 import re
@@ -11,12 +11,12 @@ _T = TypeVar("_T", bound=int | str | None)
 
 
 class SettingError(Exception):
-    """A setting that cannot be used; the text names it, its value and what it may be."""
+    """A setting is invalid; the text names it, its value and what it may be."""
 
 
 @dataclass(frozen=True)
 class Setting(Generic[_T]):
-    """One environment variable. `least` and `most` bound a whole number; None for others."""
+    """One environment variable. `least` and `most` bound a whole number; they are None for others."""
 
     name: str
     default: _T
@@ -26,11 +26,11 @@ class Setting(Generic[_T]):
 
     @property
     def default_text(self) -> str:
-        """The default as the environment variable would give it; empty for none."""
+        """The default as an environment variable's text; empty for none."""
         return "" if self.default is None else str(self.default).lower()
 
     def wrong(self, value: object) -> SettingError:
-        """What to raise for a value that is no such number, or no boolean."""
+        """The error to raise for a value that is not such a number, or not a boolean."""
         kind = "true or false"
         if self.most is not None:
             kind = f"a whole number from {self.least} to {self.most}"
@@ -95,14 +95,14 @@ MAX_PHOTO_BYTES = Setting(
     8_388_608,
     "The largest photo that `PUT /products/…` accepts. Unit's own `max_body_size` limits it too.",
     1024,
-    64 * 2**20,  # what the builder reads of a photo
+    64 * 2**20,  # the largest photo that the builder reads
 )
 MAX_PENDING_BYTES = Setting(
     "LOOKALIKE_MAX_PENDING_BYTES",
     4_294_967_296,
     "How much the photos of pending changes may take together. A photo beyond that is answered with "
     "503 until `lookalike-build follow` has processed some of them.",
-    64 * 2**20,  # the largest photo, so that there is room for each
+    64 * 2**20,  # the largest photo must fit
     2**40,
 )
 BROWSE = Setting(
@@ -150,17 +150,17 @@ SETTINGS = (
 )
 
 _TOKEN = re.compile(r"[!-~]{16,}")
-# A path of this server, or a URL of another whose host stands in the header that lets it be shown.
+# A path of this server, or a URL whose host can be named in Content-Security-Policy.
 _IMAGE_URL = re.compile(r"(?P<origin>https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?/(?!/)[!-~]*")
-_PLACE = re.compile(r"\{[^{}]*\}|[{}]")
-_PLACES = ("{product_id}", "{category_id}")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
+_PLACEHOLDERS = ("{product_id}", "{category_id}")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The values of `SETTINGS`: ``LOOKALIKE_MAX_LIMIT`` is `max_limit`, and so on.
 
-    Only `root` has no default. SettingError names the first that is invalid.
+    Only `root` has no default. SettingError names the first invalid one.
     """
 
     root: str | os.PathLike[str]
@@ -192,7 +192,7 @@ class Settings:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """Take the settings from `environ`; SettingError names the first that is invalid."""
+        """Read the settings from `environ`; SettingError names the first invalid one."""
         root = environ.get(ROOT.name, "")
         if not root:
             raise SettingError(f"{ROOT.name} is not set; {ROOT.help}")
@@ -232,7 +232,7 @@ def _token(environ: Mapping[str, str]) -> str | None:
 
 def _check_token(token: str | None, name: str) -> None:
     if token is not None and not _TOKEN.fullmatch(token):
-        # Not shown: this ends up in a log and in an answer.
+        # The token is not shown: this goes into the log and into an answer.
         raise SettingError(
             f"{name} must be at least 16 printable ASCII characters without spaces; "
             "`openssl rand -hex 32` makes one"
@@ -242,8 +242,8 @@ def _check_token(token: str | None, name: str) -> None:
 def _check_image_url(url: str | None) -> None:
     if url is None:
         return
-    places = _PLACE.findall(url)
-    if not _IMAGE_URL.fullmatch(url) or _PLACES[0] not in places or set(places) - set(_PLACES):
+    found = set(_PLACEHOLDER.findall(url))
+    if not _IMAGE_URL.fullmatch(url) or not {_PLACEHOLDERS[0]} <= found <= {*_PLACEHOLDERS}:
         raise SettingError(
             f"{IMAGE_URL.name} must be a URL or a path from / on, with {{product_id}} and perhaps "
             f'{{category_id}} in it and no other braces, not "{url:.80}"'

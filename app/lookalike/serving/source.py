@@ -1,4 +1,4 @@
-"""Where the app takes its release from: it follows the root's `current`, off the request path."""
+"""The source of the release that the app serves: follows the root's `current` in a thread."""
 
 import logging
 import threading
@@ -16,18 +16,17 @@ from lookalike.terminal.output import printable
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often `current` is looked at: news is to be served within a second."""
+"""How often `current` is looked at: a new release is to be served within a second."""
 RETRY_S = 10.0
-"""How often a refused release is tried again; someone may be mending it."""
+"""How often a refused release is tried again: somebody may have repaired it."""
 
 
 class ReleaseSource:
     """Holds the release to serve: the last `current` that passed its checks.
 
-    Attributes: `release`, replaced as a whole by one assignment, so whoever takes the reference once
-    a request sees one release; `problem`, why the present `current` is not served, or None;
-    `metrics`, where both are counted; `each_look`, what else is to be called at every look. With
-    `lock_memory`, hot files are locked in memory.
+    Attributes: `release`, replaced by one assignment, so a request that reads it once sees one release;
+    `problem`, why `current` is not served, or None; `metrics`, which counts both; `each_look`, what
+    else to call at each look. With `lock_memory`, hot files are locked in memory.
     """
 
     def __init__(
@@ -43,9 +42,9 @@ class ReleaseSource:
         self._retry_at = 0.0
 
     def start(self) -> None:
-        """Look once, so that a process answers from its first request on; then keep looking.
+        """Look once, so that the first request is answered; then keep looking in a thread.
 
-        A thread does, which ends when this is no longer used.
+        The thread ends when the source is no longer used.
         """
         self.look()
         try:
@@ -59,9 +58,9 @@ class ReleaseSource:
             logger.error("%s", deaf)
 
     def look(self) -> None:
-        """Take up `current` if it is new. Never raises: what is wrong goes to `problem` and log.
+        """Take up `current` if it is new. Never raises: `problem` and the log say what is wrong.
 
-        What metrics take long for is done here, too, off the request path.
+        The slow parts of the metrics are measured here too, off the request path.
         """
         self._look_at_current()
         try:
@@ -83,16 +82,16 @@ class ReleaseSource:
             self._take_up()
         except (ReleaseError, RootError, OSError) as error:
             self._refuse(str(error))
-        except Exception as error:  # a defect must not end the thread that could take up the mend
+        except Exception as error:  # the thread must live on, to take up a repaired release
             logger.exception("defect while opening a release")
             self._refuse(f"{type(error).__name__}: {error}")
 
     def _identity(self) -> tuple[object, ...]:
-        """What changes when `current` does, at the price of three system calls."""
+        """A value that changes when `current` does; it takes three system calls."""
         link = self._root.path / CURRENT
         try:
             status = (link / MANIFEST).stat()
-            # The link's own number too: switching to the same release has it looked at again.
+            # With the link's own inode: switching to the same release must have it opened again.
             return (link.readlink(), link.lstat().st_ino, status.st_ino, status.st_mtime_ns)
         except OSError as error:
             return (error.errno,)
@@ -124,7 +123,7 @@ class ReleaseSource:
 
 
 def _follow(source: "ref[ReleaseSource]") -> None:
-    """Look again and again, as long as anyone else has the source."""
+    """Look again and again, as long as the source is used elsewhere."""
     while True:
         time.sleep(POLL_S)
         held = source()
@@ -147,7 +146,7 @@ def _lock(release: Release) -> None:
 
 
 class NoSource(ReleaseSource):
-    """Stands in where there is no root to follow: never ready, for the reason given."""
+    """Stands in for a source without a root: never ready, because of `problem`."""
 
     def __init__(self, problem: str, metrics: Metrics) -> None:
         self.metrics = metrics

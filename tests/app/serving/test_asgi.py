@@ -10,7 +10,7 @@ import pytest
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving import asgi
 from lookalike.serving.application import Application
-from lookalike.serving.changes import Changes
+from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.source import ReleaseSource
 from support import TOKEN
 
@@ -23,7 +23,7 @@ def app(root: ReleaseRoot) -> asgi.Asgi:
     """The app of a root that takes changes."""
     source = ReleaseSource(root)
     source.look()
-    changes = Changes(root, source, TOKEN, 2**23, 2**30)
+    changes = ChangeHandler(root, source, TOKEN, 2**23, 2**30)
     return asgi.Asgi(Application(source, changes=changes))
 
 

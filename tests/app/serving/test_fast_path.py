@@ -1,4 +1,4 @@
-"""The usual way and the full way give the same answer, or the usual way leaves it to the full one."""
+"""The fast path and the full path give the same answer, or the fast path leaves it to the full one."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
-from lookalike.serving.fast_path import usual_body
+from lookalike.serving.fast_path import fast_body
 from lookalike.serving.source import ReleaseSource
 from support import RANDOM_CASES, Client, integer_catalogue
 
@@ -23,7 +23,7 @@ NUMBERS = st.integers(0, 400).map(str) | TEXTS
 
 @st.composite
 def queries(draw: st.DrawFn) -> str:
-    """Queries near the usual form: known and unknown ids, any limit, in any order, and worse."""
+    """Queries near the form of the fast path: ids known or not, any limit, in any order, and worse."""
     category_id, product_id = draw(st.sampled_from(PRODUCTS))
     parts = [
         f"category_id={draw(st.just(str(category_id)) | NUMBERS)}",
@@ -54,10 +54,10 @@ def source(integer_root: ReleaseRoot) -> ReleaseSource:
     return found
 
 
-class FullWay(Application):
-    """The app without the usual way."""
+class FullPath(Application):
+    """The app without the fast path."""
 
-    def _usual(self, environ: object) -> None:
+    def _fast_nns(self, environ: object) -> None:
         return None
 
 
@@ -66,24 +66,24 @@ class FullWay(Application):
 @settings(max_examples=500 * RANDOM_CASES)
 @given(queries(), st.sampled_from([1, 7, 1000]))
 @pytest.mark.slow
-def test_no_answer_differs_between_the_two_ways(
+def test_no_answer_differs_between_the_two_paths(
     source: ReleaseSource, query: str, max_limit: int
 ) -> None:
     limits = AnswerLimits(max_limit)
     answer = Client(Application(source, limits)).get(f"/nns?{query}")
-    assert answer == Client(FullWay(source, limits)).get(f"/nns?{query}")
+    assert answer == Client(FullPath(source, limits)).get(f"/nns?{query}")
     assert source.release is not None
-    usual = usual_body(source.release, query, max_limit)
-    assert usual is None or (usual, answer.status) == (answer.body, "200 OK")
+    fast = fast_body(source.release, query, max_limit)
+    assert fast is None or (fast, answer.status) == (answer.body, "200 OK")
 
 
 @pytest.mark.parametrize("limit", ["", "&limit=1", "&limit=12", "&limit=101", "&limit=000012"])
-def test_every_product_is_answered_the_usual_way(source: ReleaseSource, limit: str) -> None:
+def test_every_product_is_answered_by_the_fast_path(source: ReleaseSource, limit: str) -> None:
     release = source.release
     assert release is not None
     for category_id, product_id in PRODUCTS:
         query = f"category_id={category_id}&product_id={product_id}{limit}"
-        assert usual_body(release, query, 1000) is not None
+        assert fast_body(release, query, 1000) is not None
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_every_product_is_answered_the_usual_way(source: ReleaseSource, limit: s
         "product_id=100&category_id=1",
     ],
 )
-def test_string_ids_are_left_to_the_full_way(string_root: ReleaseRoot, query: str) -> None:
+def test_string_ids_are_left_to_the_full_path(string_root: ReleaseRoot, query: str) -> None:
     strings = ReleaseSource(string_root)
     strings.look()
     assert strings.release is not None
-    assert usual_body(strings.release, query, 1000) is None
+    assert fast_body(strings.release, query, 1000) is None
 
 
-def test_more_than_the_table_holds_is_left_to_the_full_way(source: ReleaseSource) -> None:
+def test_more_than_the_table_holds_is_left_to_the_full_path(source: ReleaseSource) -> None:
     release = source.release
     assert release is not None
-    assert usual_body(release, "category_id=40&product_id=5000&limit=102", 1000) is None
-    assert usual_body(release, "category_id=1&product_id=100&limit=102", 1000) is not None
+    assert fast_body(release, "category_id=40&product_id=5000&limit=102", 1000) is None
+    assert fast_body(release, "category_id=1&product_id=100&limit=102", 1000) is not None

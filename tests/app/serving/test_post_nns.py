@@ -150,7 +150,7 @@ def test_the_settings_bound_what_is_asked(integer_root: ReleaseRoot) -> None:
 def test_beyond_the_table_few_products_are_answered_at_once(
     integer_root: ReleaseRoot, exclude_self: bool, most: int
 ) -> None:
-    client = client_of(integer_root, searches=Searches(most=2))
+    client = client_of(integer_root, searches=Searches(max_per_request=2))
     ids = integer_catalogue()[40][0]
     asked = {"category_id": 40, "exclude_self": exclude_self}
     for product_ids, limit, status in (
@@ -169,7 +169,7 @@ def test_beyond_the_table_few_products_are_answered_at_once(
 
 def test_where_nothing_is_searched_for_any_limit_goes_with_many_products(root: ReleaseRoot) -> None:
     """The table holds all of a small category, and in a slim copy there is nothing beyond it."""
-    few = Searches(most=1, percent=1, clock=iter(range(0, -100, -1)).__next__)
+    few = Searches(max_per_request=1, percent=1, clock=iter(range(0, -100, -1)).__next__)
     batch = {"category_id": 1, "product_ids": list(range(100, 160)), "limit": 1000}
     assert post(client_of(root, searches=few), batch).status == "200 OK"
     make_slim(root)

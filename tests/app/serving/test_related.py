@@ -222,28 +222,28 @@ def test_answers_are_counted_by_pattern_and_method(rated: ReleaseRoot) -> None:
     assert 'lookalike_requests_total{route="/related",status="200"} 6' in text
 
 
-class FullWay(Application):
-    """The app without the usual way."""
+class FullPath(Application):
+    """The app without the fast path."""
 
-    def _usual_related(self, environ: object) -> None:
+    def _fast_related(self, environ: object) -> None:
         return None
 
 
 @pytest.fixture(scope="module")
-def both_ways(rated: ReleaseRoot) -> tuple[Client, Client]:
+def both_paths(rated: ReleaseRoot) -> tuple[Client, Client]:
     source = ReleaseSource(rated)
     source.look()
     experiment = Experiment(b"key", 50)
-    usual, full = (
+    fast, full = (
         Client(kind(source, AnswerLimits(max_limit=200), experiment=experiment))
-        for kind in (Application, FullWay)
+        for kind in (Application, FullPath)
     )
-    return usual, full
+    return fast, full
 
 
 @st.composite
 def queries(draw: st.DrawFn) -> str:
-    """Near the usual form, always with a visitor, so that the pattern is certain."""
+    """Near the form of the fast path, always with a visitor, so that the pattern is certain."""
     category_id, product_ids = draw(
         st.sampled_from(
             [(1, [100, 140, 150]), (2, [5, 0]), (3, [77]), (40, [5000, 5010]), (9, [1])]
@@ -266,10 +266,10 @@ def queries(draw: st.DrawFn) -> str:
 @settings(max_examples=500 * RANDOM_CASES)
 @given(query=queries())
 @pytest.mark.slow
-def test_the_usual_way_answers_as_the_full_one(
-    both_ways: tuple[Client, Client], query: str
+def test_the_fast_path_answers_as_the_full_one(
+    both_paths: tuple[Client, Client], query: str
 ) -> None:
-    usual, full = (client.get(f"/related?{query}") for client in both_ways)
-    assert (usual.status, usual.headers) == (full.status, full.headers)
-    assert json.loads(usual.body) == json.loads(full.body)
-    assert usual.body == full.body
+    fast, full = (client.get(f"/related?{query}") for client in both_paths)
+    assert (fast.status, fast.headers) == (full.status, full.headers)
+    assert json.loads(fast.body) == json.loads(full.body)
+    assert fast.body == full.body

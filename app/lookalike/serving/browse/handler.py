@@ -1,12 +1,12 @@
-"""``/browse``: a page for people to look at products and their neighbours, in one release or in two.
+"""``/browse``: a page for people, with products and their neighbours in one release or in two.
 
     /browse                                     the categories
     /browse?category_id=1                       its products
     /browse?category_id=1&product_id=234        the product and its neighbours, as in figures 6 to 8 of
                                                 Miyake et al. (2017)
 
-`release` shows another release than the one served, `compare` a second one beside it. The HTML itself
-is `lookalike.serving.browse.page`'s, of the templates beside it.
+`release` shows another release than the one served, `compare` a second one beside it. The module
+`lookalike.serving.browse.page` makes the HTML from templates.
 """
 
 import secrets
@@ -37,7 +37,7 @@ BROWSE_PATH: Final = "/browse"
 PARAMETERS: Final = ("category_id", "product_id", "limit", "page", "release", "compare")
 DEFAULT_SHOWN: Final = 12
 """How many neighbours are shown, as on the page of the shop in Miyake et al. (2017)."""
-MAX_LIMIT: Final = 100
+MAX_SHOWN: Final = 100
 
 _MAX_OPEN = 4
 _PER_PAGE = 60
@@ -45,9 +45,9 @@ _ASSETS: Final = {"style.css": "text/css", "script.js": "text/javascript"}
 
 
 class Browse:
-    """Answers the page and its files from `source`'s release and the others under `root`.
+    """Serves the page and its files, from `source`'s release and the others under `root`.
 
-    `image_url` is where photos are, with ``{product_id}`` and perhaps ``{category_id}`` in it.
+    `image_url` is where photos are, with ``{product_id}`` and optionally ``{category_id}`` in it.
     """
 
     def __init__(self, root: ReleaseRoot, source: ReleaseSource, image_url: str | None) -> None:
@@ -59,7 +59,7 @@ class Browse:
         source.each_look.append(self._let_go)
 
     def routes(self) -> dict[str, dict[str, Handler]]:
-        """What answers each method, by path."""
+        """The handlers by path and method."""
         answers = {
             f"{BROWSE_PATH}/{name}": reading(_asset(name, kind)) for name, kind in _ASSETS.items()
         }
@@ -78,12 +78,12 @@ class Browse:
         release = self._source.release
         if release is None:
             raise NotReady(self._source.problem or "no release is open")
-        # A form sends what was not filled in, too.
+        # A form sends empty fields too.
         values = {name: text for name, text in split_query(query, PARAMETERS).items() if text}
         state = State(
             values.get("release"),
             values.get("compare"),
-            typed_count(values.get("limit"), "limit", DEFAULT_SHOWN, MAX_LIMIT),
+            typed_count(values.get("limit"), "limit", DEFAULT_SHOWN, MAX_SHOWN),
             self._image_url,
         )
         names = [state.release or release.manifest.release]
@@ -172,7 +172,7 @@ class Browse:
         return category
 
     def _let_go(self) -> None:
-        """Close what was pruned or replaced: its files take up the disk as long as they are open."""
+        """Close pruned and replaced categories: open files take up the disk."""
         for folder, category in list(self._open.items()):
             try:
                 there = identity_of(folder, SLIM_FILES) == category.identity
