@@ -1,4 +1,4 @@
-"""Changes of products, what became of each, and where their journal stands."""
+"""A change of a product, what became of it, and the status of the journal."""
 
 from typing import Final, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ State = Literal["pending", "live", "rejected"]
 class Change(NamedTuple):
     """A product registered or changed (`put`) or removed (`delete`).
 
-    A `put` has `photo`, the bytes, or `image`, where the photo is: a URL or an absolute path.
+    A `put` has either `photo`, its bytes, or `image`, its URL or absolute path.
     """
 
     op: Op
@@ -39,19 +39,18 @@ class Outcome(NamedTuple):
 
     @property
     def state(self) -> State:
-        """In one word."""
+        """The state in one word."""
         if self.settled_at is None:
             return "pending"
         return "live" if self.reason is None else "rejected"
 
 
 class Status(NamedTuple):
-    """Where a journal stands; times in seconds.
+    """The counters of a journal; times in seconds.
 
-    `n_pending` changes wait, the oldest for `oldest_pending_s`; so many ever became live or were
-    rejected, in `n_batches` that took `batches_s` together. The last batch, at `last_batch_at` (Unix
-    time, 0 for never), had so many changes and took so long. The photos of pending changes take
-    `pending_bytes`.
+    `n_pending` changes are pending, the oldest for `oldest_pending_s`; their photos take
+    `pending_bytes`. `n_live` changes ever became live and `n_rejected` were rejected, in `n_batches`
+    that took `batches_s` together. The last batch ended at `last_batch_at` (Unix time, 0 for never).
     """
 
     n_pending: int = 0

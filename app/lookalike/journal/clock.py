@@ -1,16 +1,16 @@
-"""The clock that tells when a change was received: whether it was right is seen only later."""
+"""When changes were received, by a clock that may be wrong and is corrected only later."""
 
 import sqlite3
 import time
 
 _CLOCK_STEP_S = 1.0
-"""A clock that goes back by less is slewed or read on another core; time stands still meanwhile."""
+"""A clock that goes back by less is being adjusted, or was read on another core: time stands still."""
 
 
 def look_at_clock(database: sqlite3.Connection) -> float:
-    """The time; note where the clock has gone back since the newest change, or caught up again.
+    """The time. Notes if the clock has gone back since the newest change, or has caught up again.
 
-    Either it was ahead then or it is behind now, and only the time to come tells which.
+    It was ahead then or it is behind now; which of the two only shows later.
     """
     now = time.time()
     ((caught_up,),) = database.execute(
@@ -33,7 +33,7 @@ def look_at_clock(database: sqlite3.Connection) -> float:
         return float(showed)
     if showed > now:
         database.execute("INSERT OR IGNORE INTO clock_steps VALUES (?, ?, ?)", [first, showed, now])
-        # It may go back once more before the next change comes.
+        # The clock may go back once more before the next change.
         database.execute(
             "INSERT OR IGNORE INTO clock_steps SELECT first, shows, ?2 FROM clock_steps"
             " WHERE first = ?1 AND shows > ?2",
@@ -43,11 +43,10 @@ def look_at_clock(database: sqlite3.Connection) -> float:
 
 
 class Received:
-    """When changes were received at the latest, where the clock that told may have been wrong.
+    """The latest time at which changes can have been received, as the clock may have been wrong.
 
-    A change received while the clock was ahead was received by the time that the next look at it
-    showed. One received while it was behind is taken to have come when it had caught up, as late as
-    can be; `look_at_clock` notes that then.
+    If the clock was ahead, the change was received no later than the time at the next look. If it was
+    behind, the change counts as received when the clock caught up; `look_at_clock` notes that then.
     """
 
     def __init__(self, database: sqlite3.Connection, now: float) -> None:
@@ -55,7 +54,7 @@ class Received:
         self._steps = database.execute("SELECT first, shows FROM clock_steps").fetchall()
 
     def at_the_latest(self, received_at: float, number: int) -> float:
-        """Of the change `number`, or 0 for one before all others, at `received_at` by the clock."""
+        """The latest time for the change `number`, 0 for one before all others."""
         if received_at <= self._now:
             return received_at
         return min((shows for first, shows in self._steps if first > number), default=self._now)

@@ -1,4 +1,4 @@
-"""What cannot be done with the journal, and what to do about it."""
+"""Errors of the journal, with what to do about each."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ class JournalError(LookalikeError):
 
 
 class ForgottenError(JournalError):
-    """Live changes were asked for of which some are forgotten, received up to `until` (Unix time)."""
+    """Some of the live changes asked for are forgotten: those received up to `until` (Unix time)."""
 
     def __init__(self, path: Path, until: float) -> None:
         super().__init__(f"{path}: has forgotten live changes of that time")
@@ -44,7 +44,7 @@ class ForgottenError(JournalError):
 
 
 class JournalFull(JournalError):  # noqa: N818
-    """So much waits in the journal that it takes no more photos until some of it is settled."""
+    """Pending photos have used up their space; some must be settled before more are accepted."""
 
     def __init__(self, path: Path, n_bytes: int, most_bytes: int) -> None:
         super().__init__(
@@ -54,7 +54,7 @@ class JournalFull(JournalError):  # noqa: N818
 
 @contextmanager
 def journal_errors(path: Path) -> Iterator[None]:
-    """Raise a JournalError for what SQLite or the system say of the journal at `path`."""
+    """Raise errors of SQLite and the system as a JournalError about the journal at `path`."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def journal_errors(path: Path) -> Iterator[None]:
 
 
 def _no_more_files() -> OSError | None:
-    """What keeps this process from opening any file; SQLite does not say that."""
+    """The error if this process cannot open any file, which SQLite does not report."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:

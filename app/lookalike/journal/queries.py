@@ -1,4 +1,4 @@
-"""What is read from the journal's tables, by those who write them and by those who only read."""
+"""Queries of the journal's tables, for its writers and its readers."""
 
 import sqlite3
 import time
@@ -7,7 +7,7 @@ from lookalike.journal.changes import Outcome, Status
 
 
 def status_of(database: sqlite3.Connection) -> Status:
-    """Where the journal stands."""
+    """The journal's status."""
     ((n_pending, oldest),) = database.execute(
         "SELECT count(*), (SELECT received_at FROM changes WHERE settled_at IS NULL ORDER BY number"
         " LIMIT 1) FROM changes WHERE settled_at IS NULL"
@@ -19,7 +19,7 @@ def status_of(database: sqlite3.Connection) -> Status:
 
 
 def waiting_bytes(database: sqlite3.Connection) -> int:
-    """How much the photos of pending changes take."""
+    """How many bytes the photos of pending changes take."""
     ((version,),) = database.execute("PRAGMA user_version").fetchall()
     counted = "SELECT photo_bytes FROM waiting"
     query = counted if version > 1 else "SELECT coalesce(sum(length(photo)), 0) FROM photos"
@@ -27,7 +27,7 @@ def waiting_bytes(database: sqlite3.Connection) -> int:
 
 
 def outcome_of(database: sqlite3.Connection, number: int) -> Outcome | None:
-    """What became of a change; None for a number that none has, or none any more."""
+    """What became of a change; None if the journal has no such number, or no longer has it."""
     rows = database.execute(
         "SELECT op, category_id, product_id, received_at, settled_at, release, reason"
         " FROM changes WHERE number = ?",
@@ -37,7 +37,7 @@ def outcome_of(database: sqlite3.Connection, number: int) -> Outcome | None:
 
 
 def rejected_of(database: sqlite3.Connection, most: int) -> list[tuple[int, Outcome]]:
-    """The last changes that were rejected, at most so many, newest first, and their numbers."""
+    """The `most` newest rejected changes and their numbers, newest first."""
     rows = database.execute(
         "SELECT number, op, category_id, product_id, received_at, settled_at, release, reason"
         " FROM changes WHERE reason IS NOT NULL ORDER BY number DESC LIMIT ?",

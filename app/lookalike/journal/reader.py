@@ -1,4 +1,4 @@
-"""Reading a journal without the right to write there, and without room on the disk."""
+"""Reads a journal without the right to write there and without room on the disk."""
 
 import sqlite3
 from collections.abc import Callable
@@ -14,36 +14,32 @@ from lookalike.journal.schema import check_format
 
 _T = TypeVar("_T")
 _READ_BUSY_S = 0.1
-"""How long a reader waits where somebody keeps the file locked: a writer in WAL mode does not."""
+"""How long a reader waits for a locked file; in WAL mode writers do not lock it."""
 _READINGS = 5
-"""How often it is read again what was written meanwhile."""
+"""How often a file is read that changes while it is read."""
 
 
 def read_status(path: Path) -> Status | None:
-    """Where the journal at `path` stands, None where there is none.
-
-    This, and the other functions that read, need no right to write there and no room on the disk.
-    They raise JournalError.
-    """
+    """The status of the journal at `path`; None if there is none. JournalError if it is invalid."""
     return _read(path, status_of)
 
 
 def read_outcome(path: Path, number: int) -> Outcome | None:
-    """What became of a change; None for a number that none has, or none any more."""
+    """What became of a change; None if the journal has no such number, or no longer has it."""
     return _read(path, lambda database: outcome_of(database, number))
 
 
 def read_rejected(path: Path, most: int) -> list[tuple[int, Outcome]]:
-    """The last changes that were rejected, at most so many, newest first, and their numbers."""
+    """The `most` newest rejected changes and their numbers, newest first."""
     return _read(path, lambda database: rejected_of(database, most)) or []
 
 
 def _read(path: Path, use: Callable[[sqlite3.Connection], _T]) -> _T | None:
-    """What `use` finds in the journal at `path`; None where there is none, or nothing in it yet.
+    """What `use` returns for the journal at `path`; None if there is none or it is still empty.
 
-    SQLite reads a file in WAL mode with the help of two others. Once the last writer has closed it
-    these are gone, and a reader who may not write, or has no room, cannot make them. Then the file
-    alone holds everything, and is read as one that nobody changes; if somebody did, it is read again.
+    In WAL mode SQLite needs two more files to read one. The last writer to close it removes them, and a
+    reader that may not write, or has no room, cannot make them. Then the file holds everything: it is
+    read as one that nobody changes, and read again if somebody did.
     """
     with journal_errors(path):
         for _ in range(_READINGS):
@@ -68,13 +64,13 @@ def _read_once(path: Path, use: Callable[[sqlite3.Connection], _T], how: str) ->
     with closing(
         sqlite3.connect(address, _READ_BUSY_S, isolation_level=None, uri=True)
     ) as database:
-        database.execute("BEGIN")  # all of it at one moment
+        database.execute("BEGIN")  # so that all reads see the same state
         check_format(database, path)
         return use(database)
 
 
 def _closed(path: Path) -> tuple[int, int, int] | None:
-    """The file's size, inode and time of change, where nothing is in the write-ahead log; else None."""
+    """The file's size, inode and time of change; None if its write-ahead log is not empty."""
     with suppress(FileNotFoundError):
         if path.with_name(f"{path.name}-wal").stat().st_size:
             return None

@@ -1,4 +1,4 @@
-"""The journal's tables: what makes each format of the one before, and what is read from them."""
+"""The journal's tables: the statements that make each format from the one before."""
 
 import sqlite3
 from pathlib import Path
@@ -29,7 +29,7 @@ FORMATS: Final = (
         "CREATE INDEX live_received ON live (received_at)",
         "INSERT INTO live SELECT category_id, product_id, max(number), op, received_at FROM changes"
         " WHERE settled_at IS NOT NULL AND reason IS NULL GROUP BY category_id, product_id",
-        # A trigger, so that a follower of the version before fills it in as well until it ends.
+        # By a trigger, so that a running follower of the version before fills it in too.
         "CREATE TRIGGER became_live AFTER UPDATE OF release ON changes WHEN new.release IS NOT NULL"
         " BEGIN INSERT INTO live VALUES"
         " (new.category_id, new.product_id, new.number, new.op, new.received_at)"
@@ -37,7 +37,7 @@ FORMATS: Final = (
         " SET number = excluded.number, op = excluded.op,"
         " received_at = excluded.received_at WHERE excluded.number > number; END",
         "CREATE TABLE forgotten (received_at REAL)",
-        # Numbers are given without gaps, so those that are missing were forgotten after a week.
+        # Numbers have no gaps, so missing ones were forgotten after a week.
         "INSERT INTO forgotten SELECT min(:now, coalesce(max(:now - :kept_s, oldest),"
         " (SELECT nullif(last_batch_at, 0) FROM journal), :now))"
         " FROM (SELECT count(*) AS n, min(received_at) AS oldest FROM changes)"
@@ -57,21 +57,25 @@ FORMATS: Final = (
         " BEGIN UPDATE waiting SET photo_bytes = photo_bytes - length(old.photo); END",
     ),
 )
-"""What makes each format of the one before, the first of an empty file; old journals are taken over.
+"""The statements that make each format from the one before; the first starts from an empty file.
 
-`image` is None where the photo itself came, `reason` unless rejected. Times: Unix, seconds. `live` has
-the newest live change of each product, `forgotten` when the newest of those forgotten was received.
-A row of `clock_steps` stands as long as the clock, which had shown `showed` by the change before
-`first`, shows less, `shows` when that was first seen; before the first change stands when the journal
-was `made`. `feed_tails` has the digest of what stands before
-a feed's position, as long as that is the position; `waiting` what the photos of pending changes take.
-Processes of the version before may have the file open: they write to columns by name, and read all of
-`journal`, which so gets no more columns.
+Times are Unix times in seconds. `image` is NULL if the photo itself was sent, `reason` unless rejected.
+
+- `live`: the newest live change of each product. `forgotten`: when the newest change that was dropped
+  from it was received. `made`: when the journal was made.
+- `clock_steps`: the clock had shown `showed` by the change before `first`, or when the journal was
+made,
+  and then showed less, `shows`. The row is deleted once the clock has caught up.
+- `feed_tails`: the digest of what is before a feed's position, valid for that position only.
+- `waiting`: the bytes of the photos of pending changes.
+
+Processes of the version before may have the file open. They name the columns that they write, but read
+whole rows of `journal`: it must get no more columns.
 """
 
 
 def check_format(database: sqlite3.Connection, path: Path) -> int:
-    """The journal's format, 0 in an empty file; JournalError if it is of a later version."""
+    """The journal's format, 0 for an empty file; JournalError for one of a later version."""
     ((version,),) = database.execute("PRAGMA user_version").fetchall()
     if version > len(FORMATS):
         raise JournalError(

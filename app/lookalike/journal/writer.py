@@ -1,4 +1,4 @@
-"""The journal, open to be written: by the app, which adds changes, and by who settles them."""
+"""The journal, open for writing: the app adds changes, the follower settles them."""
 
 import os
 import secrets
@@ -21,18 +21,18 @@ from lookalike.release.root import sync
 _BUSY_S = 10.0
 _KEPT_S = 7 * 24 * 3600.0
 REMEMBERED_S: Final = 90 * 24 * 3600.0
-"""How long the newest live change of a product is kept, so how old a catalogue may always be."""
+"""How long the newest live change of a product is kept: a build may use a catalogue of this age."""
 _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
-"""How many pages, of 4 KiB, stay free for photos to come, and are given back in one step at most."""
+"""How many pages of 4 KiB stay free for new photos; also the most that are given back in one step."""
 
 
 class Journal:
     """The journal in the file at `path`, made if it is not there; for any number of threads.
 
-    `id` is this journal's own, so that numbers of another one are never taken for its own. Where
-    another process writes, `busy_s` is how long to wait for it. Raises JournalError, here and in
-    every method; also once the file is no longer at its path, since what is written then is lost.
+    `id` tells its numbers from those of another journal. `busy_s` is how long to wait while another
+    process writes. Every method raises JournalError, also once the file is no longer at its path: what
+    was written then would be lost.
     """
 
     def __init__(self, path: Path, busy_s: float = _BUSY_S) -> None:
@@ -57,7 +57,7 @@ class Journal:
         self.id: str = self._all("SELECT id FROM journal")[0][0]
 
     def close(self) -> None:
-        """Close the file; what is in it stays."""
+        """Close the file."""
         self._database.close()
 
     def add(
@@ -67,11 +67,11 @@ class Journal:
         tail: str | None = None,
         most_bytes: int | None = None,
     ) -> list[int]:
-        """Add changes, all or none, on disk when this returns; their numbers, ascending.
+        """Add changes, all or none, and return their numbers, ascending; they are on disk then.
 
-        With `feed`, the name of where they come from and how far it has been read, that is noted in
-        the same step, with `tail`, the digest of what stands before. JournalFull where the photos
-        of pending changes would take more than `most_bytes`.
+        `feed`, a feed's name and how far it has been read, is noted in the same transaction, with
+        `tail`, the digest of what is before that position. JournalFull if the photos of pending changes
+        would take more than `most_bytes`.
         """
         numbers = []
         with self._transaction() as database:
@@ -90,26 +90,23 @@ class Journal:
                 if change.photo is not None:
                     database.execute("INSERT INTO photos VALUES (?, ?)", [number, change.photo])
             if feed:
-                database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?)", feed)
-                database.execute("DELETE FROM feed_tails WHERE feed = ?", feed[:1])
-                if tail is not None:
-                    database.execute("INSERT INTO feed_tails VALUES (?, ?, ?)", [*feed, tail])
+                _note_position(database, feed, tail)
         return numbers
 
     def position(self, feed: str) -> int:
-        """How far a feed has been read; 0 for one never seen."""
+        """How far a feed has been read; 0 for a new one."""
         rows = self._all("SELECT position FROM feeds WHERE feed = ?", feed)
         return int(rows[0][0]) if rows else 0
 
     def tail(self, feed: str) -> str | None:
-        """The digest of what stood before that position; None where it is not known."""
+        """The digest of what was before a feed's position; None if it is unknown."""
         rows = self._all(
             "SELECT sha256 FROM feed_tails JOIN feeds USING (feed, position) WHERE feed = ?", feed
         )
         return str(rows[0][0]) if rows else None
 
     def pending(self, most: int) -> list[tuple[int, Change]]:
-        """The oldest pending changes, at most so many, and their numbers; without their photos."""
+        """The `most` oldest pending changes and their numbers, without photos."""
         rows = self._all(
             "SELECT number, op, category_id, product_id, image FROM changes"
             " WHERE settled_at IS NULL ORDER BY number LIMIT ?",
@@ -118,7 +115,7 @@ class Journal:
         return [(number, Change(*change)) for number, *change in rows]
 
     def n_pending(self, most: int) -> int:
-        """How many changes are pending, counted up to so many."""
+        """How many changes are pending, counted up to `most`."""
         ((n,),) = self._all(
             "SELECT count(*) FROM (SELECT 1 FROM changes WHERE settled_at IS NULL LIMIT ?)", most
         )
@@ -130,7 +127,7 @@ class Journal:
         return bytes(rows[0][0]) if rows else None
 
     def reject(self, reasons: Mapping[int, str]) -> None:
-        """Settle pending changes, by number, as rejected for the reasons given."""
+        """Settle pending changes as rejected; `reasons` are by number."""
         n = 0
         with self._transaction() as database:
             for number, reason in reasons.items():
@@ -143,7 +140,7 @@ class Journal:
             database.execute("UPDATE journal SET rejected = rejected + ?", [n])
 
     def settle(self, up_to: int, release: str) -> int:
-        """All changes up to that number that are still pending are live in `release`; how many."""
+        """Settle all pending changes up to a number as live in `release`; returns how many."""
         with self._transaction() as database:
             now = look_at_clock(database)
             n = database.execute(
@@ -157,12 +154,12 @@ class Journal:
                 "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1", [now - _KEPT_S]
             )
             _forget_live(database, now - REMEMBERED_S)
-        with suppress(JournalError):  # what it did not give back it does with the next
+        with suppress(JournalError):  # the next time will do
             self._give_back()
         return n
 
     def batch_done(self, n_changes: int, seconds: float) -> None:
-        """Note what a batch had and took, for `status`."""
+        """Count a batch of `n_changes` that took `seconds`, for `status`."""
         with self._transaction() as database:
             database.execute(
                 "UPDATE journal SET batches = batches + 1, batch_s = batch_s + ?,"
@@ -171,20 +168,20 @@ class Journal:
             )
 
     def outcome(self, number: int) -> Outcome | None:
-        """What became of a change; None for a number that none has, or none any more."""
+        """What became of a change; None if the journal has no such number, or no longer has it."""
         with self._open() as database:
             return outcome_of(database, number)
 
     def rejected(self, most: int) -> list[tuple[int, Outcome]]:
-        """The last changes that were rejected, at most so many, newest first, and their numbers."""
+        """The `most` newest rejected changes and their numbers, newest first."""
         with self._open() as database:
             return rejected_of(database, most)
 
     def live_since(self, moment: float) -> list[Change]:
-        """The newest live change of each product that was received then or later, by number.
+        """The newest live change of each product received at `moment` or later, ordered by number.
 
-        The clock that told when may have been wrong, see `Received`. ForgottenError where some are not
-        known any more.
+        If the clock may have been wrong, a change is included in doubt, see `Received`. ForgottenError
+        if some are forgotten.
         """
         with self._transaction() as database:
             received = Received(database, look_at_clock(database))
@@ -203,19 +200,19 @@ class Journal:
             ]
 
     def pending_products(self) -> set[tuple[Id, Id]]:
-        """Category and product id of pending changes."""
+        """The category and product ids of pending changes."""
         rows = self._all(
             "SELECT DISTINCT category_id, product_id FROM changes WHERE settled_at IS NULL"
         )
         return {(category_id, product_id) for category_id, product_id in rows}
 
     def status(self) -> Status:
-        """Where the journal stands."""
+        """The journal's status."""
         with self._open() as database:
             return status_of(database)
 
     def _set_up(self) -> None:
-        # Takes effect in an empty file only.
+        # This takes effect only in an empty file.
         self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         ((mode,),) = self._database.execute("PRAGMA journal_mode = WAL").fetchall()
         if mode != "wal":
@@ -223,7 +220,7 @@ class Journal:
                 f"{self._path}: its file system has no memory shared between processes, as network "
                 "file systems have none; put the release root on a disk of this machine"
             )
-        # Acknowledged is on disk: in WAL mode only FULL syncs each commit.
+        # In WAL mode only FULL syncs each commit, so that acknowledged changes are on disk.
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
 
@@ -268,8 +265,15 @@ class Journal:
                 raise
 
 
+def _note_position(database: sqlite3.Connection, feed: tuple[str, int], tail: str | None) -> None:
+    database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?)", feed)
+    database.execute("DELETE FROM feed_tails WHERE feed = ?", feed[:1])
+    if tail is not None:
+        database.execute("INSERT INTO feed_tails VALUES (?, ?, ?)", [*feed, tail])
+
+
 def _forget_live(database: sqlite3.Connection, before: float) -> None:
-    """Forget the newest live changes of products that were received before then."""
+    """Forget the live changes of products that were received before a time."""
     ((until,),) = database.execute(
         "SELECT max(received_at) FROM live WHERE received_at < ?", [before]
     ).fetchall()
@@ -281,11 +285,11 @@ def _forget_live(database: sqlite3.Connection, before: float) -> None:
 
 
 def _create(path: Path) -> None:
-    """Make an empty file that those may write who may write to its folder, whatever the umask.
+    """Make an empty file with its folder's rights to write, whatever the umask.
 
-    SQLite gives its other files the same rights.
+    SQLite gives the same rights to its other files.
     """
-    # Only where there is none: closing one that SQLite has open in this process ends its locks.
+    # Never open an existing file here: closing it would release SQLite's locks of this process.
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.fchmod(descriptor, path.parent.stat().st_mode & 0o666)
