@@ -179,7 +179,7 @@ def test_an_application_that_is_missing_or_unheard(
     place.unit.control.configure({"listeners": {}, "applications": {}})
     found = problems(place.examine(capsys)[1])
     assert "no application with the module lookalike.wsgi" in found["app"]
-    assert "nothing to be had at http://127.0.0.1:8080" in found["served"]
+    assert "no answer from http://127.0.0.1:8080" in found["served"]
 
 
 def test_an_unsound_release_is_named_where_it_lies_and_where_it_is_served(
@@ -294,7 +294,7 @@ def test_unit_that_has_ended(place: Place, capsys: pytest.CaptureFixture[str]) -
     place.unit.stop()
     found = problems(place.examine(capsys, "--url", url)[1])
     assert set(found) - {"permissions"} == {"control", "served"}  # of the user Unit would have
-    assert f"nothing to be had at {url}: Connection refused" in found["served"]
+    assert f"no answer from {url}: Connection refused" in found["served"]
 
 
 def test_what_is_in_memory_is_told_before_the_release_is_read(

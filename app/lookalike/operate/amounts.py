@@ -1,4 +1,4 @@
-"""Amounts for people to read: bytes and seconds in three digits and a fitting unit."""
+"""Bytes and seconds for people to read, in three digits with a unit."""
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"))
 _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))

@@ -1,4 +1,4 @@
-"""The embedded WSGI server, for where there is no NGINX Unit: the same callable under granian."""
+"""The embedded WSGI server, for hosts without NGINX Unit: granian with the same application."""
 
 import os
 import socket
@@ -15,13 +15,13 @@ class ServerError(LookalikeError):
 
 PHOTOS = "/photos"
 _MAX_REQUESTS = 10_000
-"""How many requests a worker has at once: those whose bodies do not come count until that is a 408."""
+"""How many requests a worker has at once, with those that still wait for their bodies."""
 
 
 def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = None) -> None:
     """Serve the release root on http://host:port with `workers` processes until SIGINT or SIGTERM.
 
-    The files in the folder `photos` are served below ``/photos/``, for the page ``/browse``.
+    The files in the folder `photos` are served under ``/photos/``, for the page ``/browse``.
     """
     try:
         from granian import Granian
@@ -43,7 +43,7 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
         backpressure=_MAX_REQUESTS,
         websockets=False,
         respawn_failed_workers=True,
-        # A worker told to stop while it starts may miss it, and granian would wait for it for good.
+        # A worker may miss the signal to stop while it starts; granian would wait for it forever.
         workers_kill_timeout=5,
         log_access=False,
         static_path_route=[PHOTOS] if photos else None,
@@ -52,12 +52,12 @@ def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = 
 
 
 def check_address(host: str, port: int) -> str:
-    """The IP address of `host`. Raises ServerError where nothing can listen on host:port."""
+    """The IP address of `host`; ServerError if nothing can listen on host:port."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Without SO_REUSEPORT, by which workers share a port: another server is in the way.
+            # Without SO_REUSEPORT, by which workers share a port, another server is noticed.
             probe.bind(address)
             return str(address[0])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Releases in a few words."""
+"""Summaries of releases, in a few words."""
 
 from datetime import UTC, datetime
 
@@ -15,6 +15,6 @@ def of_release(manifest: Manifest) -> str:
 
 
 def of_behaviour(entry: BehaviourEntry) -> str:
-    """What its behaviour is of."""
+    """What its behaviour holds."""
     newest = datetime.fromtimestamp(entry.newest_rating, UTC)
     return f"{entry.n_products} products, ratings to {newest:%Y-%m-%d}"

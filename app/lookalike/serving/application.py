@@ -57,8 +57,8 @@ HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """The most that `limit` may be, the seconds that a proxy may keep an answer, and the most product
-    ids in the body of ``POST /nns``."""
+    """The largest `limit`, how long a proxy may keep an answer, and the most product ids in the body of
+    ``POST /nns``."""
 
     max_limit: int = 1000
     max_age_s: int = 10

@@ -78,6 +78,6 @@ def url(text: str) -> str:
     raise click.BadParameter(f'must begin with http://, not "{text:.40}"')
 
 
-def share(text: str) -> float:
-    """A percentage, as a share from 0 to 1."""
+def percentage(text: str) -> float:
+    """A percentage from 0 to 100, as a number from 0 to 1."""
     return Number(0, 100).convert(text, None, None) / 100

@@ -1,6 +1,6 @@
 """``lookalike doctor``: what is wrong with this host, and what to do about it.
 
-The checks stand by what they look at; `examine` makes them.
+There is a module for each thing that is checked; `examine` runs the checks.
 """
 
 from lookalike.operate.doctor.command import run

@@ -1,6 +1,6 @@
-"""Who may do what with a file, by the modes of it and of the folders on the way.
+"""Who may do what with a file, by its mode and the modes of the folders above it.
 
-Told for a user that need not be ours. Access control lists and security modules are not looked at.
+The user need not be ours. Access control lists and security modules are not checked.
 """
 
 import grp
@@ -14,7 +14,7 @@ READ, WRITE, SEARCH = 4, 2, 1
 
 
 class User(NamedTuple):
-    """Whom processes run as: a name to show, the user's id, and those of all groups."""
+    """A user that processes run as: a name to show, the user's id, and the ids of all groups."""
 
     name: str
     uid: int
@@ -22,14 +22,14 @@ class User(NamedTuple):
 
     @classmethod
     def named(cls, name: str, group: str | None = None) -> "User":
-        """The user `name` with the groups it is in, and `group`; KeyError if there is none."""
+        """The user `name`, in its groups and in `group`; KeyError if one does not exist."""
         entry = pwd.getpwnam(name)
         gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid
         return cls(name, entry.pw_uid, frozenset({gid, *os.getgrouplist(name, gid)}))
 
     @classmethod
     def of_process(cls, pid: int) -> "User":
-        """Whom a process runs as; OSError if there is no such process."""
+        """The user that a process runs as; OSError if there is no such process."""
         fields = {}
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             key, _, value = line.partition(":")
@@ -40,7 +40,7 @@ class User(NamedTuple):
 
 
 def user_name(uid: int) -> str:
-    """The name of a user, or the number where it has none."""
+    """The name of a user, or the number if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -61,9 +61,9 @@ def may(user: User, status: os.stat_result, wanted: int) -> bool:
 
 
 def refused(user: User, wanted: Sequence[tuple[Path, int]]) -> Path | None:
-    """The first of the paths, or of the folders on its way, that denies `user` what is wanted there.
+    """The first of the paths, or of the folders above one, that denies `user` what is wanted there.
 
-    OSError where one is missing, or where we may not look ourselves.
+    OSError if one is missing, or we may not look there ourselves.
     """
     seen: set[Path] = set()
     for path, what in wanted:
@@ -78,7 +78,7 @@ def refused(user: User, wanted: Sequence[tuple[Path, int]]) -> Path | None:
 
 
 def to_read(folders: Iterable[Path], files: Iterable[Path]) -> list[tuple[Path, int]]:
-    """What `refused` is to ask for, to list the folders and read the files."""
+    """What `refused` must check before `folders` can be listed and `files` read."""
     return [*((path, READ | SEARCH) for path in folders), *((path, READ) for path in files)]
 
 

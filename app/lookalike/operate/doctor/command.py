@@ -1,4 +1,4 @@
-"""The command: what is asked of the host, and its findings printed."""
+"""The command: takes the options and prints the findings."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from lookalike.terminal.types import FILE, url
 @command("lookalike doctor --root /var/lib/lookalike")
 @options.root(required=False)
 @option("--control", FILE, None, "Unit's control socket", metavar="SOCKET")
-@option("--url", url, None, "where the app answers, as Unit is told unless given", metavar="URL")
+@option("--url", url, None, "where the app answers (Unit's listeners unless given)", metavar="URL")
 @option("--nginx", FILE, None, "nginx's main configuration file")
 @flag("--full", "compare every byte of the release")
 @flag("--json", "print JSON")

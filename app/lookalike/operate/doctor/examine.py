@@ -1,4 +1,4 @@
-"""All checks, made one after the other, and their findings as a whole."""
+"""Runs all checks, and sums up their findings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ CHECKS: dict[str, Check] = {
     "control": unit.control,
     "app": unit.app,
     "Annoy": kernel.annoy,
-    "memory": kernel.memory,  # before `release`, which reads in what look-ups touch
+    "memory": kernel.memory,  # before `release`, which reads in the hot files
     "locked memory": kernel.locked,
     "open files": kernel.descriptors,
     "mapped files": kernel.mapped_files,
@@ -32,19 +32,19 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(host: Host, checks: dict[str, Check] | None = None) -> Iterator[Finding]:
-    """Make all checks, or those given by name; each is done when its findings come.
+    """Run all checks, or those given by name, and yield the findings of each when it is done.
 
-    Never raises: what goes wrong in a check is a finding that names it.
+    Never raises: an error in a check becomes a finding that names the check.
     """
     for name, check in (CHECKS if checks is None else checks).items():
         try:
             for finding in check(host):
                 yield replace(finding, check=name)
-        except Exception as error:  # an odd host is to get all other lines
-            told = " ".join(str(error).split()) or "no reason given"
+        except Exception as error:  # an odd host must get the findings of all other checks
+            reason = " ".join(str(error).split()) or "no reason given"
             finding = warning(
-                f"this check failed: {type(error).__name__}: {told}",
-                "look at it yourself, and report this line",
+                f"this check failed: {type(error).__name__}: {reason}",
+                "check this yourself, and report this line",
             )
             yield replace(finding, check=name)
 

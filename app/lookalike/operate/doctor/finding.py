@@ -1,14 +1,14 @@
-"""What a check of this host found: a level, one line of text and, unless all is well, what to do."""
+"""What a check found: a level, one line of text and, unless all is well, what to do."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 _WIDTH = 13
-"""Of the longest name of a check."""
+"""The width of the longest name of a check."""
 
 
 class Level(StrEnum):
-    """How a finding is to be taken; only a problem makes the exit status 1."""
+    """How serious a finding is; only a problem makes the exit status 1."""
 
     OK = "ok"
     ABSENT = "-"
@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's screen; `remedy` is the line below it, empty where there is none."""
+    """One line of the output; `remedy` is the line below it, if it is not empty."""
 
     level: Level
     text: str
@@ -26,7 +26,7 @@ class Finding:
     check: str = ""
 
     def lines(self) -> list[str]:
-        """The finding as printed: level and check stand in columns, and need no colour."""
+        """The finding as printed, with level and check in columns."""
         found = [f"{self.level:<8} {self.check:<{_WIDTH}} {self.text}"]
         if self.remedy:
             found.append(f"{'':<8} {'':<{_WIDTH}} do: {self.remedy}")
@@ -39,15 +39,15 @@ def ok(text: str) -> Finding:
 
 
 def absent(text: str) -> Finding:
-    """There is nothing to look at on this host, which may be right; the text says what and why."""
+    """There is nothing to check on this host, which may be right; the text says why."""
     return Finding(Level.ABSENT, text)
 
 
 def warning(text: str, remedy: str) -> Finding:
-    """It works now and may not always, or the doctor cannot tell."""
+    """It works now but may fail later, or the doctor cannot tell."""
     return Finding(Level.WARNING, text, remedy)
 
 
 def problem(text: str, remedy: str) -> Finding:
-    """It does not work, or is about to break."""
+    """It does not work, or will soon break."""
     return Finding(Level.PROBLEM, text, remedy)

@@ -1,4 +1,4 @@
-"""What is on this host, each fact looked up once: Unit, the app in its configuration, its processes."""
+"""The facts about this host, each looked up once: Unit, its configuration of the app, the processes."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ from lookalike.serving.settings import ROOT
 
 MODULE = "lookalike.wsgi"
 URL = "http://127.0.0.1:8080"
-"""Where the shipped configuration has the app."""
+"""Where the shipped configuration serves the app."""
 _RUN_S = 10.0
 _OPTION = re.compile(r"^ +--(\w+) .*?default: \"(?:unix:)?(.+?)\"", re.MULTILINE | re.DOTALL)
 """An option of ``unitd --help`` with its default."""
@@ -37,12 +37,12 @@ Version = tuple[int, ...]
 
 
 class NotUnitError(Exception):
-    """What answers on a control socket is no Unit, or a FreeUnit that does not answer this user."""
+    """The control socket is not Unit's, or it is FreeUnit's, which does not answer this user."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was given; None for what it is to find itself."""
+    """The command's options; what is None, the doctor finds itself."""
 
     root: Path | None = None
     control: Path | None = None
@@ -53,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Unitd:
-    """The program ``unitd``: where it is, its version, and the defaults that its help tells."""
+    """The program ``unitd``: its path, its version, and the defaults in its help."""
 
     path: str
     version: str
@@ -61,12 +61,12 @@ class Unitd:
 
     @classmethod
     def find(cls) -> "Unitd | None":
-        """The one on PATH or where root's PATH would have it."""
+        """The one on PATH, or on root's PATH; None if there is none."""
         path = find_unitd()
         if path is None:
             return None
         version = _VERSION.search(_output([path, "--version"]))
-        # An empty line ends what belongs to an option.
+        # Empty lines separate the options.
         options = map(_OPTION.search, _output([path, "--help"]).split("\n\n"))
         defaults = {option[1]: option[2] for option in options if option}
         return cls(path, version[1] if version else "", defaults)
@@ -74,7 +74,7 @@ class Unitd:
 
 @dataclass(frozen=True)
 class App:
-    """One application of Unit's configuration: its name and its part, and the listeners to it."""
+    """One application of Unit's configuration: its name, its part of it, and its listeners."""
 
     name: str
     config: Mapping[str, Any]
@@ -88,7 +88,7 @@ class App:
 
 @dataclass(frozen=True)
 class RunningUnit:
-    """What the control socket tells: ``/config``, ``/status``, and the main process behind it."""
+    """A running Unit: its configuration, its status, and the id of its main process."""
 
     config: Mapping[str, Any]
     status: Mapping[str, Any]
@@ -96,7 +96,7 @@ class RunningUnit:
 
     @classmethod
     def ask(cls, control: Path) -> "RunningUnit":
-        """Ask the control socket; OSError where that fails, NotUnitError if it is no Unit's."""
+        """Ask the control socket; OSError if that fails, NotUnitError if it is not Unit's."""
         status, pid = _get(control, "/status")
         if not isinstance(status, dict) or "requests" not in status:
             raise NotUnitError
@@ -107,7 +107,7 @@ class RunningUnit:
 
     @property
     def version(self) -> str:
-        """That of the running process, which an upgrade of the package leaves; "" if not told."""
+        """The version of the running process, which may be older than the package; "" if unknown."""
         title = _title(self.pid)
         found = _VERSION.search(title) if title.startswith(_MAIN) else None
         return found[1] if found else ""
@@ -118,7 +118,7 @@ class RunningUnit:
         return python_versions(self.status)
 
     def apps(self) -> list[App]:
-        """The applications that are Lookalike's."""
+        """Lookalike's applications."""
         found = (self.config.get("applications") or {}).items()
         return [
             App(name, part, tuple(self._listeners(f"applications/{name}")))
@@ -128,14 +128,14 @@ class RunningUnit:
 
     def _listeners(self, target: str) -> Iterator[str]:
         """The addresses of the listeners that pass requests to `target`, or to routes that may."""
-        leading = {place for place, steps in routes(self.config).items() if _names(steps, target)}
+        leading = {name for name, steps in routes(self.config).items() if _names(steps, target)}
         for address, listener in (self.config.get("listeners") or {}).items():
             if unquote(str(listener.get("pass"))) in {target, *leading}:
                 yield address
 
 
 class Host:
-    """This host as the checks see it. Facts raise what looking them up raises."""
+    """This host as the checks see it. A fact raises any error of looking it up."""
 
     def __init__(self, asked: Asked, environ: Mapping[str, str] = os.environ) -> None:
         self.asked = asked
@@ -143,18 +143,18 @@ class Host:
 
     @cached_property
     def unitd(self) -> Unitd | None:
-        """The program, if it is installed."""
+        """The program ``unitd``, if it is installed."""
         return Unitd.find()
 
     @cached_property
     def control(self) -> Path:
-        """The control socket: the one given, else where `unitd` says it has it."""
+        """The control socket: the one given, else the default of ``unitd``."""
         default = self.unitd.defaults.get("control") if self.unitd else None
         return self.asked.control or Path(default or DEFAULT_SOCKET)
 
     @cached_property
     def asked_unit(self) -> RunningUnit | OSError | NotUnitError:
-        """What came of asking the control socket."""
+        """The running Unit, or the error of asking the control socket."""
         try:
             return RunningUnit.ask(self.control)
         except (OSError, NotUnitError) as error:
@@ -167,7 +167,7 @@ class Host:
 
     @cached_property
     def app(self) -> App | None:
-        """The application in Unit's configuration, of several the one of the root given."""
+        """The application in Unit's configuration; of several, the one with the given root."""
         apps = self.unit.apps() if self.unit else []
         if self.asked.root:
             apps.sort(
@@ -177,7 +177,7 @@ class Host:
 
     @cached_property
     def urls(self) -> list[str]:
-        """Where to ask the app: the URL given, else its listeners under Unit, else the usual one."""
+        """Where to ask the app: the URL given, else its listeners under Unit, else the default."""
         if self.asked.url:
             return [self.asked.url.rstrip("/")]
         listeners = [
@@ -187,17 +187,17 @@ class Host:
 
     @cached_property
     def environ(self) -> Mapping[str, str]:
-        """What the app reads its settings from: Unit's configuration, or else our environment."""
+        """The app's environment variables: those of Unit's configuration, or else our own."""
         return self.app.environment if self.app else self._environ
 
     @cached_property
     def root(self) -> ReleaseRoot | None:
-        """The root given, or else the one that the app is given."""
-        told = self.asked.root or self.environ.get(ROOT.name)
-        return ReleaseRoot(Path(told)) if told else None
+        """The root given, or else the app's."""
+        path = self.asked.root or self.environ.get(ROOT.name)
+        return ReleaseRoot(Path(path)) if path else None
 
     def read_current(self) -> tuple[Path, Manifest] | None:
-        """Folder and manifest of the current release; None without one; else raises its faults."""
+        """Folder and manifest of the current release; None without one; raises if it is invalid."""
         name = self.root.current() if self.root else None
         if self.root is None or name is None:
             return None
@@ -205,7 +205,7 @@ class Host:
 
     @cached_property
     def current(self) -> tuple[Path, Manifest] | None:
-        """The same for checks that have nothing to look at where it is unfit."""
+        """Folder and manifest of the current release; None also if it is invalid."""
         with suppress(ReleaseError, RootError, OSError):
             return self.read_current()
         return None
@@ -220,9 +220,9 @@ class Host:
 
     @cached_property
     def user(self) -> User | None:
-        """Whom the app runs as: what its processes say, else Unit's configuration or default.
+        """The user that the app runs as: of its processes, else Unit's configuration or default.
 
-        None where there is no Unit; KeyError names a user that does not exist.
+        None if there is no Unit; KeyError names a user that does not exist.
         """
         for pid in self.processes:
             return User.of_process(pid)
@@ -233,7 +233,7 @@ class Host:
 
 
 def _names(steps: object, target: str) -> bool:
-    """Whether `target` stands anywhere in a route's steps."""
+    """Whether `target` is anywhere in a route's steps."""
     if isinstance(steps, Mapping):
         return any(_names(each, target) for each in steps.values())
     if isinstance(steps, list):
@@ -242,13 +242,13 @@ def _names(steps: object, target: str) -> bool:
 
 
 def same_path(one: str | Path | None, other: str | Path | None) -> bool:
-    """Whether both lead to the same place."""
+    """Whether both paths lead to the same file or folder."""
     return bool(one and other) and Path(str(one)).resolve() == Path(str(other)).resolve()
 
 
 def _get(control: Path, path: str) -> tuple[object, int]:
     """The JSON document at `path`, and the id of the process that listens."""
-    # With the process behind it and the kind of failure, which `Control` does not tell.
+    # Not by `Control`, which reports neither the process nor the kind of failure.
     connection = UnixConnection(control, _RUN_S)
     try:
         connection.request("GET", path)
@@ -262,12 +262,12 @@ def _get(control: Path, path: str) -> tuple[object, int]:
 
 
 def _main_process(control: Path, listened: int) -> int:
-    """Unit's main process, given the one that called listen(), which is gone where it made a daemon."""
+    """Unit's main process. `listened` called listen(); it has ended if it started a daemon."""
     if _title(listened).startswith(_MAIN):
         return listened
     lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()
     fields = [line.split() for line in lines]
-    # Unit gives the socket its name only after it listens.
+    # Unit renames the socket to its final name after listen().
     sockets = {
         f"socket:[{each[6]}]"
         for each in fields
@@ -275,14 +275,14 @@ def _main_process(control: Path, listened: int) -> int:
     }
     for process in Path("/proc").glob("[0-9]*"):
         if _title(int(process.name)).startswith(_MAIN):
-            with suppress(OSError):  # not ours to look into, or gone
+            with suppress(OSError):  # another user's, or ended
                 if sockets & {str(each.readlink()) for each in (process / "fd").iterdir()}:
                     return int(process.name)
     return listened
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that `pid` has started, and those that these have."""
+    """The living processes that descend from `pid`."""
     children: dict[int, list[int]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -309,6 +309,6 @@ def _title(pid: int) -> str:
 
 
 def _output(command: list[str]) -> str:
-    """What a program writes, to either stream."""
+    """What a program writes to standard output and standard error."""
     run = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
     return run.stdout + run.stderr

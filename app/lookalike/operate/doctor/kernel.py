@@ -1,4 +1,4 @@
-"""Checks of what kernel and CPU give: memory, limits, the clock, and instructions that Annoy uses."""
+"""Checks of memory, limits and the clock, and of the CPU's instructions that Annoy uses."""
 
 import ctypes
 import os
@@ -24,17 +24,17 @@ from lookalike.serving.metrics import FILE_BYTES, FILE_PREFIX, SHARED_MEMORY
 from lookalike.serving.settings import LOCK_MEMORY
 
 OPEN_FILES, OPEN_SLIM = 1, 0
-"""How many files a category holds open in a process, at most: Annoy keeps its own open."""
+"""The most files that a process holds open for a category: Annoy keeps its file open."""
 MAPPED, MAPPED_SLIM = 8, 3
-"""How many files a category maps in a process, at most."""
+"""The most files that a process maps for a category."""
 _MAX_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 _OTHER_MAPPINGS = 1024
-"""What a process has mapped besides: libraries and memory."""
+"""How many other mappings a process has: libraries and memory."""
 _OTHER_FILES = 64
-"""What a process has open besides: libraries' files, sockets, the log."""
+"""How many other files a process has open: libraries, sockets, the log."""
 _TRIAL_S = 60.0
 _AHEAD_S = 60.0
-"""By how much clocks of two hosts may differ and be called right."""
+"""How far the clocks of two hosts may be apart."""
 _UNSYNCHRONISED, _TIME_ERROR = 0x40, 5
 
 TRIAL = """
@@ -55,31 +55,31 @@ for n_dims in (3, 130):
             vector = opened.get_item_vector(item)
             assert opened.get_nns_by_vector(vector, 5, search_k=5000)[0] == item, "a wrong answer"
 """
-"""Does what the app and the builder do with Annoy, in vectors with and without a remainder."""
+"""Builds and searches as the builder and the app do, with and without a remainder in a SIMD loop."""
 
 
 def hot_bytes(manifest: Manifest) -> int:
-    """The size of the files of a release that are to be in memory."""
+    """The size of a release's files that belong in memory."""
     return sum(entry.n_bytes for entry in hot_files_of(Path(), manifest).values())
 
 
 def memory(host: Host) -> Iterator[Finding]:
     """There is memory for the hot files, twice while a release changes."""
     if host.current is None:
-        yield absent("not looked at: there is no fit current release")
+        yield absent("not checked: there is no valid current release")
         return
     folder, manifest = host.current
     files = hot_files_of(folder, manifest)
     share = resident_share({path: entry.n_bytes for path, entry in files.items()})
-    # Pages that are locked are no longer counted as available; those in the page cache are.
+    # Locked pages do not count as available, pages in the page cache do.
     kept = max(map(locked_bytes, host.processes), default=0)
     yield page_cache(hot_bytes(manifest), _available_bytes() + kept, share)
 
 
 def page_cache(hot: int, available: int, resident: float | None) -> Finding:
-    """Whether `hot` bytes find room in those `available`; of them the share `resident` is in memory."""
+    """Whether `available` memory is enough for `hot` bytes; a part `resident` (0 to 1) is in it now."""
     share = "" if resident is None else f" ({resident:.0%} of that is in memory now)"
-    text = f"look-ups touch {bytes_text(hot)}{share}, {bytes_text(available)} is to be had"
+    text = f"look-ups touch {bytes_text(hot)}{share}, {bytes_text(available)} is available"
     if available < hot:
         return problem(f"{text}: answers will wait for the disk", "free or add memory")
     if available < 2 * hot:
@@ -90,11 +90,11 @@ def page_cache(hot: int, available: int, resident: float | None) -> Finding:
 
 
 def locked(host: Host) -> Iterator[Finding]:
-    """The limit on locked memory takes the hot files, where they are to be locked."""
+    """The limit on locked memory is enough for the hot files, if they are locked."""
     if host.environ.get(LOCK_MEMORY.name) != "true":
-        yield ok(f"{LOCK_MEMORY.name} is not set, so no limit on it matters")
+        yield ok(f"{LOCK_MEMORY.name} is not set, so the limit does not matter")
     elif host.current is None:
-        yield absent("not looked at: there is no fit current release")
+        yield absent("not checked: there is no valid current release")
     else:
         unlimited = host.user is not None and host.user.uid == 0
         limit, whose = limit_of(host.processes, "Max locked memory", resource.RLIMIT_MEMLOCK)
@@ -102,7 +102,7 @@ def locked(host: Host) -> Iterator[Finding]:
 
 
 def locking(hot: int, limit: int | None, whose: str) -> Finding:
-    """Whether `limit` bytes (None: any) take `hot` bytes, and twice while a release changes."""
+    """Whether `limit` bytes (None: no limit) are enough for `hot`, and twice in a change."""
     if limit is None or limit >= 2 * hot:
         return ok(
             f"{whose} may lock {_or_any(limit)}, {bytes_text(hot)} is locked, twice in changes"
@@ -117,7 +117,7 @@ def locking(hot: int, limit: int | None, whose: str) -> Finding:
 def descriptors(host: Host) -> Iterator[Finding]:
     """A process may hold open all files of two releases."""
     if host.current is None:
-        yield absent("not looked at: there is no fit current release")
+        yield absent("not checked: there is no valid current release")
         return
     folder, manifest = host.current
     each = OPEN_SLIM if is_slim(folder, manifest) else OPEN_FILES
@@ -128,7 +128,7 @@ def descriptors(host: Host) -> Iterator[Finding]:
 def mapped_files(host: Host) -> Iterator[Finding]:
     """A process may map all files of two releases."""
     if host.current is None:
-        yield absent("not looked at: there is no fit current release")
+        yield absent("not checked: there is no valid current release")
         return
     folder, manifest = host.current
     each = MAPPED_SLIM if is_slim(folder, manifest) else MAPPED
@@ -138,16 +138,16 @@ def mapped_files(host: Host) -> Iterator[Finding]:
 
 
 def mappings(mapped: int, most: int) -> Finding:
-    """Whether the kernel's limit on mappings, `most`, takes `mapped` files, and twice in a change."""
+    """Whether `most` mappings are enough for `mapped` files, and twice while a release changes."""
     text = f"a process may map {most} files, a release needs up to {mapped}, twice in changes"
-    remedy = f"sysctl vm.max_map_count={4 * (mapped + _OTHER_MAPPINGS)}, for good in /etc/sysctl.d"
+    remedy = f"sysctl vm.max_map_count={4 * (mapped + _OTHER_MAPPINGS)}, and in /etc/sysctl.d too"
     if most >= 2 * mapped + _OTHER_MAPPINGS:
         return ok(text)
     return problem(text, remedy) if most < mapped + _OTHER_MAPPINGS else warning(text, remedy)
 
 
 def open_files(held: int, limit: int | None, whose: str) -> Finding:
-    """Whether `limit` open files (None: any) take `held` of a release, and twice in a change."""
+    """Whether `limit` open files (None: no limit) are enough for `held`, and twice in a change."""
     text = f"{whose} may hold {'any number of' if limit is None else limit} files open, a release "
     text += f"needs up to {held}, twice in changes"
     remedy = "LimitNOFILE=65536 for Unit's service, as deploy/systemd/unit.service.d has it"
@@ -157,12 +157,12 @@ def open_files(held: int, limit: int | None, whose: str) -> Finding:
 
 
 def limit_of(processes: list[int], name: str, kind: int) -> tuple[int | None, str]:
-    """The least hard limit of the processes, None for any, and whose it is; else our own."""
+    """The lowest hard limit of the processes, else our own, and whose it is; None for no limit."""
     found = []
     for pid in processes:
         try:
             text = Path(f"/proc/{pid}/limits").read_text()
-        except OSError:  # ended meanwhile, or not ours to see
+        except OSError:  # another user's, or ended
             continue
         line = next(line for line in text.splitlines() if line.startswith(name))
         found.append(line.removeprefix(name).split()[1])
@@ -185,9 +185,9 @@ def shared_memory(host: Host) -> Iterator[Finding]:
 
 
 def metrics(folder: Path, user: User | None, free: int | None) -> Finding:
-    """Whether `user` (None: ours) may make the metrics' file in `folder`, with `free` bytes there.
+    """Whether `user` (None: ours) may make the metrics' file in `folder`, and it has space there.
 
-    None free bytes where such a file is there already.
+    `free` is in bytes; None if there is such a file already.
     """
     wanted = READ | WRITE | SEARCH
     allowed = may(user, folder.stat(), wanted) if user else os.access(folder, os.W_OK)
@@ -203,16 +203,16 @@ def metrics(folder: Path, user: User | None, free: int | None) -> Finding:
             "each process would count for itself alone",
             f"remove what fills {folder}",
         )
-    return ok(f"{folder} takes the metrics of all processes")
+    return ok(f"{folder} can hold the metrics of all processes")
 
 
 def annoy(host: Host) -> Iterator[Finding]:
-    """Annoy, which is compiled for the CPU it was installed on, runs on this one."""
+    """Annoy runs on this CPU: it is compiled for the CPU that it is installed on."""
     yield trial([sys.executable, "-c", TRIAL])
 
 
 def trial(command: list[str]) -> Finding:
-    """What came of running `command` in a process of its own, where it can do no harm."""
+    """Whether `command` succeeds, in a process of its own since it may crash."""
     remedy = (
         f"compile it here: {sys.prefix}/bin/pip install --force-reinstall --no-deps "
         "--no-cache-dir --no-binary annoy annoy"
@@ -226,13 +226,13 @@ def trial(command: list[str]) -> Finding:
     if run.returncode < 0:
         return problem(f"Annoy dies of {signal.Signals(-run.returncode).name} here", remedy)
     if run.returncode:
-        said = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
-        return problem(f"Annoy cannot be used: {said[-1]}", remedy)
+        lines = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
+        return problem(f"Annoy cannot be used: {lines[-1]}", remedy)
     return ok("Annoy builds and answers on this CPU")
 
 
 def clock(host: Host) -> Iterator[Finding]:
-    """The clock is not behind the newest release, and is held to the time of others."""
+    """The clock is not behind the newest release, and is synchronised."""
     names: list[str] = []
     with suppress(PermissionError):
         names = host.root.names() if host.root else []
@@ -241,8 +241,8 @@ def clock(host: Host) -> Iterator[Finding]:
 
 
 def right_time(now: datetime, newest: datetime | None, synchronised: bool | None) -> Finding:
-    """What there is to say of the time `now`; `newest` is the stamp of the newest release."""
-    remedy = "have it set: timedatectl set-ntp true (systemd-timesyncd), or install chrony"
+    """Whether the time `now` is right; `newest` is when the newest release was made."""
+    remedy = "synchronise it: timedatectl set-ntp true (systemd-timesyncd), or install chrony"
     ahead = (newest - now).total_seconds() if newest else 0.0
     if ahead > _AHEAD_S:
         return problem(
@@ -261,7 +261,7 @@ def right_time(now: datetime, newest: datetime | None, synchronised: bool | None
 
 
 class _Timex(ctypes.Structure):
-    """``struct timex`` of adjtimex(2); what comes after `status` is not looked at."""
+    """``struct timex`` of adjtimex(2); what follows `status` is not used."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -272,15 +272,15 @@ class _Timex(ctypes.Structure):
 
 
 def is_synchronised() -> bool | None:
-    """Whether the kernel takes its clock for synchronised; None where it does not tell."""
+    """Whether the clock is synchronised as far as the kernel knows; None if it cannot tell."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "adjtimex"):
         return None
-    asked = _Timex()  # modes 0: only ask
-    state = libc.adjtimex(ctypes.byref(asked))
+    timex = _Timex()  # modes 0: read only
+    state = libc.adjtimex(ctypes.byref(timex))
     if state < 0:
         return None
-    return state != _TIME_ERROR and not asked.status & _UNSYNCHRONISED
+    return state != _TIME_ERROR and not timex.status & _UNSYNCHRONISED
 
 
 def _available_bytes() -> int:

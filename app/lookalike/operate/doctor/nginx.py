@@ -1,6 +1,6 @@
-"""Check of nginx in front: it lets go of idle connections to Unit before Unit does.
+"""The check of nginx in front: it closes idle connections to Unit before Unit does.
 
-Where Unit closes a connection just as nginx sends a request on it, that request is lost or asked twice.
+If Unit closes a connection just as nginx sends a request on it, the request is lost or sent twice.
 """
 
 import re
@@ -18,10 +18,10 @@ _RUN_S = 30.0
 _DEFAULT_S = 60.0
 """nginx's own ``keepalive_timeout`` of an upstream."""
 _KEEPS_BY_ITSELF: Version = (1, 29, 7)
-"""From this version on nginx keeps connections to an upstream without being told to."""
+"""From this version on nginx keeps connections to an upstream by default."""
 _UNIT_S, _FREEUNIT_S = 180.0, 30.0
 _FREEUNIT: Version = (1, 35, 4)
-"""From this version on FreeUnit's ``idle_timeout`` is the shorter one; Unit's own last is 1.35.0."""
+"""From this version on, FreeUnit's, the ``idle_timeout`` is shorter; Unit's last is 1.35.0."""
 _WORD = re.compile(
     r"""\s+|\#[^\n]*|"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|([{};])|([^\s{};"']+)"""
 )
@@ -31,7 +31,7 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]", "*", "0.0.0.0", "[::]")  # noqa: S1
 
 
 class Upstream(NamedTuple):
-    """An ``upstream`` of nginx's: where it leads; whether and how long it keeps idle connections."""
+    """An ``upstream`` of nginx: its servers, and whether and how long it keeps idle connections."""
 
     name: str
     servers: tuple[str, ...]
@@ -40,7 +40,7 @@ class Upstream(NamedTuple):
 
 
 def nginx(host: Host) -> Iterator[Finding]:
-    """Every upstream of nginx's that leads to the app keeps idle connections shorter than Unit."""
+    """Every upstream of nginx that leads to the app keeps idle connections for less time than Unit."""
     program = shutil.which("nginx", path=None) or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         yield absent("not here: no nginx on PATH")
@@ -48,16 +48,16 @@ def nginx(host: Host) -> Iterator[Finding]:
     command = [program, "-T", *(["-c", str(host.asked.nginx)] if host.asked.nginx else [])]
     run = subprocess.run(command, capture_output=True, timeout=_RUN_S, check=False)
     if run.returncode:
-        said = run.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        lines = run.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         yield warning(
-            f"nginx's configuration cannot be had: {said[0]}",
+            f"nginx's configuration cannot be read: {lines[0]}",
             "run this as root; `nginx -t` says what is wrong with it",
         )
         return
     listeners = host.app.listeners if host.app else (urlsplit(host.urls[0]).netloc,)
     settings = host.unit.config.get("settings") or {} if host.unit else {}
-    told = (settings.get("http") or {}).get("idle_timeout")
-    idle_s = float(told) if told is not None else default_idle_s(_unit_version(host))
+    configured = (settings.get("http") or {}).get("idle_timeout")
+    idle_s = default_idle_s(_unit_version(host)) if configured is None else float(configured)
     upstreams = read_upstreams(run.stdout.decode(errors="replace"))
     leading = [each for each in upstreams if any(_leads(each, to) for to in listeners)]
     if not leading:
@@ -68,7 +68,7 @@ def nginx(host: Host) -> Iterator[Finding]:
 
 
 def keep_alive(upstream: Upstream, idle_s: float, version: Version) -> Finding:
-    """Whether `upstream` of nginx `version` lets go before Unit, which closes after `idle_s`."""
+    """Whether `upstream` of nginx `version` closes before Unit, which closes after `idle_s`."""
     name = f"nginx's upstream {upstream.name}"
     if not upstream.keeps and version < _KEEPS_BY_ITSELF:
         return ok(f"{name} makes a connection for each request (no keepalive)")
@@ -83,7 +83,7 @@ def keep_alive(upstream: Upstream, idle_s: float, version: Version) -> Finding:
 
 
 def default_idle_s(version: Version) -> float:
-    """The ``idle_timeout`` of Unit or FreeUnit of a version where the configuration has none."""
+    """The default ``idle_timeout`` of a version of Unit or FreeUnit."""
     return _FREEUNIT_S if version >= _FREEUNIT else _UNIT_S
 
 
@@ -126,7 +126,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _seconds(text: str) -> float:
-    """nginx's time, such as ``1m30s``; LookupError names one that is none."""
+    """A time of nginx's, such as ``1m30s``, in seconds; LookupError names an invalid one."""
     parts = _TIME.findall(text)
     if not parts or "".join(map("".join, parts)) != text:
         raise LookupError(f"not a time: {text}")

@@ -1,4 +1,4 @@
-"""Checks of the release root: the current release is sound, Unit's user may read it, there is room."""
+"""Checks of the release root: the current release is valid, Unit's user may read it, there is room."""
 
 import errno
 import os
@@ -17,14 +17,14 @@ from lookalike.release.root import ReleaseRoot, RootError
 from lookalike.serving.settings import ROOT, TOKEN, TOKEN_FILE
 
 _FULL_BYTES = 64 * 2**20
-"""With less free, a disk is called full."""
+"""With less space free, a disk counts as full."""
 _JOURNAL_BYTES = 256 * 2**20
-"""Twice what the journal may have in its files besides the photos that wait."""
-_NOT_OURS, _AS_ROOT = "is not for this user to read", "run this as root"
+"""Twice what the journal's files may take besides the pending photos."""
+_NOT_OURS, _AS_ROOT = "cannot be read by this user", "run this as root"
 
 
 def release(host: Host) -> Iterator[Finding]:
-    """The current release is what its manifest says, as far as the app checks; with full, all of it."""
+    """The current release is as its manifest says: what the app checks, with `full` every byte."""
     root = host.root
     if root is None:
         yield problem("no root is given", f"give --root ROOT, or set {ROOT.name}")
@@ -52,7 +52,7 @@ def release(host: Host) -> Iterator[Finding]:
             return
         yield problem(
             f"the current release must not be served: {error}",
-            "`lookalike rollback` makes the one before current; index or copy this one again",
+            "`lookalike rollback` goes back to the one before; index or copy this one again",
         )
     else:
         yield ok(sound(folder, manifest, host.asked.full))
@@ -66,7 +66,7 @@ def _is_there(path: Path) -> bool:
 
 
 def sound(folder: Path, manifest: Manifest, full: bool) -> str:
-    """What a sound release is and how far it was looked into."""
+    """What a valid release holds, and how much of it was checked."""
     slim = ", a slim copy: no answers to vectors" if is_slim(folder, manifest) else ""
     how = "every byte as its manifest says"
     if not full:
@@ -78,13 +78,13 @@ def sound(folder: Path, manifest: Manifest, full: bool) -> str:
 
 
 def permissions(host: Host) -> Iterator[Finding]:
-    """Unit's user can read the environment and the release, and write the journal where it is to."""
+    """Unit's user can read the environment and the release, and write the journal if there is one."""
     user, root = host.user, host.root
     if user is None:
-        yield absent("not looked at: no Unit, so no user of its own to read the root")
+        yield absent("not checked: no Unit, so no user of its own to read the root")
         return
     if root is None or host.current is None:
-        yield absent("not looked at: there is no fit current release")
+        yield absent("not checked: there is no valid current release")
         return
     found = [*_reading(host, user, root, *host.current), *_writing(host, user, root)]
     yield from found or [ok(f"user {user.name} can read what it serves{_and_journal(host)}")]
@@ -100,7 +100,7 @@ def _reading(
             "its Python environment",
             # The environment, what it is based on, and this package.
             to_read([home, Path(os.__file__).parent, package], [package / "wsgi.py"]),
-            "have Python and its environment where that user may read them, such as under /opt",
+            "install Python and its environment where that user may read them, such as under /opt",
         ),
         (
             "the release",
@@ -116,7 +116,7 @@ def _reading(
 
 
 def release_bytes(folder: Path, manifest: Manifest) -> int:
-    """The size of the files that a copy like the one in `folder` has, by the manifest."""
+    """The size of the files of the copy in `folder`, by the manifest."""
     return sum(entry.n_bytes for entry in files_of(folder, manifest).values())
 
 
@@ -136,7 +136,7 @@ def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
     folder = root.journal.parent
     make = f"install -d -o lookalike-build -g lookalike -m 2770 {folder}"
     if not folder.exists():
-        # The app makes the folder where it may.
+        # The app makes the folder if it may.
         yield from _denied(user, "make", "the journal", [(root.path, WRITE | SEARCH)], make)
         return
     files = [path for path in folder.glob(f"{root.journal.name}*") if path.is_file()]
@@ -162,7 +162,7 @@ def _denied(
         yield problem(f"{error.filename} is missing, to {verb} {what}", remedy)
     except PermissionError as error:
         yield warning(
-            f"whether user {user.name} can {verb} {what} cannot be told: we may not look at "
+            f"cannot tell whether user {user.name} can {verb} {what}: we may not look at "
             f"{error.filename}",
             _AS_ROOT,
         )
@@ -174,9 +174,9 @@ def _denied(
 
 
 def disk(host: Host) -> Iterator[Finding]:
-    """The root's disk has room for another release, and for the journal where changes are taken."""
+    """The root's disk has room for another release, and for the journal if changes are taken."""
     if host.root is None or not os.access(host.root.path, os.X_OK, effective_ids=True):
-        yield absent("not looked at: there is no root to look at")
+        yield absent("not checked: no root that this user may look at")
         return
     needed = release_bytes(*host.current) if host.current else 0
     yield room(host.root.path, _free(host.root.path), needed)
@@ -186,13 +186,13 @@ def disk(host: Host) -> Iterator[Finding]:
         if _FULL_BYTES <= free < _JOURNAL_BYTES:
             yield warning(
                 f"{bytes_text(free)} free for the journal {journal}; it may grow by 128 MiB and "
-                "the photos that wait",
+                "the pending photos",
                 "make room",
             )
 
 
 def room(path: Path, free: int, needed: int) -> Finding:
-    """Whether `free` bytes at `path` take another release as large as the current, `needed` bytes."""
+    """Whether `free` bytes at `path` are enough for another release of `needed` bytes."""
     text = f"{bytes_text(free)} free at {path}, another release like the current takes "
     text += f"{bytes_text(needed)} at most"
     remedy = "make room, or keep fewer releases (`lookalike-build index --keep`)"

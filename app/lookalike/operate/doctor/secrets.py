@@ -1,4 +1,4 @@
-"""A check of what is secret: only root, and the user who needs it, may read it."""
+"""The check of secrets: only root, and the user that needs it, may read one."""
 
 import os
 import pwd
@@ -19,37 +19,43 @@ _NOT_OWNER, _OTHERS = 0o077, 0o007
 
 
 def secrets(host: Host) -> Iterator[Finding]:
-    """Who serves cannot read the builder's home, nor who builds the token."""
+    """The app's user cannot read the builder's home, and the builder cannot read the token."""
     serving, building = host.user or _user(SERVING), _user(BUILDING)
-    looked_at, found = [], []
+    checked: list[Path] = []
+    found: list[Finding] = []
     for path in filter(_is_there, ENVIRONMENTS):
-        looked_at.append(path)
-        if path.stat().st_mode & _NOT_OWNER or path.stat().st_uid != 0:
-            found.append(
-                warning(
-                    f"{path} may hold secrets and is {described(path)}; root alone is to read it",
-                    f"chown root:root {path} and chmod 600 {path}",
-                )
-            )
+        checked.append(path)
+        found += _environment(path)
     token = Path(host.environ.get(TOKEN_FILE.name) or os.devnull)
     if token != Path(os.devnull) and _is_there(token):
-        looked_at.append(token)
+        checked.append(token)
         found += _token(token, serving, building)
     home = Path(pwd.getpwnam(BUILDING).pw_dir) if building else None
     if building and home and _is_there(home):
-        looked_at.append(home)
-        if serving and serving.uid not in (0, building.uid) and _gets_at(serving, home):
-            found.append(
-                warning(
-                    f"user {serving.name} may look into {home}, where {BUILDING} has photos, features "
-                    f"and credentials: it is {described(home)}",
-                    f"chmod 700 {home}",
-                )
-            )
-    if not looked_at:
-        yield absent("not looked at: no token file, and nothing that deploy/systemd makes")
+        checked.append(home)
+        found += _home(home, serving, building)
+    if not checked:
+        yield absent("not checked: no token file, and nothing that deploy/systemd makes")
         return
-    yield from found or [ok(f"only who needs it may read {', '.join(map(str, looked_at))}")]
+    names = ", ".join(map(str, checked))
+    yield from found or [ok(f"only the user that needs it may read each of {names}")]
+
+
+def _environment(path: Path) -> Iterator[Finding]:
+    if path.stat().st_mode & _NOT_OWNER or path.stat().st_uid != 0:
+        yield warning(
+            f"{path} may hold secrets and is {described(path)}; root alone is to read it",
+            f"chown root:root {path} and chmod 600 {path}",
+        )
+
+
+def _home(path: Path, serving: User | None, building: User) -> Iterator[Finding]:
+    if serving and serving.uid not in (0, building.uid) and _gets_at(serving, path):
+        yield warning(
+            f"user {serving.name} may look into {path}, where {BUILDING} has photos, features "
+            f"and credentials: it is {described(path)}",
+            f"chmod 700 {path}",
+        )
 
 
 def _token(path: Path, serving: User | None, building: User | None) -> Iterator[Finding]:
@@ -57,7 +63,7 @@ def _token(path: Path, serving: User | None, building: User | None) -> Iterator[
     owner = serving.name if serving else SERVING
     remedy = f"chown {owner} {path} and chmod 400 {path}"
     if status.st_mode & _OTHERS:
-        yield warning(f"{path} with the token is for all to read", remedy)
+        yield warning(f"everybody can read the token in {path}", remedy)
     elif building and (not serving or serving.uid != building.uid) and may(building, status, READ):
         yield warning(
             f"user {building.name} can read the token, which it does not need: {path} is "
@@ -67,7 +73,7 @@ def _token(path: Path, serving: User | None, building: User | None) -> Iterator[
 
 
 def _gets_at(user: User, folder: Path) -> bool:
-    """Whether the user may list it, write to it, or reach what is in it."""
+    """Whether the user may list `folder`, write to it, or reach what is in it."""
     return any(refused(user, [(folder, what)]) is None for what in (READ, WRITE, SEARCH))
 
 

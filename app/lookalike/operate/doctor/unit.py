@@ -1,4 +1,4 @@
-"""Checks of Unit and of the app in it: that it can run, is configured, and serves what is current."""
+"""Checks of Unit and of the app in it: it can run, is configured, and serves the current release."""
 
 import json
 import re
@@ -25,7 +25,7 @@ OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PYTHON_VERSION = re.compile(rb"\0(3\.\d+\.\d+)\0")
 _ASK_S = 5.0
 _TAKEN_UP_S = 2.0
-"""Longer than it takes the app to take up a new release."""
+"""Longer than the app needs to take up a new release."""
 _PUT = "lookalike unit apply deploy/unit/lookalike.json --root {}"
 
 
@@ -47,7 +47,7 @@ def python_module(version: str, versions: list[str]) -> Finding:
     """Whether one of the Python modules of Unit `version` is for this environment."""
     name = f"Unit {version}".strip()
     if any(each.startswith(f"{OURS}.") for each in versions):
-        return ok(f"{name} has a module for Python {OURS}, which this environment is of")
+        return ok(f"{name} has a module for Python {OURS}, this environment's")
     if not versions:
         return problem(
             f"{name} has no Python module",
@@ -56,7 +56,7 @@ def python_module(version: str, versions: list[str]) -> Finding:
     have = " and ".join(versions)
     return problem(
         f"{name} has a module for Python {have}, this environment is of {OURS}",
-        f"make the environment anew with that Python, or apt install unit-python{OURS}",
+        f"rebuild the environment with that Python, or apt install unit-python{OURS}",
     )
 
 
@@ -83,7 +83,7 @@ def control(host: Host) -> Iterator[Finding]:
             yield problem(f"no {path}: Unit does not run, or not there", elsewhere)
     elif isinstance(asked, PermissionError):
         yield warning(
-            f"{path} is not for this user: what Unit is told cannot be checked",
+            f"this user may not use {path}: Unit's configuration cannot be checked",
             "run this as root",
         )
     elif isinstance(asked, NotUnitError):
@@ -100,7 +100,7 @@ def control(host: Host) -> Iterator[Finding]:
 def app(host: Host) -> Iterator[Finding]:
     """Unit's configuration has the app, with this environment and this root."""
     if host.unit is None:
-        yield absent("not looked at: the control socket does not answer")
+        yield absent("not checked: the control socket does not answer")
         return
     if host.app is None:
         yield problem(
@@ -112,15 +112,15 @@ def app(host: Host) -> Iterator[Finding]:
     processes = len(host.processes)
     if host.app.listeners and not processes:
         yield problem(
-            f'no process of application "{host.app.name}" is to be seen',
+            f'application "{host.app.name}" has no process',
             "Unit's log (/var/log/unit.log) says why none starts",
         )
 
 
 def configured(found: App, root: Path | None, home: Path) -> Iterator[Finding]:
-    """What there is to say of the application `found`, for this `root` (if given) and `home`."""
+    """Whether the application `found` has this `home`, this `root` (if given) and valid settings."""
     name, environment = f'application "{found.name}"', found.environment
-    told = environment.get(ROOT.name)
+    app_root = environment.get(ROOT.name)
     well = True
     if not found.listeners:
         well = False
@@ -135,10 +135,10 @@ def configured(found: App, root: Path | None, home: Path) -> Iterator[Finding]:
             f"run {found.config.get('home')}/bin/lookalike doctor, which checks that one, or "
             "correct home",
         )
-    if told and root and not same_path(told, root):
+    if app_root and root and not same_path(app_root, root):
         well = False
         yield problem(
-            f"{name} serves {ROOT.name}={told}, not {root}",
+            f"{name} serves {ROOT.name}={app_root}, not {root}",
             f"correct {ROOT.name} in Unit's configuration, or --root here",
         )
     try:
@@ -148,13 +148,13 @@ def configured(found: App, root: Path | None, home: Path) -> Iterator[Finding]:
         yield problem(f"{name}: {error}", 'correct its "environment" in Unit\'s configuration')
     if well:
         listeners = ", ".join(found.listeners)
-        yield ok(f"{name} on {listeners} has this environment and {ROOT.name}={told}")
+        yield ok(f"{name} on {listeners} has this environment and {ROOT.name}={app_root}")
 
 
 def _readable(environment: dict[str, str]) -> dict[str, str]:
-    """The settings without a token's file that we may not read; `permissions` sees to that."""
+    """The settings, without a token's file that we may not read: `permissions` checks that."""
     token_file = Path(environment.get(TOKEN_FILE.name) or "/dev/null")
-    with suppress(FileNotFoundError):  # which the settings tell
+    with suppress(FileNotFoundError):  # reading the settings reports it
         try:
             token_file.open().close()
         except PermissionError:
@@ -178,7 +178,7 @@ def served(host: Host) -> Iterator[Finding]:
     if status == 503 and "detail" in ready:
         yield problem(
             f"{url} serves nothing: {ready['detail']}",
-            "mend what it names; the app looks again every 10 s",
+            "repair what it names; the app looks again every 10 s",
         )
     elif status != 200 or "release" not in ready:
         yield problem(
@@ -196,15 +196,15 @@ def taken_up(
     description: dict[str, Any],
     on_disk: tuple[Path, Manifest] | None,
 ) -> Finding:
-    """What is served beside what is current; `description` is ``/release``, {} if not to be had."""
+    """Whether the current release is served; `description` is ``/release``, {} if there is none."""
     reason = description.get("problem")
     if reason:
         return problem(
             f"{url} refuses the current release: {reason}; it serves {release}",
-            "`lookalike check` tells what is damaged; `lookalike rollback` goes back to the one before",
+            "`lookalike check` says what is damaged; `lookalike rollback` goes back to the one before",
         )
     if current is None:
-        return ok(f"{url} serves {release}; what is current cannot be told")
+        return ok(f"{url} serves {release}; which release is current is unknown")
     if release != current:
         return problem(
             f"{url} serves {release}, current is {current}",
@@ -212,7 +212,7 @@ def taken_up(
         )
     if description.get("slim") and on_disk and not is_slim(*on_disk):
         return warning(
-            f"{url} serves {release} as a slim copy, which is complete by now",
+            f"{url} serves {release} as a slim copy; the copy has become a full one",
             f"`lookalike switch {release}` has it taken up with its vectors",
         )
     return ok(f"{url} serves the current release{', a slim copy' * bool(description.get('slim'))}")
@@ -220,10 +220,10 @@ def taken_up(
 
 def _unanswered(host: Host, url: str, error: Exception) -> Finding:
     reason = getattr(error, "reason", error)
-    text = f"nothing to be had at {url}: {getattr(reason, 'strerror', None) or reason}"
+    text = f"no answer from {url}: {getattr(reason, 'strerror', None) or reason}"
     if host.unitd is None and host.unit is None:
         if find_spec("granian"):
-            return warning(text, "`lookalike serve` serves; give --url where it does already")
+            return warning(text, "start `lookalike serve`, or give --url if it runs already")
         return problem(
             f"{text}; and there is neither Unit nor the embedded server",
             f"install Unit (deploy/README.md); for the embedded server, {install('serve')}",
@@ -232,7 +232,7 @@ def _unanswered(host: Host, url: str, error: Exception) -> Finding:
 
 
 def _current_name(host: Host) -> str | None:
-    with suppress(RootError):  # the check of the release says what is wrong with `current`
+    with suppress(RootError):  # the check `release` reports it
         return host.root.current() if host.root else None
     return None
 
@@ -246,9 +246,9 @@ def _description(host: Host) -> dict[str, Any]:
 
 
 def _get(url: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON object of an answer; {} where it is none. OSError where there is no answer."""
+    """Status and JSON object of an answer; {} if it is no object. OSError if there is no answer."""
     try:
-        # A proxy of the environment is not for what is on this host.
+        # A proxy in the environment is not for this host.
         with build_opener(ProxyHandler({})).open(url, timeout=_ASK_S) as answer:
             status, body = answer.status, answer.read()
     except HTTPError as error:

@@ -1,4 +1,4 @@
-"""``lookalike plan``: what a catalogue will need of disk, memory and time, before there is any."""
+"""``lookalike plan``: how much disk, memory and time a catalogue will need."""
 
 from lookalike.operate.plan.command import run
 

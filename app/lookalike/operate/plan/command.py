@@ -1,4 +1,4 @@
-"""The command: what is to be planned for, and the plan printed."""
+"""The command: takes the options and prints the plan."""
 
 import click
 
@@ -7,10 +7,10 @@ from lookalike.operate.plan.needs import Catalogue, PlanError, plan
 from lookalike.operate.plan.size import Shape
 from lookalike.terminal.command import REQUIRED, command, flag, gathered, option
 from lookalike.terminal.output import say
-from lookalike.terminal.types import WholeNumber, share
+from lookalike.terminal.types import WholeNumber, percentage
 
 _N = WholeNumber(1)
-_USUAL, _SHAPE = Catalogue(1), Shape()
+_CATALOGUE, _SHAPE = Catalogue(1), Shape()
 
 
 @command("lookalike plan --products 3800000 --categories 120 --largest-category 440000")
@@ -18,7 +18,7 @@ _USUAL, _SHAPE = Catalogue(1), Shape()
     "catalogue",
     Catalogue,
     option("--products", _N, REQUIRED, "products, counted in each of their categories"),
-    option("--categories", _N, _USUAL.categories, "categories"),
+    option("--categories", _N, _CATALOGUE.categories, "categories"),
     option(
         "--largest-category",
         _N,
@@ -26,9 +26,11 @@ _USUAL, _SHAPE = Catalogue(1), Shape()
         "products in the largest (by rank^-0.8 unless given)",
         dest="largest",
     ),
-    option("--changed", share, 100, "percent of the categories that change a night", metavar="N"),
-    option("--keep", _N, _USUAL.keep, "releases kept"),
-    option("--photo-bytes", _N, _USUAL.photo_bytes, "bytes of a photo from a URL"),
+    option(
+        "--changed", percentage, 100, "percent of the categories that change a night", metavar="N"
+    ),
+    option("--keep", _N, _CATALOGUE.keep, "releases kept"),
+    option("--photo-bytes", _N, _CATALOGUE.photo_bytes, "bytes of a photo from a URL"),
 )
 @gathered(
     "shape",
@@ -39,8 +41,8 @@ _USUAL, _SHAPE = Catalogue(1), Shape()
         "--id-bytes", _N, None, "length of product ids that are strings (integers unless given)"
     ),
 )
-@option("--photos-per-second", _N, None, "as measured by you (estimated unless given)")
-@option("--requests-per-second", _N, None, "how many are to be served")
+@option("--photos-per-second", _N, None, "photos extracted in a second (estimated unless given)")
+@option("--requests-per-second", _N, None, "requests to serve in a second")
 @option("--cores", _N, None, "cores of the machine (this one's unless given)")
 @flag("--no-measure", "take the reference machine's speed, not this one's")
 @flag("--json", "print JSON")

@@ -1,4 +1,4 @@
-"""The machine that a plan's times are for: the reference machine, or this one, measured in a second."""
+"""The machine that a plan is for: the reference machine, or this one, measured in a second."""
 
 import os
 import time
@@ -15,9 +15,12 @@ _PRODUCT_S, _PARTITION_S = 0.6, 0.2
 
 @dataclass(frozen=True)
 class Machine:
-    """`gflops` of a float32 matrix product on each of `cores`; `slower` than the reference machine
-    in what one core does without it (1 is equal, 2 takes twice as long); whether the CPU multiplies
-    `bfloat16`; `measured` just now, or not."""
+    """The speed of a machine with `cores`.
+
+    `gflops` are those of a float32 matrix product on each core. Other work takes `slower` times as long
+    as on the reference machine. `bfloat16` says whether the CPU multiplies it, `measured` whether this
+    is a measurement.
+    """
 
     cores: int
     gflops: float
@@ -27,12 +30,12 @@ class Machine:
 
     @classmethod
     def reference(cls, cores: int | None = None) -> "Machine":
-        """The reference machine, perhaps with another number of cores."""
+        """The reference machine, optionally with another number of cores."""
         return cls(cores or REFERENCE_CORES, PRODUCT.value, 1.0, True, False)
 
     @classmethod
     def measure(cls, cores: int | None = None) -> "Machine":
-        """This machine; with `cores`, one of that many like its own."""
+        """This machine, optionally with another number of cores."""
         own = len(os.sched_getaffinity(0))
         rng = np.random.default_rng(0)
         rows = rng.random((4096, 2048), np.float32)
@@ -46,7 +49,7 @@ class Machine:
 
 
 def seconds_of(work: Callable[[], object], least_s: float) -> float:
-    """How long `work` takes at its fastest, tried for `least_s`, at least twice after a first."""
+    """The shortest time that `work` takes, tried for `least_s` and at least twice after a first run."""
     work()
     taken: list[float] = []
     while len(taken) < 2 or sum(taken) < least_s:
@@ -57,6 +60,6 @@ def seconds_of(work: Callable[[], object], least_s: float) -> float:
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU says that it multiplies bfloat16 itself."""
+    """Whether the CPU has instructions that multiply bfloat16."""
     flags = set(cpuinfo.read_text().split())
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

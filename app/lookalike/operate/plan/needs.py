@@ -1,7 +1,6 @@
-"""What a catalogue will need of disk, memory and time, before there is any of it.
+"""How much disk, memory and time a catalogue will need.
 
-Sizes of files are exact but for Annoy's trees. Times and rates are estimates from `measured` constants;
-they are not promises.
+Sizes of files are exact except for Annoy's trees. Times and rates are estimates from `measured`.
 """
 
 from dataclasses import dataclass
@@ -28,15 +27,15 @@ _PROCESSES = 2
 
 
 class PlanError(Exception):
-    """A catalogue that cannot be; the text says what does not fit."""
+    """The numbers of a catalogue contradict each other; the text says which."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is to be planned for. `largest` products are in the largest category, None if not known.
+    """The catalogue to plan for. `largest` is the size of the largest category, None if unknown.
 
-    Of the categories, `changed` (0 to 1) are new each night; `keep` releases are kept; a photo from a
-    URL takes `photo_bytes` in the cache.
+    A fraction `changed` (0 to 1) of the categories is new each night; `keep` releases are kept; a photo
+    from a URL takes `photo_bytes` in the cache.
     """
 
     products: int
@@ -47,16 +46,16 @@ class Catalogue:
     photo_bytes: int = 100_000
 
     def sizes(self) -> list[int]:
-        """Products by category, largest first; PlanError if they cannot be so.
+        """Products by category, largest first; PlanError if that is impossible.
 
-        Where the largest is not known they fall off with the rank as rank^-0.8.
+        If the largest is unknown, the sizes decrease with the rank as rank^-0.8.
         """
         if self.categories > self.products:
             raise PlanError(f"{self.categories} categories of {self.products} products")
         if self.largest is None:
-            shares = [rank**-0.8 for rank in range(1, self.categories + 1)]
-            spread = self.products - self.categories  # one is in each
-            sizes = [1 + int(spread * share / sum(shares)) for share in shares]
+            weights = [rank**-0.8 for rank in range(1, self.categories + 1)]
+            spread = self.products - self.categories  # each category has at least one
+            sizes = [1 + int(spread * weight / sum(weights)) for weight in weights]
             return [sizes[0] + self.products - sum(sizes), *sizes[1:]]
         others = self.categories - 1
         least = ceil(self.products / self.categories)
@@ -107,10 +106,23 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The table, as printed."""
-        catalogue, shape, machine = self.catalogue, self.shape, self.machine
+        catalogue, shape = self.catalogue, self.shape
         ids = "whole numbers" if shape.id_bytes is None else f"strings of {shape.id_bytes} bytes"
+        serving, building = self._to_serve(), self._to_build()
+        width = max(len(row[0]) for row in (*serving, *building))
+        return [
+            f"{catalogue.products:,} products in {catalogue.categories:,} categories, "
+            f"{shape.neighbours} neighbours, {shape.n_dims} dimensions, ids {ids}",
+            "",
+            *(f"{one:<{width}}  {two:>10}  {three:>10}".rstrip() for one, two, three in serving),
+            *(f"{one:<{width}}  {two:>10}".rstrip() for one, two in building),
+            "",
+            *self._notes(),
+        ]
+
+    def _to_serve(self) -> list[tuple[str, str, str]]:
+        catalogue = self.catalogue
         changed = f"{100 * catalogue.changed:g} % of categories new each"
-        assumed = ", assumed" if catalogue.largest is None and catalogue.categories > 1 else ""
         rows = [
             ("DISK", "full", "slim"),
             *(
@@ -123,29 +135,30 @@ class Plan:
                 bytes_text(self.disk_bytes),
                 bytes_text(self.slim_disk_bytes),
             ),
-            ("MEMORY TO SERVE", "", ""),
-            ("what look-ups touch", bytes_text(self.hot_bytes), bytes_text(self.hot_bytes)),
-            (
-                "  twice, while a release changes",
-                bytes_text(2 * self.hot_bytes),
-                bytes_text(2 * self.hot_bytes),
-            ),
-            (
+            _both("MEMORY TO SERVE"),
+            _both("what look-ups touch", bytes_text(self.hot_bytes)),
+            _both("  twice, while a release changes", bytes_text(2 * self.hot_bytes)),
+            _both(
                 f"{_PROCESSES} processes, each {bytes_text(self.process_bytes)}",
-                *[bytes_text(_PROCESSES * self.process_bytes)] * 2,
+                bytes_text(_PROCESSES * self.process_bytes),
             ),
             (
                 f"for vectors, and up to {bytes_text(self.files[FEATURES])} more",
                 bytes_text(self.vector_bytes),
                 "none",
             ),
-            (f"REQUESTS/S, {machine.cores} cores", "", ""),
-            ("limit=12", f"{self.requests_s:,.0f}", f"{self.requests_s:,.0f}"),
+            _both(f"REQUESTS/S, {self.machine.cores} cores"),
+            _both("limit=12", f"{self.requests_s:,.0f}"),
             ("a vector", f"{self.vectors_s:,.0f}", "none"),
         ]
         if self.serving_cores is not None:
-            rows.append(("cores for the requests asked for", *[str(self.serving_cores)] * 2))
-        build = [
+            rows.append(_both("cores for the requests asked for", str(self.serving_cores)))
+        return rows
+
+    def _to_build(self) -> list[tuple[str, str]]:
+        catalogue = self.catalogue
+        assumed = ", assumed" if catalogue.largest is None and catalogue.categories > 1 else ""
+        return [
             ("TO BUILD", ""),
             ("feature store, twice while all is extracted", bytes_text(self.store_bytes)),
             (
@@ -162,16 +175,6 @@ class Plan:
                 seconds_text(self.largest_category_s),
             ),
             ("index all", seconds_text(self.index_s)),
-        ]
-        width = max(len(row[0]) for row in (*rows, *build))
-        return [
-            f"{catalogue.products:,} products in {catalogue.categories:,} categories, "
-            f"{shape.neighbours} neighbours, {shape.n_dims} dimensions, ids {ids}",
-            "",
-            *(f"{one:<{width}}  {two:>10}  {three:>10}".rstrip() for one, two, three in rows),
-            *(f"{one:<{width}}  {two:>10}".rstrip() for one, two in build),
-            "",
-            *self._notes(),
         ]
 
     def _slim(self, file: str) -> str:
@@ -193,6 +196,11 @@ class Plan:
         ]
 
 
+def _both(name: str, amount: str = "") -> tuple[str, str, str]:
+    """A row with the same amount for a full and a slim copy."""
+    return name, amount, amount
+
+
 def plan(
     catalogue: Catalogue,
     shape: Shape,
@@ -200,7 +208,7 @@ def plan(
     photos_per_s: float | None = None,
     requests_per_s: float | None = None,
 ) -> Plan:
-    """The plan for a catalogue; a rate of photos that is known goes before the estimate."""
+    """The plan for a catalogue; `photos_per_s`, if it is known, takes the place of the estimate."""
     categories = catalogue.sizes()
     largest, mean = max(categories), round(catalogue.products / catalogue.categories)
     files = release_sizes(categories, shape)
@@ -225,7 +233,7 @@ def plan(
         hot_bytes=sum(files[name] for name in HOT_FILES),
         vector_bytes=files[INDEX],
         process_bytes=round(PROCESS_BYTES.value + PROCESS_BYTES_PRODUCT.value * catalogue.products),
-        # Scores and places kept, then items and distances; features and a copy are in files.
+        # Candidates' scores and positions, then items and distances; features and a copy are in files.
         index_memory_bytes=round(INDEX_BYTES.value)
         + largest * 8 * (2 * shape.neighbours + EXTRA_SCORES + N_SPARE),
         index_cache_bytes=2 * largest * row,

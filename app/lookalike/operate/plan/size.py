@@ -1,4 +1,4 @@
-"""The size of a release that has not been made: every file, by the formats in `release.opened`."""
+"""The size of a release that is still to be built: every file, by the formats in `release.opened`."""
 
 import io
 from collections import Counter
@@ -24,7 +24,7 @@ from lookalike.release.files import (
 from lookalike.release.vectors import node_dtype
 
 N_SPARE = 24
-"""How many more neighbours than are served the builder keeps."""
+"""How many spare neighbours the builder keeps besides those served."""
 N_TREES = 10
 N_INDEX_DIMS = 128
 
@@ -33,9 +33,9 @@ Sizes = dict[str, int]
 
 @dataclass(frozen=True)
 class Shape:
-    """What the size of a category depends on besides its number of products.
+    """What else the size of a category depends on besides its number of products.
 
-    `id_bytes` is the length of the longest product id, None where ids are whole numbers.
+    `id_bytes` is the length of the longest product id, None if ids are whole numbers.
     """
 
     neighbours: int = 100
@@ -45,7 +45,7 @@ class Shape:
 
 
 def release_sizes(categories: Iterable[int], shape: Shape) -> Sizes:
-    """Bytes by file name, over all categories of these numbers of products."""
+    """Bytes by file name of a release; `categories` are their numbers of products."""
     total: Counter[str] = Counter()
     for n_items, times in Counter(categories).items():
         for file, size in category_sizes(n_items, shape).items():
@@ -54,7 +54,7 @@ def release_sizes(categories: Iterable[int], shape: Shape) -> Sizes:
 
 
 def category_sizes(n_items: int, shape: Shape) -> Sizes:
-    """Bytes by file name of a category just indexed: exact but for the trees in ``index.ann``."""
+    """Bytes by file name of a newly indexed category: exact except for the trees in ``index.ann``."""
     k = min(shape.neighbours, n_items - 1)
     width = min(shape.neighbours + N_SPARE, n_items - 1)
     n_index_dims = min(N_INDEX_DIMS, shape.n_dims, n_items)
@@ -73,14 +73,14 @@ def category_sizes(n_items: int, shape: Shape) -> Sizes:
 
 
 def slim_bytes(sizes: Sizes) -> int:
-    """Of these files, those that a slim copy has."""
+    """The bytes of those files that a slim copy has."""
     return sum(sizes[file] for file in SLIM_FILES)
 
 
 def _index_bytes(n_items: int, n_dims: int, n_trees: int) -> int:
-    """An Annoy file: a node an item, the trees' nodes, and a copy of each root.
+    """The bytes of an Annoy file: a node for each item, the trees' nodes, and a copy of each root.
 
-    A leaf holds up to n_dims + 2 items; where one holds them all a tree is its root.
+    A leaf holds up to n_dims + 2 items; if one holds them all, it is the tree.
     """
     leaf = n_dims + 2
     tree_nodes = 1.0 if n_items <= leaf else TREE_NODES.value * n_items / leaf

@@ -1,8 +1,8 @@
 """How long the builder takes, from the machine's speed and measured constants.
 
-The table of a category is made in two steps. All products meet: a float32 matrix product on all cores,
-n^2 * n_dims operations since each pair is met once, while one core merges what came of the last block.
-Then each product's candidates are ranked in float64, on up to two cores.
+The table of a category is made in two steps. First all products are compared: a float32 matrix product
+on all cores, n^2 * n_dims operations since each pair is compared once, while one core merges the scores
+of the last block. Then each product's candidates are ranked in float64, on up to two cores.
 """
 
 from collections import Counter
@@ -22,11 +22,11 @@ from lookalike.operate.plan.measured import (
 from lookalike.operate.plan.size import Shape
 
 EXTRA_SCORES = 28
-"""How many candidates more than k are kept and ranked."""
+"""How many candidates beyond k are kept and ranked."""
 
 
 def index_s(categories: Iterable[int], shape: Shape, machine: Machine) -> float:
-    """Seconds to index categories of these numbers of products, one after the other."""
+    """Seconds to index categories of these numbers of products in turn."""
     return sum(
         times * category_s(n_items, shape, machine)
         for n_items, times in Counter(categories).items()
@@ -44,13 +44,12 @@ def table_s(n_items: int, shape: Shape, machine: Machine) -> float:
     pairs, dims = n_items**2, shape.n_dims
     product = pairs * dims / (machine.gflops * machine.cores * 1e9)
     merge = pairs * MERGE.value * 1e-9 * machine.slower
-    # Merging is one core's work: with many cores, it is what the others wait for.
-    meet = max(merge, product + merge / machine.cores)
+    # One core merges; if there are many cores, the others wait for it.
+    compare = max(merge, product + merge / machine.cores)
     candidates = min(shape.neighbours + EXTRA_SCORES, n_items)
     rank = n_items * candidates * dims * RANK.value * 1e-9 * machine.slower
-    return (
-        meet + rank / min(2, machine.cores) + n_items * PREPARE.value * machine.slower * dims / 2048
-    )
+    prepare = n_items * PREPARE.value * machine.slower * dims / 2048
+    return compare + rank / min(2, machine.cores) + prepare
 
 
 def photos_s(machine: Machine) -> float:

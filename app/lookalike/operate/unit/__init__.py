@@ -1,4 +1,4 @@
-"""``lookalike unit``: NGINX Unit's configuration of the app, put there and asked for.
+"""``lookalike unit``: configures NGINX Unit for the app and shows how it is served.
 
 Others use `config`, `control` and `private`.
 """

@@ -1,4 +1,4 @@
-"""`lookalike unit apply`: the app's configuration into Unit's, and nothing else there changed."""
+"""`lookalike unit apply`: puts the app's configuration into Unit's and changes nothing else there."""
 
 import grp
 import pwd
@@ -35,12 +35,12 @@ _READY_S = 30.0
 def run(file: Path, root: Path, home: Path, dry_run: bool, yes: bool, control: str) -> int:
     """Put a configuration file into what Unit has, beside whatever else Unit serves.
 
-    Shows the difference, asks, puts it in one request and waits until the app is ready. What leads to
-    the app alone, or is named for it, is replaced, and nothing else.
+    Shows the difference, asks, puts it in one request and waits until the app is ready. Only what leads
+    to the app alone, or is named for it, is replaced.
     """
     at_most_one("dry_run", "yes")
     if not root.is_dir():
-        raise UnitError(f"{root}: there is no such folder; it is to be the release root")
+        raise UnitError(f"{root}: there is no such folder; --root must be the release root")
     unit = Control(control)
     wanted = configuration(file, home, root)
     present = unit.configuration()
@@ -76,7 +76,7 @@ def _is_wanted() -> bool:
 
 def _put(control: Control, present: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if control.configuration() != present:
-        raise UnitError("somebody else has changed Unit's configuration meanwhile; run this again")
+        raise UnitError("Unit's configuration has changed since it was shown; run this again")
     try:
         control.configure(config)
     except RefusedError as error:
@@ -89,9 +89,9 @@ def _put(control: Control, present: Mapping[str, Any], config: Mapping[str, Any]
 
 
 def _wait_until_ready(config: Mapping[str, Any]) -> None:
-    """Return once the app is ready; UnitError with what it says if it is not.
+    """Return once the app is ready; UnitError with its reason if it is not.
 
-    Its first answer is its last: a process opens the release before it takes requests.
+    Its first answer decides: a process opens the release before it takes requests.
     """
     addresses = own_listeners(config)
     until = time.monotonic() + _READY_S
@@ -106,7 +106,7 @@ def _wait_until_ready(config: Mapping[str, Any]) -> None:
 
 
 def _reasons(config: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:
-    """Why Unit may have failed to apply a configuration that it found sound: it only logs that."""
+    """Why Unit may have failed to apply a valid configuration: it only logs that."""
     for kind, find in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
         given = (config["applications"].get(name, {}).get(kind) for name in APPLICATIONS)
         for name in dict.fromkeys(filter(None, given)):

@@ -1,8 +1,8 @@
-"""NGINX Unit's configuration of the app: the file that ships it, made fit for one place.
+"""NGINX Unit's configuration of the app: reads the shipped file and adapts it to a host.
 
-A file is JSON with comments, as Unit itself takes it. It holds the application `APPLICATION`, perhaps
-the same once more as `CHANGES`, so that a slow disk holds no look-up, the listeners that lead to them,
-and perhaps routes, settings and an access log.
+A file is JSON with comments, as Unit takes it. It holds the application `APPLICATION` and the listeners
+that lead to it. It may hold the same application again as `CHANGES`, so that a slow disk delays no
+look-up, and routes, settings and an access log.
 """
 
 import json
@@ -31,8 +31,8 @@ _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 def configuration(file: Path, home: Path, root: Path, listen: Sequence[str] = ()) -> Config:
     """The configuration in `file` for the Python environment `home` and the release root `root`.
 
-    `listen` are addresses in place of the file's, in its order. Raises UnitError, and OSError where
-    the file cannot be read.
+    The addresses `listen` replace the file's, in order. UnitError if the file is invalid, OSError if it
+    cannot be read.
     """
     config = _read(file)
     for application in config["applications"].values():
@@ -48,7 +48,7 @@ def configuration(file: Path, home: Path, root: Path, listen: Sequence[str] = ()
 
 
 def routes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The routes by what leads to them: ``routes/NAME``, or ``routes`` where they have no name."""
+    """The routes by the name that passes to them: ``routes/NAME``, or ``routes`` without a name."""
     found = config.get("routes") or {}
     if isinstance(found, Mapping):
         return {f"routes/{name}": steps for name, steps in found.items()}
@@ -56,15 +56,15 @@ def routes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_routes(config: Mapping[str, Any]) -> set[str]:
-    """Which of `routes` are the app's: they lead to it and nowhere else, or are named for it too.
+    """The names of the app's routes: they lead to it alone, or lead to it and are named for it.
 
     Those to `CHANGES` alone are among them.
     """
-    ends = {place: set(_ends(steps)) for place, steps in routes(config).items()}
+    ends = {name: set(_ends(steps)) for name, steps in routes(config).items()}
     return {
-        place
-        for place, found in ends.items()
-        if found & _LEADS and (found <= _LEADS or place.startswith(f"routes/{APPLICATION}"))
+        name
+        for name, found in ends.items()
+        if found & _LEADS and (found <= _LEADS or name.startswith(f"routes/{APPLICATION}"))
     }
 
 
@@ -79,7 +79,7 @@ def own_listeners(config: Mapping[str, Any]) -> list[str]:
 
 
 def _ends(steps: object) -> Iterator[str]:
-    """Where the actions of a route lead, other than to an answer that they give themselves."""
+    """Where the actions of a route lead, except for answers of their own."""
     if isinstance(steps, list):
         for step in steps:
             yield from _ends(step.get("action") if isinstance(step, Mapping) else None)
@@ -115,7 +115,7 @@ def _read(file: Path) -> Config:
 
 
 def _check_applications(file: Path, applications: object) -> None:
-    """Raise UnitError for others than the app's, and where its two are given other settings."""
+    """Raise UnitError for applications of others, and if the app's two differ in settings."""
     if not isinstance(applications, dict) or not (
         {APPLICATION} <= set(applications) <= set(APPLICATIONS)
     ):
@@ -138,12 +138,12 @@ def _check_applications(file: Path, applications: object) -> None:
 
 
 def _without_comment(match: re.Match[str]) -> str:
-    """A string as it is, a comment as blanks: what follows keeps its line and column."""
+    """A string unchanged, a comment as blanks, so that what follows keeps its line and column."""
     return match[1] or re.sub(r"[^\n]", " ", match[0])
 
 
 def _without_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's members; json would take the last of two of one name, Unit refuses them."""
+    """An object's members; ValueError for two of one name, as Unit refuses them."""
     object_ = dict(members)
     if len(object_) < len(members):
         names = [name for name, _ in members]

@@ -1,6 +1,6 @@
-"""NGINX Unit's control socket: its configuration, its status, and what it says where it refuses.
+"""NGINX Unit's control socket: its configuration, its status, and why it refuses.
 
-The API is Unit's of 1.35 (unit.nginx.org/controlapi) and FreeUnit's, which adds to it.
+The API is that of Unit 1.35 (unit.nginx.org/controlapi) and of FreeUnit, which adds to it.
 """
 
 import http.client
@@ -16,30 +16,30 @@ from typing import Any
 from lookalike.errors import LookalikeError
 
 DEFAULT_SOCKET = Path("/var/run/control.unit.sock")
-"""Where Unit's packages have it."""
+"""Where Unit's packages put it."""
 _ANSWER_S = 60.0
 """Unit answers a new configuration once the app's processes have opened the release."""
 
 
 class UnitError(LookalikeError):
-    """Unit cannot be had or refuses; the text says why."""
+    """Unit does not answer, or it refuses; the text says why."""
 
 
 class RefusedError(UnitError):
-    """Unit refuses a configuration. `answer` is what it said, `detailed` whether it said why."""
+    """Unit refuses a configuration. `answer` is Unit's, `detailed` whether it gives a reason."""
 
-    def __init__(self, answer: Mapping[str, Any], place: str | None) -> None:
-        said = [str(answer[key]) for key in ("error", "detail") if answer.get(key)]
+    def __init__(self, answer: Mapping[str, Any], pointer: str | None) -> None:
+        texts = [str(answer[key]) for key in ("error", "detail") if answer.get(key)]
         if answer.get("suggestion"):
-            said.append(f'Perhaps "{answer["suggestion"]}".')
-        at = f" at {place}" if place else ""
-        super().__init__(f"Unit refuses the configuration{at}: {' '.join(said) or answer}")
+            texts.append(f'Perhaps "{answer["suggestion"]}".')
+        at = f" at {pointer}" if pointer else ""
+        super().__init__(f"Unit refuses the configuration{at}: {' '.join(texts) or answer}")
         self.answer = answer
         self.detailed = "detail" in answer
 
 
 class Control:
-    """The control socket at `address`, a path that may begin with ``unix:``. All raises UnitError."""
+    """The control socket at `address`, a path, perhaps after ``unix:``. Methods raise UnitError."""
 
     def __init__(self, address: str | Path = DEFAULT_SOCKET) -> None:
         self.path = Path(str(address).removeprefix("unix:"))
@@ -49,18 +49,18 @@ class Control:
         return self.ask("GET", "/config")
 
     def configure(self, config: Mapping[str, Any]) -> None:
-        """Put the whole configuration in one request; RefusedError, and no change, if Unit will not."""
+        """Replace the whole configuration at once; RefusedError, and no change, if Unit refuses it."""
         before = self.configuration()
         answer = self.ask("PUT", "/config", config)
         if "success" not in answer:
-            raise RefusedError(answer, _place(config, before, answer))
+            raise RefusedError(answer, _pointer(config, before, answer))
 
     def status(self) -> dict[str, Any]:
         """Connections, requests, the processes of each application, and the language modules."""
         return self.ask("GET", "/status")
 
     def check_python(self, application: Mapping[str, Any]) -> None:
-        """Raise UnitError where Unit would run an application with another Python than its `home` has.
+        """Raise UnitError if Unit would run an application with another Python than its `home` has.
 
         Both must be of one minor version (github.com/nginx/unit issue 516).
         """
@@ -69,21 +69,22 @@ class Control:
             raise UnitError('the "type" of the application must be "python" and a version')
         prefix = type_[1]
         versions = python_versions(self.status())
-        fit = [each for each in versions if f"{each}.".startswith(f"{prefix}." if prefix else "")]
+        start = f"{prefix}." if prefix else ""
+        matching = [each for each in versions if f"{each}.".startswith(start)]
         ours = _minor_of(Path(application["home"]))
-        if fit and _minor(fit[0]) == ours:
+        if matching and _minor(matching[0]) == ours:
             return
         home = f"the environment {application['home']} is Python {ours}"
         if any(_minor(version) == ours for version in versions):
             raise UnitError(
-                f'{home}, and type "{application["type"]}" is Python {fit[0] if fit else "none"} '
-                f'to Unit; write "type": "python {ours}"'
+                f'{home}, and type "{application["type"]}" is Python '
+                f'{matching[0] if matching else "none"} to Unit; write "type": "python {ours}"'
             )
         found = f"Python {', '.join(versions)}" if versions else "no Python module"
         raise UnitError(f"Unit has {found}, and {home}: they must be of one minor version")
 
     def ask(self, method: str, path: str, document: object = None) -> dict[str, Any]:
-        """Ask for anything under the control API; the JSON object answered, errors too."""
+        """Send any request of the control API; returns the JSON object, also of an error."""
         connection = UnixConnection(self.path, _ANSWER_S)
         try:
             body = None if document is None else json.dumps(document)
@@ -95,7 +96,7 @@ class Control:
             ConnectionResetError,
             BrokenPipeError,
         ) as error:
-            # FreeUnit closes the connection of a user that may not ask.
+            # FreeUnit closes the connection of other users.
             raise UnitError(
                 f"{self.path} does not answer as Unit's control socket does, to root or to Unit's "
                 f"own user: {error}"
@@ -124,7 +125,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def python_versions(status: Mapping[str, Any]) -> list[str]:
-    """The versions of Python in a status, newest first: one as an object there, several as a list."""
+    """The versions of Python in a status, newest first; there one is an object, several are a list."""
     found = status.get("modules", {}).get("python", [])
     versions = [str(each["version"]) for each in (found if isinstance(found, list) else [found])]
     return sorted(
@@ -168,33 +169,33 @@ def _minor_of(home: Path) -> str:
     return run.stdout.strip()
 
 
-def _place(
+def _pointer(
     config: Mapping[str, Any], before: Mapping[str, Any], answer: Mapping[str, Any]
 ) -> str | None:
-    """Where in `config` what Unit refuses is, as a JSON pointer; None where that cannot be told.
+    """The JSON pointer to what Unit refuses in `config`; None if it cannot be told.
 
-    FreeUnit says it. Unit only quotes a name or a value: it is the one place where that stands, of
-    those that are not as `before`, which Unit had accepted.
+    FreeUnit names it. Unit only quotes a name or a value: the pointer is to the only member with it,
+    among those that have changed since `before`, which Unit had accepted.
     """
     location = answer.get("location", {})
     if isinstance(location, dict) and location.get("path"):
         return str(location["path"])
     detail = str(answer.get("detail", ""))
     quoted = re.findall(r'"([^"]*)"', detail)
-    if "is missing" in detail:  # it quotes what is nowhere
+    if "is missing" in detail:  # then it quotes what is not there
         return None
     scores = {
         path: (name in quoted) + (value in quoted) for path, name, value in _members(config, before)
     }
     best = max(scores.values(), default=0)
-    places = [path for path, score in scores.items() if score == best]
-    return places[0] if best and len(places) == 1 else None
+    likely = [path for path, score in scores.items() if score == best]
+    return likely[0] if best and len(likely) == 1 else None
 
 
 def _members(
     value: object, before: object, path: str = ""
 ) -> Iterator[tuple[str, str | None, object]]:
-    """The pointer, name and value of all that is beneath `value` and not as it was `before`."""
+    """The pointer, name and value of everything inside `value` that differs from `before`."""
     if isinstance(value, Mapping):
         was = before if isinstance(before, Mapping) else {}
         beneath = [(name, name, each, was.get(name)) for name, each in value.items()]

@@ -1,4 +1,4 @@
-"""The difference between two configurations of Unit, for people to read: secrets are hidden."""
+"""The difference between two configurations of Unit, for people to read, with secrets hidden."""
 
 import difflib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from lookalike.operate.unit.config import APPLICATIONS
 
 _SECRET = re.compile(r"token|secret|passw|key|auth|cookie|ticket|credential|dsn", re.IGNORECASE)
-_PATH = re.compile(r"_(file|path|dir)$", re.IGNORECASE)  # says where a secret is, not what
+_PATH = re.compile(r"_(file|path|dir)$", re.IGNORECASE)  # where a secret is, not the secret
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> list[str]:
@@ -32,7 +32,7 @@ def _pretty(config: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:
-    """`value` with secrets hidden, and marked where `before` there was another."""
+    """`value` with secrets hidden; those that differ from `before` are marked."""
     if isinstance(value, Mapping):
         was = before if isinstance(before, Mapping) else {}
         return {name: _shown(each, was.get(name), (*path, name)) for name, each in value.items()}
@@ -46,7 +46,7 @@ def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:
 
 def _is_secret(path: tuple[str, ...]) -> bool:
     match path:
-        # What the host's other applications are told is none of the app's business.
+        # Other applications may have secrets by any name.
         case ("applications", name, "environment", *_) if name not in APPLICATIONS:
             return True
         case (*_, name):

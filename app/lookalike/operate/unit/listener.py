@@ -1,4 +1,4 @@
-"""The app as Unit serves it: asked through one of Unit's listeners."""
+"""Asks the app through one of Unit's listeners."""
 
 import http.client
 import json
@@ -14,9 +14,9 @@ Answer = tuple[int, dict[str, Any]]
 
 
 def ask(addresses: Iterable[str], path: str) -> Answer | None:
-    """Status and JSON object that the app answers to a GET of `path` on the first address it does on.
+    """Status and JSON object of the app's answer to GET `path`, on the first address that answers.
 
-    None where there is no answer on any, or only one that is not the app's: Unit's own are HTML.
+    None if none does. Unit's own answers, which are HTML, do not count.
     """
     for address in addresses:
         connection = _connection(address)

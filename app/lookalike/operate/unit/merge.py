@@ -1,8 +1,9 @@
-"""What Unit's configuration becomes when the app's is put into it, beside what else Unit serves.
+"""Merges the app's configuration into Unit's, beside whatever else Unit serves.
 
-What leads to the app and nowhere else is the app's, and so are routes named for it that lead there and
-elsewhere, as to a folder of photos: they are replaced. All else is the host's and stays.
-`settings` and `access_log` are Unit's as a whole: they are set where the app has Unit for itself.
+Listeners and routes that lead to the app alone are the app's. So are routes named for the app that lead
+to it and elsewhere, such as to a folder of photos. These are replaced; the rest is the host's and
+stays. `settings` and `access_log` concern all of Unit, so they are set only if Unit serves the app
+alone.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,9 @@ _ANY = ("*", "0.0.0.0", "[::]")  # noqa: S104  # compared with, not listened on
 
 
 def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """The `present` configuration with the `wanted` one in it; what of `SHARED` is left out.
+    """The `present` configuration with the `wanted` one in it, and the parts of `SHARED` left out.
 
-    Raises UnitError where the host has already what is wanted: an address, a name.
+    UnitError if the host already uses an address or a name that is wanted.
     """
     gone = set(own_listeners(present))
     listeners = {
@@ -27,7 +28,7 @@ def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Confi
         if address not in gone
     }
     own = own_routes(present)
-    kept = {place: steps for place, steps in routes(present).items() if place not in own}
+    kept = {name: steps for name, steps in routes(present).items() if name not in own}
     _check_listeners(listeners, wanted["listeners"])
     _check_routes(kept, routes(wanted))
     others = {
@@ -54,15 +55,15 @@ def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Confi
 
 
 def _in_order(present: Mapping[str, Any], part: str, members: dict[str, Any]) -> dict[str, Any]:
-    """The members in the order that they have now, new ones last: the difference shows no moves."""
+    """The members in their present order, new ones last, so that the difference shows no moves."""
     now = [name for name in present.get(part, {}) if name in members]
     return {name: members[name] for name in [*now, *members]}
 
 
-def _as_unit_has_them(by_place: dict[str, Any]) -> Any:
-    if "routes" in by_place or not by_place:
-        return by_place.get("routes", [])
-    return {place.removeprefix("routes/"): steps for place, steps in by_place.items()}
+def _as_unit_has_them(by_name: dict[str, Any]) -> Any:
+    if "routes" in by_name or not by_name:
+        return by_name.get("routes", [])
+    return {name.removeprefix("routes/"): steps for name, steps in by_name.items()}
 
 
 def _check_listeners(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -70,13 +71,13 @@ def _check_listeners(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None
         for other, listener in kept.items():
             if _meet(address, other):
                 raise UnitError(
-                    f"{address} cannot be had: Unit listens on {other} for {listener.get('pass')}; "
+                    f"{address} is in use: Unit listens on {other} for {listener.get('pass')}; "
                     "give another address"
                 )
 
 
 def _meet(address: str, other: str) -> bool:
-    """Whether two listeners cannot be at once: the same, or one on all addresses of that port."""
+    """Whether two listeners exclude each other: the same, or one is on all addresses of the port."""
     (host, _, port), (other_host, _, other_port) = address.rpartition(":"), other.rpartition(":")
     if port != other_port:
         return False
@@ -89,6 +90,6 @@ def _check_routes(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if kept and wanted and "routes" in {*kept, *wanted}:
         whose = "Unit's routes" if "routes" in kept else "the file's routes"
         raise UnitError(
-            f"{whose} are an array without a name, beside which named ones cannot be; make it "
+            f"{whose} are an array without a name, which excludes named ones; make it "
             '"routes": {"main": […]} and what leads there "pass": "routes/main"'
         )

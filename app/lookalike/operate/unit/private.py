@@ -1,7 +1,6 @@
-"""An NGINX Unit of one's own, for the demo and the tests; production uses the machine's.
+"""A private NGINX Unit, for the demo and the tests; production uses the machine's.
 
-It has its own folder for state, control socket and log, so it meets no Unit that the machine may be
-running.
+Its state, control socket and log are in a folder of its own, apart from any other Unit's.
 """
 
 import grp
@@ -20,7 +19,7 @@ _STOP_S = 5.0
 
 
 def find_unitd() -> str | None:
-    """The path of ``unitd``, also where only root's PATH has it; None if it is not installed."""
+    """The path of ``unitd``, on PATH or on root's PATH; None if it is not installed."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
     return shutil.which("unitd", path=path)
 
@@ -38,17 +37,11 @@ class PrivateUnit:
             (folder / name).mkdir(parents=True, exist_ok=True)
         user = pwd.getpwuid(os.getuid()).pw_name
         group = grp.getgrgid(os.getgid()).gr_name
-        command: list[str | Path] = [
-            unitd,
-            "--no-daemon",
-            "--control",
-            f"unix:{self.control.path}",
-            "--log",
-            self.log,
-        ]
+        command: list[str | Path] = [unitd, "--no-daemon", "--user", user, "--group", group]
+        command += ["--control", f"unix:{self.control.path}", "--log", self.log]
         command += ["--pid", folder / "pid", "--statedir", folder / "state"]
-        command += ["--tmpdir", folder / "tmp", "--user", user, "--group", group]
-        # A group of its own: Ctrl-C is for us, and Unit is then stopped in order.
+        command += ["--tmpdir", folder / "tmp"]
+        # In a process group of its own: Ctrl-C reaches only us, and we stop Unit in order.
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -65,12 +58,12 @@ class PrivateUnit:
         self.stop()
 
     def stop(self) -> None:
-        """Stop Unit and all its processes, in order: SIGTERM would cut them off from each other."""
+        """Stop Unit and all its processes in order, which SIGTERM would not."""
         self.process.send_signal(signal.SIGQUIT)
         try:
             self.process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            # Unit 1.35 does not come to an end if an application's process is just being replaced.
+            # Unit 1.35 hangs if it is just replacing an application's process.
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 

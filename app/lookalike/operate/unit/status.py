@@ -1,4 +1,4 @@
-"""`lookalike unit status`: what Unit and the app say of themselves, on one screen."""
+"""`lookalike unit status`: the status of Unit and of the app, on one screen."""
 
 import json
 from collections.abc import Mapping
@@ -67,5 +67,5 @@ def _rows(
 
 
 def _counts(counts: Mapping[str, int] | None) -> str:
-    """Counters as Unit names them; a dash where it has none, as of an application it does not know."""
+    """Counters by Unit's names; a dash if there are none, as for an application Unit does not know."""
     return ", ".join(f"{name} {n}" for name, n in (counts or {}).items()) or "-"

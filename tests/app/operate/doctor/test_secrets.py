@@ -60,7 +60,12 @@ def test_what_systemd_makes_is_well(host: Host, place: Path) -> None:
     [
         ("build.env", 0o640, "root alone is to read it", "chmod 600 {path}"),
         ("token", 0o440, "user lookalike-build can read the token", "chmod 400 {path}"),
-        ("token", 0o404, "is for all to read", "chown lookalike {path} and chmod 400 {path}"),
+        (
+            "token",
+            0o404,
+            "everybody can read the token in",
+            "chown lookalike {path} and chmod 400 {path}",
+        ),
         ("home", 0o750, "user lookalike may look into {path}", "chmod 700 {path}"),
         ("home", 0o710, "user lookalike may look into {path}", "chmod 700 {path}"),
     ],

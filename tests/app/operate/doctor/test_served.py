@@ -19,7 +19,7 @@ def test_what_is_served_is_compared_with_what_is_current() -> None:
         return unit.taken_up("http://x", release, current, description, None)
 
     assert said("b", "b", problem=None).level == Level.OK
-    assert said("b", None).text == "http://x serves b; what is current cannot be told"
+    assert said("b", None).text == "http://x serves b; which release is current is unknown"
     assert said("a", "b").text == "http://x serves a, current is b"
     refused = said("a", "b", problem="1/index.ann: is missing")
     assert refused.text == (
