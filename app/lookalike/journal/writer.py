@@ -13,7 +13,7 @@ from typing import Any, Final
 from lookalike.journal.changes import Change, Outcome, Status
 from lookalike.journal.clock import Received, look_at_clock
 from lookalike.journal.errors import ForgottenError, JournalError, JournalFull, journal_errors
-from lookalike.journal.queries import outcome_of, rejected_of, status_of, waiting_bytes
+from lookalike.journal.queries import outcome_of, status_of, waiting_bytes
 from lookalike.journal.schema import FORMATS, check_format
 from lookalike.release.ids import Id
 from lookalike.release.root import sync
@@ -171,11 +171,6 @@ class Journal:
         """What became of a change; None if the journal has no such number, or no longer has it."""
         with self._open() as database:
             return outcome_of(database, number)
-
-    def rejected(self, most: int) -> list[tuple[int, Outcome]]:
-        """The `most` newest rejected changes and their numbers, newest first."""
-        with self._open() as database:
-            return rejected_of(database, most)
 
     def live_since(self, moment: float) -> list[Change]:
         """The newest live change of each product received at `moment` or later, ordered by number.

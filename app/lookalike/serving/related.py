@@ -65,12 +65,7 @@ class Related:
         self._metrics = metrics
         self._max_limit = max_limit
         self._headers: dict[tuple[Pattern, Method], Headers] = {
-            (pattern, method): [
-                NO_STORE,
-                (PATTERN_HEADER, pattern),
-                (METHOD_HEADER, method),
-                JSON,
-            ]
+            (pattern, method): [NO_STORE, (PATTERN_HEADER, pattern), (METHOD_HEADER, method), JSON]
             for pattern in PATTERNS
             for method in METHODS
         }

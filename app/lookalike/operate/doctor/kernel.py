@@ -104,8 +104,9 @@ def locked(host: Host) -> Iterator[Finding]:
 def locking(hot: int, limit: int | None, whose: str) -> Finding:
     """Whether `limit` bytes (None: no limit) are enough for `hot`, and twice in a change."""
     if limit is None or limit >= 2 * hot:
+        most = "any amount" if limit is None else bytes_text(limit)
         return ok(
-            f"{whose} may lock {_or_any(limit)}, {bytes_text(hot)} is locked, twice in changes"
+            f"{whose} may lock {most} of memory, {bytes_text(hot)} is locked, twice in changes"
         )
     text = f"{whose} may lock {bytes_text(limit)} of memory, {bytes_text(hot)} is to be locked"
     remedy = "LimitMEMLOCK=infinity for Unit's service, as deploy/systemd/unit.service.d has it"
@@ -288,7 +289,3 @@ def _available_bytes() -> int:
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
     raise LookupError("/proc/meminfo has no MemAvailable")
-
-
-def _or_any(limit: int | None) -> str:
-    return "any amount of memory" if limit is None else f"{bytes_text(limit)} of memory"

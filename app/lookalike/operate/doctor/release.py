@@ -87,7 +87,8 @@ def permissions(host: Host) -> Iterator[Finding]:
         yield absent("not checked: there is no valid current release")
         return
     found = [*_reading(host, user, root, *host.current), *_writing(host, user, root)]
-    yield from found or [ok(f"user {user.name} can read what it serves{_and_journal(host)}")]
+    journal = " and write the journal" if takes_changes(host) else ""
+    yield from found or [ok(f"user {user.name} can read what it serves{journal}")]
 
 
 def _reading(
@@ -147,10 +148,6 @@ def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
 def takes_changes(host: Host) -> bool:
     """Whether the app takes changes of products over HTTP."""
     return bool(host.environ.get(TOKEN.name) or host.environ.get(TOKEN_FILE.name))
-
-
-def _and_journal(host: Host) -> str:
-    return " and write the journal" if takes_changes(host) else ""
 
 
 def _denied(

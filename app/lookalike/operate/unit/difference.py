@@ -16,14 +16,8 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -
     """The lines of a unified diff of both as JSON, `name` for the new one; none if equal."""
     if before == after:
         return []
-    lines = difflib.unified_diff(
-        _pretty(before, before),
-        _pretty(after, before),
-        "Unit now",
-        name,
-        lineterm="",
-    )
-    return list(lines)
+    was, now = _pretty(before, before), _pretty(after, before)
+    return list(difflib.unified_diff(was, now, "Unit now", name, lineterm=""))
 
 
 def _pretty(config: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
