@@ -1,4 +1,4 @@
-"""Behaviour: ratings become a table in a new release, which is else the current one."""
+"""Behaviour: a table made of ratings, in a new release that is otherwise the current one."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,13 +29,13 @@ from lookalike_build.publishing.ids import id_array
 from lookalike_build.publishing.staging import Published, Staging
 
 Read = Callable[[IdType, Take], object]
-"""Gives all ratings, of products whose ids are of the type, to what takes them."""
+"""Reads all ratings, with product ids of a type, and passes them on."""
 Progress = Callable[[int], AbstractContextManager[Callable[[int], object]]]
 """Called with the number of products; what it gives is called with how many more are done."""
 
 
 class Made(NamedTuple):
-    """The current release, the ratings that its behaviour is of, and what the manifest says of it."""
+    """The published release, the counts of its ratings, and the manifest's entry."""
 
     published: Published
     counts: Counts
@@ -49,11 +49,11 @@ def add_behaviour(
     memory_bytes: int,
     progress: Progress,
 ) -> Made:
-    """Publish the current release with behaviour made of all that `read` gives.
+    """Publish the current release with behaviour made of the ratings from `read`.
 
-    Categories are those that are current in the end, unread. The same ratings, settings and products
-    give the same bytes. Raises RatingsError, ReleaseError, RootError, OSError, or what `read` raises;
-    the current release then stays.
+    The categories are those of the release that is current in the end; they are linked, not read. The
+    same ratings, settings and products give the same bytes. Raises RatingsError, ReleaseError,
+    RootError, OSError, or what `read` raises; the current release then stays.
     """
     with root.build_lock():
         root.remove_staging()
@@ -89,7 +89,10 @@ def _current(root: ReleaseRoot) -> Manifest:
 
 
 def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
-    """The release's products, whose files stay when others remove it; the root's lock is held."""
+    """Link the release's files of products, so that they stay if others remove it.
+
+    The caller holds the root's lock.
+    """
     published = products_of(root.folder(manifest.release), manifest.categories)
     held = products_of(root.before, manifest.categories)
     for category_id, (path, _) in held.items():
@@ -101,7 +104,7 @@ def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
 def _write_table(
     folder: Path, ratings: Ratings, counts: Counts, settings: RatingSettings, progress: Progress
 ) -> BehaviourEntry:
-    """Write all but which products are gone; the entry without that."""
+    """Write the table, except which products are gone; return its entry without that."""
     ids = id_array(ratings.product_ids())
     write_array(folder / PRODUCT_IDS, ids)
     starts, listed = np.zeros(ids.size + 1, "<u8"), np.zeros(ids.size, np.bool_)
@@ -121,11 +124,11 @@ def _write_table(
             first = last
         n_related = int(starts[-1])
         file.seek(0)
-        # As long as before: there is room in it for an array to grow.
+        # NumPy's header leaves room for an array to grow, so its length is the same.
         np.lib.format.write_array_header_1_0(file, header | {"shape": (n_related,)})
     if not n_related:
         raise RatingsError(
-            f"of the {ids.size} products rated none is related to one of the release; are their ids "
+            f"none of the {ids.size} rated products is related to one of the release; are their ids "
             "those of the catalogue?"
         )
     sync(path)
@@ -139,12 +142,12 @@ def _write_table(
 def _publish(
     root: ReleaseRoot, staging: Staging, id_type: IdType, table: BehaviourEntry
 ) -> tuple[Published, BehaviourEntry]:
-    """Publish the table with what is current now; the root's lock is held."""
+    """Publish the table with the release that is current now; the caller holds the root's lock."""
     staging.look()
     manifest = _current(root)
     if manifest.product_id_type != id_type:
         raise RatingsError(
-            f"release {manifest.release} came meanwhile, which has ids of another type; try again"
+            f"release {manifest.release} became current, and its ids have another type; try again"
         )
     written = [staging.category(one.category_id).keep() for one in manifest.categories]
     folder = staging.path / BEHAVIOUR

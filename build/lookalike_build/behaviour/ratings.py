@@ -1,19 +1,19 @@
-"""Ratings: for each product those that the users who rated it have rated, as SQL that DuckDB runs.
+"""Ratings: for each product, the products that its raters have rated too, by SQL that DuckDB runs.
 
-User-based collaborative filtering, as Miyake et al. (2017) have it for pattern A of their experiment:
-the users who rated a product are similar, what they rated is related to it, the more the newer their
-ratings. Exactly:
+This is user-based collaborative filtering, as in pattern A of the experiment of Miyake et al. (2017):
+users who rated a product are similar, and what they rated is related to it, newer ratings more so.
+Exactly:
 
-- A user's ratings of a product count once, with the newest's time. Of a user, the newest `user_ratings`
-  count (of two at one time the product with the lower id), of a product, the newest `product_ratings`
-  of these (the user whose id, as text, comes first). So bots and bestsellers cost no more than others.
-- The users of a product p are those whose ratings of p count. Related to p is every other product q of
-  the release of which one of them has a rating that counts as that user's. Its weight is the sum, over
-  these users, of the weight of their rating of q: 2^(-age / `half_life`), the age in days before the
-  newest of all ratings, in whole multiples of 2^-32, rounded down, at least one. Sums of these are
-  exact, in whatever order they are made.
-- The list of p holds the `neighbours` products of the greatest weight; of two of one weight, the one
-  with the lower id comes first.
+- Several ratings of a product by one user count as one, the newest. Of each user's ratings the newest
+  `user_ratings` count (at the same time, those of lower product ids), and of each product's the newest
+  `product_ratings` of these (at the same time, those of users whose id, as text, comes first). So bots
+  and bestsellers cost no more than others.
+- The users of a product p are those whose ratings of p count. Every other product q of the release that
+  has a counting rating by one of these users is related to p. Its weight is the sum of their ratings of
+  q. A rating weighs 2^(-age / `half_life`); its age is in days before the newest of all ratings.
+  Weights are rounded down to whole multiples of 2^-32, at least one, so sums are exact in any order.
+- The list of p holds the `neighbours` products of the greatest weight; of equal weights, the lower id
+  comes first.
 
 Ids that are text are ordered by their UTF-8 bytes.
 """
@@ -34,20 +34,20 @@ from lookalike.release.ids import IdType
 from lookalike_build.publishing.ids import Ids
 
 METHOD = 1
-"""Raised when the same ratings and settings come to make other lists."""
+"""Increase it when the same ratings and settings give other lists."""
 MOST_PRODUCT_RATINGS = 2**20
-"""Sums of so many weights are whole numbers that float64 holds exactly."""
+"""Sums of this many weights are whole numbers that float64 holds exactly."""
 _BYTES_A_PAIR = 256
-"""Memory to have for each pair of products that is added up at a time."""
+"""Memory for each pair of products that is summed at a time."""
 
 
 class RatingsError(LookalikeError):
-    """What is to be made of ratings cannot be; the text says what to do."""
+    """Behaviour cannot be made of the ratings; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class RatingSettings:
-    """How ratings make lists; `half_life` is in days."""
+    """The settings by which ratings become lists; `half_life` is in days."""
 
     neighbours: int = 100
     half_life: float = 30.0
@@ -56,14 +56,13 @@ class RatingSettings:
 
     @property
     def made_with(self) -> str:
-        """What the manifest says of how behaviour was made."""
+        """The method and settings, as text for the manifest."""
         settings = (f"{name} {value}" for name, value in asdict(self).items())
         return ", ".join([f"method {METHOD}", *settings])
 
 
 class Counts(NamedTuple):
-    """How many ratings there are, and how many of them count; `newest` is when the newest of all was
-    made (Unix time, microseconds)."""
+    """The number of ratings, the number that count, and the time of the newest (Unix, microseconds)."""
 
     n_ratings: int
     n_counted: int
@@ -71,16 +70,16 @@ class Counts(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """The lists of the next products: `lengths` (n,) and `related` uint32, one after the other."""
+    """The lists of the next n products: their `lengths` (n,), and `related`, the lists end to end."""
 
     lengths: npt.NDArray[np.int64]
     related: npt.NDArray[np.uint32]
 
 
 class Ratings:
-    """Takes all ratings and the products of the release; then `weigh` them and have their `lists`.
+    """Makes lists: `add` all ratings and the released products, `weigh` them, then read the `lists`.
 
-    DuckDB uses `memory_bytes`, and room in `folder` for what does not fit. A context manager.
+    DuckDB uses `memory_bytes`, and the disk of `folder` for more. A context manager.
     """
 
     def __init__(self, folder: Path, id_type: IdType, memory_bytes: int) -> None:
@@ -93,7 +92,7 @@ class Ratings:
                 "preserve_insertion_order": "false",
             }
         )
-        self._run("SET enable_progress_bar = false")  # there is one of our own
+        self._run("SET enable_progress_bar = false")  # the command has its own
         id_column = "id BIGINT" if id_type == "integer" else "id VARCHAR"
         self._run(f"CREATE TABLE event (user_id VARCHAR, {id_column}, rated_at BIGINT)")
         self._run(f"CREATE TABLE released ({id_column})")
@@ -105,12 +104,12 @@ class Ratings:
         self._duckdb.close()
 
     def add(self, events: pa.Table) -> None:
-        """Take ratings: user_id (string), product_id (int64 or string), rated_at (microseconds)."""
+        """Add ratings: user_id (string), product_id (int64 or string), rated_at (microseconds)."""
         self._duckdb.register("given", events)
         self._run("INSERT INTO event SELECT * FROM given")
 
     def add_released(self, product_ids: Ids) -> None:
-        """Take product ids (n,) of the release."""
+        """Add product ids (n,) of the release."""
         if self._id_type == "integer":
             ids = pa.array(product_ids)
         else:
@@ -119,7 +118,7 @@ class Ratings:
         self._run("INSERT INTO released SELECT * FROM given")
 
     def weigh(self, settings: RatingSettings) -> Counts:
-        """Say which ratings count and how much; there is at least one."""
+        """Choose the ratings that count and weigh them; there must be at least one."""
         ((n_ratings, newest),) = self._rows("SELECT count(*), max(rated_at) FROM event")
         self._run("""
             CREATE TABLE product AS
@@ -157,13 +156,13 @@ class Ratings:
         return Counts(n_ratings, n_counted, newest)
 
     def product_ids(self) -> Ids | list[str]:
-        """All products rated, ascending: those of the rows."""
+        """All rated products, ascending: product i has list i."""
         ids = self._table("SELECT id FROM product ORDER BY product")["id"]
         numbers: npt.NDArray[np.int64] = ids.to_numpy()
         return numbers if self._id_type == "integer" else ids.to_pylist()
 
     def lists(self, settings: RatingSettings, n_products: int) -> Iterator[Lists]:
-        """The lists of the rows from 0 on, so many at a time that memory suffices."""
+        """The lists of all products in order, as many at a time as fit in memory."""
         found = self._table("""
             SELECT product, sum(n)::BIGINT AS n FROM rater
             JOIN (SELECT person, count(*) AS n FROM mate GROUP BY person) USING (person)
@@ -182,11 +181,11 @@ class Ratings:
                     FROM rater JOIN mate USING (person)
                     WHERE rater.product >= ? AND rater.product < ? AND rater.product <> mate.product
                     GROUP BY ALL),
-                placed AS (
+                ranked AS (
                     SELECT product, other,
-                        row_number() OVER (PARTITION BY product ORDER BY weight DESC, other) AS place
-                    FROM pair QUALIFY place <= ?)
-                SELECT product, other FROM placed ORDER BY product, place""",
+                        row_number() OVER (PARTITION BY product ORDER BY weight DESC, other) AS rank
+                    FROM pair QUALIFY rank <= ?)
+                SELECT product, other FROM ranked ORDER BY product, rank""",
                 *(first, last, settings.neighbours),
             )
             lengths = np.bincount(rows["product"].to_numpy() - first, minlength=last - first)

@@ -1,1 +1,1 @@
-"""The demo behind ``make demo``: drawn products through the whole pipeline, then served."""
+"""The demo behind ``make demo``: drawn products go through the whole pipeline and are served."""

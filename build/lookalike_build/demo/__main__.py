@@ -1,4 +1,4 @@
-"""The demo behind ``make demo``: drawn products through the whole pipeline, then served."""
+"""The demo behind ``make demo``: draw, extract, index, show some answers and serve."""
 
 import csv
 import subprocess
@@ -26,7 +26,7 @@ _LIMIT = 10
 
 @dataclass(frozen=True)
 class Family:
-    """What a drawn product is: its category's name and its family's."""
+    """The names of a drawn product's category and family."""
 
     category: str
     family: str
@@ -63,7 +63,7 @@ def main(folder: Path, unit_config: Path, port: int) -> int:
 
 
 def _opened(root: ReleaseRoot) -> Release | None:
-    """The current release; None where there is none, or only one that another version made."""
+    """The current release; None if there is none or another version made it."""
     with suppress(ReleaseError):
         current = root.current()
         return root.open(current) if current else None
@@ -71,7 +71,7 @@ def _opened(root: ReleaseRoot) -> Release | None:
 
 
 def _build(folder: Path, root: ReleaseRoot) -> int:
-    """Build the first release, in a process that takes TensorFlow's memory with it; its exit status."""
+    """Build the first release in a process, whose end frees TensorFlow's memory; its exit status."""
     command = [sys.executable, "-m", "lookalike_build.demo.pipeline", str(folder), str(root.path)]
     return subprocess.run(command, check=False).returncode
 
@@ -85,7 +85,7 @@ def _families(catalogue: Path) -> dict[Id, Family]:
 
 
 def _link_photos(catalogue: Path) -> Path:
-    """A folder where each product's photo has its id as its name, which a URL can be made of."""
+    """A folder of the photos, each named by its product id, so that URLs can name them."""
     photos = catalogue.parent.resolve() / "photos"
     photos.mkdir(exist_ok=True)
     with catalogue.open(newline="") as file:
@@ -97,7 +97,7 @@ def _link_photos(catalogue: Path) -> Path:
 
 
 def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
-    """Print some answers and how many neighbours are of the family asked for; one to try."""
+    """Print some answers and the share of neighbours of the same family; return a product to try."""
     say("", f"related products (✓ the same family), of model {release.manifest.model.name}:", "")
     for category_id, category in release.categories.items():
         item = category.entry.n_items // 3

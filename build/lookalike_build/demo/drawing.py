@@ -1,8 +1,8 @@
 """Drawn product pictures: a small catalogue whose right answers a person can see and count.
 
-Six categories of eight families. The pictures of one family differ as photos of similar products
-do (place, size, proportions, tilt, light, backdrop, dye, where the pattern starts); families
-differ in shape, colour and pattern. A neighbour of the same family is a right answer.
+It has six categories of eight families. Families differ in shape, colour and pattern. Pictures of one
+family differ as photos of similar products do: in position, size, proportions, tilt, light, backdrop,
+dye and the start of the pattern. A neighbour of the same family is a right answer.
 """
 
 import csv
@@ -21,7 +21,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 SIZE = 360
 DRAWN = 2 * SIZE  # drawn at twice the size: ImageDraw has no antialiasing of its own
 FIRST_PRODUCT_ID = 1001
-SUFFIXES = {3: ".png", 7: ".webp"}  # of each ten of a family; the others are JPEG
+SUFFIXES = {3: ".png", 7: ".webp"}  # by number among ten of a family; the rest are JPEG
 
 Array = NDArray[Any]
 Colour = tuple[int, ...]  # red, green, blue
@@ -42,7 +42,7 @@ COLOURS: Mapping[str, Colour] = {
 # fmt: on
 
 
-# Patterns: the share of the second colour at (u, v), from 0 to 1. They repeat at whole numbers.
+# Patterns: the share of the second colour at (u, v), 0 to 1. They repeat at whole numbers.
 
 
 def _dots(u: Array, v: Array) -> Array:
@@ -71,7 +71,7 @@ PATTERNS: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 
 
-# Surfaces: where on the pattern a point of the picture lies, so that it follows the product.
+# Surfaces: the point of the pattern at a point of the picture, so that patterns follow the product.
 
 
 def _flat(x: Array, y: Array) -> tuple[Array, Array]:
@@ -84,12 +84,12 @@ def _round(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _polar(x: Array, y: Array) -> tuple[Array, Array]:
-    # Turns, and the radius in the same measure near the rim: a whole scale closes the ring.
+    # Turns and, near the rim, the radius in the same unit: a whole `scale` closes the ring.
     return np.arctan2(y - 0.5, x - 0.5) / (2 * np.pi), np.hypot(x - 0.5, y - 0.5) / 1.9
 
 
 @cache
-def _places(surface: Surface) -> tuple[Array, Array]:
+def _pattern_points(surface: Surface) -> tuple[Array, Array]:
     grid = (np.arange(DRAWN, dtype=np.float32) + 0.5) / DRAWN
     return surface(*np.meshgrid(grid, grid))
 
@@ -98,7 +98,7 @@ def _places(surface: Surface) -> tuple[Array, Array]:
 
 
 def _smooth(corners: Points) -> Points:
-    """A closed curve inside the corners; one that is given twice stays sharp."""
+    """A closed curve inside the corners; a corner given twice stays sharp."""
     points = np.array(corners)
     for _ in range(4):  # Chaikin's corner cutting
         after = np.roll(points, -1, axis=0)
@@ -118,7 +118,7 @@ def _oval(
 
 
 def _turned(top: float, bottom: float, widths: Sequence[float], x: float = 0.5) -> Points:
-    """A solid of revolution seen a little from above, by its half widths from top to bottom."""
+    """A solid of revolution seen a little from above; `widths` are half widths from top to bottom."""
     given = np.interp(np.linspace(0, len(widths) - 1, 49), range(len(widths)), widths)
     width = np.convolve(np.pad(given, 4, "edge"), np.full(9, 1 / 9), "valid")
     left, right = (np.stack([x + w, np.linspace(top, bottom, 49)], 1) for w in (-width, width))
@@ -138,19 +138,19 @@ def _mixed(a: Colour, b: str, share: float) -> Colour:
 
 
 def _blurred(mask: Image.Image, radius: float) -> Image.Image:
-    small = mask.reduce(4)  # a soft edge needs no fine grid, and a wide blur is slow on one
+    small = mask.reduce(4)  # a wide blur is slow on a fine grid, and a soft edge needs none
     return small.filter(ImageFilter.GaussianBlur(radius / 4)).resize(mask.size)
 
 
 class Canvas:
-    """A product being drawn on a clear square, with its patterned cloth and its two colours."""
+    """A transparent square to draw a product on, with its patterned cloth and its two colours."""
 
     def __init__(self, cloth: Image.Image, colour: Colour, second: Colour):
         self.cloth, self.colour, self.second = cloth, colour, second
         self.image = Image.new("RGBA", cloth.size)
 
     def part(self, outline: Points, paint: Paint, depth: float = 0.4, bulge: float = 0.05) -> None:
-        """Lay a filled outline, darker by `depth` towards its edges over a width of `bulge`."""
+        """Draw a filled outline, darker by `depth` towards its edges over a width of `bulge`."""
         corners, pad = np.array(outline) * DRAWN, 4 + 1.5 * bulge * DRAWN
         left, top = (int(edge) for edge in corners.min(axis=0) - pad)
         right, bottom = (int(edge) for edge in corners.max(axis=0) + pad)
@@ -161,7 +161,7 @@ class Canvas:
         else:
             fill = Image.new("RGB", mask.size, paint)
         if depth:
-            # The light comes from the upper left: the far edges fall into shade first.
+            # Light comes from the upper left, so the far edges are darker.
             away = -round(bulge * DRAWN * 0.35)
             soft = ImageChops.offset(_blurred(mask, bulge * DRAWN), away, away)
             light = soft.point([round(255 - depth * (255 - i)) for i in range(256)])
@@ -169,14 +169,14 @@ class Canvas:
         self.image.paste(fill, (left, top), mask)
 
     def band(self, path: Points, width: float, paint: Paint, depth: float = 0.4) -> None:
-        """Lay a band along a path: a handle, a seam, a lace."""
+        """Draw a band along a path: a handle, a seam, a lace."""
         points = np.array(path)
         along = np.gradient(points, axis=0)
         across = along[:, ::-1] * (-1, 1) / np.hypot(*along.T)[:, None] * width / 2
         self.part([*(points + across), *(points - across)[::-1]], paint, depth, width / 3)
 
 
-# One drawing function a category; a shape is a row of its arguments.
+# One drawing function for each category; a shape is a row of its arguments.
 
 
 def _mug(c: Canvas, widths: Sequence[float], height: float, handle: float) -> None:
@@ -289,7 +289,7 @@ def _plate(c: Canvas, rx: float, ry: float, power: float, well: float) -> None:
 
 
 class Category(NamedTuple):
-    """How the products of a category are drawn; they stand, or lie and are seen from above."""
+    """How the products of a category are drawn: standing, or lying and seen from above."""
 
     name: str
     draw: Callable[..., None]
@@ -305,7 +305,7 @@ CATEGORIES: Mapping[int, Category] = {
     5: Category("lamps", _lamp, _round, stands=True),
     6: Category("plates", _plate, _polar, stands=False),
 }
-# What a category's drawing function takes after the canvas.
+# The arguments of a category's drawing function after the canvas.
 # fmt: off
 SHAPES: Mapping[str, tuple[Any, ...]] = {
     "mug": ((0.2, 0.2, 0.2, 0.195), 0.42, 0.11), "teacup": ((0.25, 0.245, 0.21, 0.12), 0.3, 0.09),
@@ -334,7 +334,7 @@ SHAPES: Mapping[str, tuple[Any, ...]] = {
 
 
 class Family(NamedTuple):
-    """What the products of one family share; `scale` is the pattern's repeats in a unit."""
+    """What the products of a family have in common; `scale` is the pattern's repeats in a unit."""
 
     category_id: int
     pattern: str
@@ -345,7 +345,7 @@ class Family(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "striped red long-sleeve"."""
+        """For example "striped red long-sleeve"."""
         return f"{self.pattern} {self.colour} {self.shape}"
 
 
@@ -402,8 +402,10 @@ def _product(family: Family, rng: np.random.Generator) -> Image.Image:
     category = CATEGORIES[family.category_id]
     colour, second = _dyed(family.colour, rng), _dyed(family.second, rng)
     u, v = (
-        place * family.scale + start
-        for place, start in zip(_places(category.surface), rng.random(2).tolist(), strict=True)
+        points * family.scale + start
+        for points, start in zip(
+            _pattern_points(category.surface), rng.random(2).tolist(), strict=True
+        )
     )
     share = PATTERNS[family.pattern](u, v)
     cloth = Image.new("RGB", (DRAWN, DRAWN), colour)
@@ -414,7 +416,7 @@ def _product(family: Family, rng: np.random.Generator) -> Image.Image:
 
 
 def _photo(drawn: Image.Image, stands: bool, rng: np.random.Generator) -> Image.Image:
-    """The product with its shadow, placed a little differently: RGBA of SIZE × SIZE."""
+    """The product with its shadow, moved and tilted a little: RGBA of SIZE × SIZE."""
     tilt = np.radians(rng.uniform(-2, 2) if stands else rng.uniform(-5, 5))
     cos, sin, half = np.cos(tilt), np.sin(tilt), DRAWN / 2
     wide, tall = rng.uniform(0.93, 1.06) * rng.uniform(0.97, 1.03, 2)
@@ -446,7 +448,7 @@ def _backdrop(rng: np.random.Generator) -> Image.Image:
 
 def _draw(path: Path, family: Family, rng: np.random.Generator) -> None:
     picture = _photo(_product(family, rng), CATEGORIES[family.category_id].stands, rng)
-    if path.suffix == ".png":  # cut out, as some shops keep them
+    if path.suffix == ".png":  # cut out, as some shops have them
         picture.save(path)
         return
     photo = _backdrop(rng)
@@ -458,10 +460,9 @@ def _draw(path: Path, family: Family, rng: np.random.Generator) -> None:
 def draw_catalogue(folder: Path, seed: int = 0, products_per_family: int = 10) -> Path:
     """Draw the catalogue into `folder` and return the path of its `catalogue.csv`.
 
-    The columns are `product_id,category_id,image,category,family`, with `image` relative to the
-    CSV file: mostly JPEG, with a few cut-out PNG and WebP. Product ids go through a shuffle, so
-    that no order of ids or rows can pass for a right answer. The same seed gives the same bytes
-    with the same Pillow.
+    The columns are `product_id,category_id,image,category,family`, with `image` relative to the CSV
+    file: mostly JPEG, a few cut-out PNG and WebP. Product ids are shuffled, so that the order of ids or
+    rows gives no right answers. The same seed and the same Pillow give the same bytes.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     numbers, copies = range(len(FAMILIES)), range(products_per_family)

@@ -1,4 +1,4 @@
-"""The demo's pipeline: pictures are drawn and become a release, by the commands that a shop types."""
+"""The demo's pipeline: draws pictures and makes a release of them with the commands a shop uses."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from lookalike_build.networks.inception import Network
 
 
 def build(folder: Path, root: Path) -> int:
-    """Draw a catalogue in `folder` and publish its release in `root`; an exit status."""
+    """Draw a catalogue in `folder` and publish its release in `root`; return the exit status."""
     say(f"drawing a catalogue in {folder} …")
     catalogue = draw_catalogue(folder)
     features = str(folder / "features")

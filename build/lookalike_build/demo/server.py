@@ -1,4 +1,4 @@
-"""The demo's server: NGINX Unit of its own where it is installed, else the embedded server."""
+"""The demo's server: a private NGINX Unit if that is installed, otherwise the embedded server."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ Address = tuple[str, int]
 
 
 def serve_demo(unit_config: Path, address: Address, root: ReleaseRoot, photos: Path) -> None:
-    """Serve the release and the photos until SIGINT or SIGTERM, on NGINX Unit where it is installed."""
+    """Serve the release and the photos until SIGINT or SIGTERM, on NGINX Unit if it is installed."""
     unitd = find_unitd()
     if unitd is not None:
         try:
@@ -47,14 +47,14 @@ def _serve_on_unit(
         listen=[listen],
     )
     config["applications"][APPLICATION]["environment"] |= _SETTINGS
-    # Where Unit finds the photos itself.
+    # Unit serves the photos itself.
     listener = config["listeners"][listen]
     config["routes"] = [
         {"match": {"uri": f"{PHOTOS}/*"}, "action": {"share": f"{photos.parent}$uri"}},
         {"action": {"pass": listener["pass"]}},
     ]
     listener |= {"pass": "routes"}
-    # A short name: a control socket's path has room for a hundred bytes or so.
+    # A short name: the path of a control socket must fit in about a hundred bytes.
     with (
         tempfile.TemporaryDirectory(prefix="lookalike-") as folder,
         _sigterm_as_interrupt(),
@@ -71,7 +71,7 @@ def _serve_on_unit(
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let `kill` stop the demo as Ctrl-C does, so that Unit is stopped with it."""
+    """Let `kill` stop the demo as Ctrl-C does, so that it stops Unit."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""What is wrong with an experiment's records: the checks, in SQL, and the lines that fail them.
+"""The checks of an experiment's records, in SQL, and the lines that fail them.
 
-Counting what is malformed is part of the one pass over all records. Only where some are, a file of
-text is read once more, line by line, until the first of them have been named.
+Malformed records are counted in the one pass over all records. Only if there are some, a text file is
+read again, line by line, until the first few have been named.
 """
 
 import csv
@@ -27,18 +27,18 @@ COUNTED: Final = "counted"
 UNANSWERED: Final = "unanswered"
 """Its method is none."""
 OUTSIDE: Final = "outside"
-"""It is from before or after the period asked for."""
+"""It is from before or after the period."""
 OTHER: Final = "other"
 """A request that has nothing to do with the experiment."""
-SOUND: Final = (COUNTED, UNANSWERED, OUTSIDE, OTHER)
+VALID: Final = (COUNTED, UNANSWERED, OUTSIDE, OTHER)
 
 _KNOWN = {"event": EVENTS, "pattern": PATTERNS, "method": METHODS}
 STATES: Final = (
-    *SOUND,
+    *VALID,
     *(f"missing {name}" for name in (*_KNOWN, "category_id", "time")),
     *(f"unknown {name}" for name in (*_KNOWN, "time")),
 )
-"""What a record can be: sound, or without a column, or with a value of one that nobody knows."""
+"""The states of a record: valid, without a column's value, or with an unknown value of it."""
 
 _TIMES = "ISO 8601, Unix seconds or like 31/Dec/2026:23:59:59 +0900"
 _CHUNK = 65_536
@@ -47,27 +47,27 @@ _SHOWN = 64
 
 @dataclass(frozen=True)
 class Period:
-    """From `start` until before `until`, in Unix seconds; None is open."""
+    """From `start` up to but without `until`, in Unix seconds; None is open."""
 
     start: float | None = None
     until: float | None = None
 
 
 class Fault(NamedTuple):
-    """A malformed record: its line (in Parquet its row) and what is wrong with it."""
+    """A malformed record: its line (its row in Parquet) and the problem."""
 
     line: int
     problem: str
 
 
 def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
-    """SQL of the records in `table`, which has the file's fields, each with its `state`.
+    """SQL of the records in `table`, which has the file's fields, each with its `state` (of `STATES`).
 
-    A state is one of `STATES`. `more` is SQL of further columns to take along.
+    `more` is SQL of further columns to select.
     """
     cases = ["WHEN other THEN 'other'"]
     for name, known in _KNOWN.items():
-        # Whoever clicks need not know what answered.
+        # Clicks and purchases need no method.
         needed = "AND event = 'impression' " if name == "method" else ""
         cases.append(f"WHEN coalesce({name}, '') = '' {needed}THEN 'missing {name}'")
         values = ", ".join(f"'{value}'" for value in ("", *known))
@@ -86,9 +86,9 @@ def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
 
 
 def is_refused(file: EventFile, state: str) -> bool:
-    """Whether there is to be no report where a record is in that state.
+    """Whether a record in that state prevents the report.
 
-    An unknown word in records is a mistake of whoever writes them; in a log, anybody may have sent it.
+    An unknown word in records is the shop's mistake; a log holds whatever anybody sent.
     """
     return file.kind != "log" and state in {f"unknown {name}" for name in _KNOWN}
 
@@ -149,7 +149,7 @@ def _problem(file: EventFile, state: str, values: dict[str, str | None]) -> str:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of what anybody may have written, without what a terminal would act upon."""
+    """The beginning of a text that anybody may have written, safe to print on a terminal."""
     return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
@@ -161,7 +161,7 @@ def _csv_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
             for row in reader:
                 if len(row) == len(file.fields):
                     yield (reader.line_num, *row)
-        except csv.Error:  # a field without end: DuckDB has counted it
+        except csv.Error:  # an endless field, which DuckDB has counted
             return
 
 
@@ -179,7 +179,7 @@ def _json_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
 
 
 def _as_text(value: object) -> str | None:
-    """A value of JSON as DuckDB reads it into text."""
+    """A JSON value as the text that DuckDB reads it as."""
     if value is None or isinstance(value, str):
         return value
     return msgspec.json.encode(value).decode()

@@ -11,13 +11,13 @@ from lookalike_build.experiment.report import Report
 
 
 def as_json(report: Report) -> bytes:
-    """The whole report. Rates are numbers from 0 on, not percent; what has no value is null.
+    """The whole report. Rates are numbers of 0 and more, not percent; a missing value is null.
 
     Keys: confidence, share, min_impressions; period (first and last moment); left_out (numbers of
-    records); patterns (by A and B: visitors, impressions, clicks, purchases, and ctr and cvr with value
-    and interval); comparisons (by ctr and cvr: B against A); categories (each with its patterns and,
-    unless it is undecided, its measures); best (by measure and pattern, category ids); won (by
-    measure); undecided (category ids); traffic; ratio and mismatch; warnings; faults.
+    records); patterns (for A and B: visitors, impressions, clicks, purchases, and ctr and cvr with
+    value and interval); comparisons (of B with A, by ctr and cvr); categories (with patterns and,
+    unless undecided, measures); best (category ids by measure and pattern); won (by measure);
+    undecided (category ids); traffic; ratio and mismatch; warnings; faults.
     """
     question, records = report.question, report.records
     period = [datetime.fromtimestamp(at, UTC).isoformat() for at in records.period or ()]
@@ -50,7 +50,7 @@ def as_json(report: Report) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: objects of dataclasses and named tuples, null for an infinite number."""
+    """The value as JSON has it: dataclasses and named tuples as objects, infinity as null."""
     if is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

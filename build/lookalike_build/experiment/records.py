@@ -20,8 +20,8 @@ from lookalike.release.root import named
 from lookalike_build.experiment.checks import (
     OTHER,
     OUTSIDE,
-    SOUND,
     STATES,
+    VALID,
     Fault,
     Period,
     checked,
@@ -240,7 +240,7 @@ def _add(
     not_rows: list[Fault] = []
     if file.kind == "csv":
         states["no row"], not_rows = _not_rows(database, rejects, n)
-    wrong = {state for state, count in states.items() if count} - set(SOUND)
+    wrong = {state for state, count in states.items() if count} - set(VALID)
     if wrong:
         file.check_whole()
     faults = first_faults(database, file, period, wrong - {"no row"}, n)
@@ -300,7 +300,7 @@ def _added_up(
         None if first is None else (first, last),
         states.get(OUTSIDE, 0),
         states.get(OTHER, 0),
-        sum(n for state, n in states.items() if state not in SOUND),
+        sum(n for state, n in states.items() if state not in VALID),
         faults,
     )
 

@@ -1,9 +1,9 @@
-"""The experiment's report: the three tables of Miyake et al. (2017), with how certain they are.
+"""The experiment's report: the three tables of Miyake et al. (2017), with their certainty.
 
-Pattern A against pattern B, by click-through rate (CTR, clicks per impression) and conversion rate
+They compare patterns A and B by click-through rate (CTR, clicks per impression) and conversion rate
 (CVR, purchases per impression): the rates, the categories in which each did best, the number of
-categories each won. A record counts for the pattern that was assigned, whatever answered it; what
-nothing answered is left out, as in the paper.
+categories each won. A record counts for its assigned pattern, whichever method answered. Impressions
+that nothing answered are left out, as in the paper.
 """
 
 from collections import Counter
@@ -29,17 +29,17 @@ BestBy = Literal["rate", "lead"]
 MEASURES: Final = ("ctr", "cvr")
 N_BEST: Final = 5
 MISMATCH_P: Final = 0.001
-"""Below this p-value, visitors are not shared out as they should be: once in a thousand by chance."""
+"""Below this p-value the assignment is judged wrong; by chance, one experiment in a thousand is."""
 _RATE: Final[dict[str, Callable[[Tally], Rate]]] = {"ctr": Tally.ctr, "cvr": Tally.cvr}
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the records.
+    """The report's settings.
 
-    `confidence` of the intervals, and 1 less the level of the tests; `share` of the visitors that is
-    to have pattern B; `min_impressions` of each pattern without which a category is undecided;
-    `best_by`, whether a pattern did best where its rate is highest or where it leads by most.
+    `confidence` is that of the intervals; tests have the level 1 - `confidence`. `share` is the share
+    of visitors that should have pattern B. With fewer than `min_impressions` of either pattern, a
+    category is undecided. `best_by`: a pattern did best where its rate, or its lead, is highest.
     """
 
     confidence: float = 0.95
@@ -56,8 +56,8 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One pattern's counts and rates, in all or in one category; no rates without impressions."""
+class PatternRates:
+    """One pattern's counts and rates, overall or in one category; no rates without impressions."""
 
     visitors: int
     impressions: int
@@ -71,9 +71,8 @@ class Row:
 class CategoryMeasure:
     """One category by one measure, with enough impressions of both patterns.
 
-    `won` is the pattern with the higher rate, None where they are equal; `p_corrected` is the
-    comparison's p-value, corrected for the number of categories; `certain` says that it is below the
-    level.
+    `won` is the pattern with the higher rate, None if they are equal. `p_corrected` is the comparison's
+    p-value, corrected for the number of categories; the result is `certain` if it is below the level.
     """
 
     comparison: Comparison
@@ -84,15 +83,15 @@ class CategoryMeasure:
 
 @dataclass(frozen=True)
 class Category:
-    """One category: its rows by pattern, and its measures, none where it is undecided."""
+    """One category: its rates by pattern, and its measures; none if it is undecided."""
 
     category_id: str
-    patterns: dict[str, Row]
+    patterns: dict[str, PatternRates]
     measures: dict[str, CategoryMeasure]
 
 
 class Won(NamedTuple):
-    """How many categories each pattern won by one measure, and of how many that is certain."""
+    """How many categories each pattern won by one measure, and how many of these are certain."""
 
     a: int
     b: int
@@ -102,7 +101,7 @@ class Won(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """A pattern's impressions that a method answered: their share of the pattern's, and of all."""
+    """A pattern's impressions that one method answered, as a share of the pattern's and of all."""
 
     pattern: str
     method: str
@@ -115,17 +114,17 @@ class Traffic(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All that is said of an experiment.
+    """Everything that a report shows.
 
-    `comparisons` are B against A over all categories, by measure; `categories` are in the order of
-    their impressions, most first; `best` has by measure and pattern the categories in which it did
-    best; `won` by measure; `undecided` are those with too few impressions. `ratio` is the check of the
-    assignment, `mismatch` whether it failed. `warnings` are sentences that must be read.
+    `comparisons` are of B with A over all categories, by measure. `categories` are sorted by
+    impressions, most first. `best` holds a pattern's best categories, by measure and pattern; `won` is
+    by measure; `undecided` categories have too few impressions. `ratio` is the check of the assignment,
+    `mismatch` whether it failed. `warnings` must be read.
     """
 
     question: Question
     records: Records
-    patterns: dict[str, Row]
+    patterns: dict[str, PatternRates]
     comparisons: dict[str, Comparison]
     categories: list[Category]
     best: dict[str, dict[str, list[Category]]]
@@ -138,7 +137,7 @@ class Report:
 
     @property
     def has_visitors(self) -> bool:
-        """Whether any record says which visitor it is of."""
+        """Whether any record names a visitor."""
         return any(row.visitors for row in self.patterns.values())
 
     @property
@@ -148,11 +147,11 @@ class Report:
 
 
 class NoExperiment(LookalikeError):  # noqa: N818
-    """Records that hold no experiment; the text says what is missing."""
+    """The records hold no experiment; the text says what is missing."""
 
 
 def report_of(records: Records, question: Question) -> Report:
-    """The report; NoExperiment where a pattern has no impressions."""
+    """The report; NoExperiment if a pattern has no impressions."""
     for pattern, tally in records.patterns.items():
         if tally.impressions == 0:
             raise NoExperiment(_nothing(records, pattern))
@@ -165,7 +164,7 @@ def report_of(records: Records, question: Question) -> Report:
     return Report(
         question,
         records,
-        {pattern: _row(tally, z) for pattern, tally in records.patterns.items()},
+        {pattern: _rates(tally, z) for pattern, tally in records.patterns.items()},
         {measure: compare(rate(a), rate(b), z) for measure, rate in _RATE.items()},
         categories,
         {m: {p: _best(decided, m, p, question.best_by) for p in PATTERNS} for m in MEASURES},
@@ -179,21 +178,21 @@ def report_of(records: Records, question: Question) -> Report:
 
 
 def _nothing(records: Records, pattern: str) -> str:
-    said = f"no impressions of pattern {pattern} that were answered"
+    problem = f"no impressions of pattern {pattern} that were answered"
     left_out = {
         "malformed": records.n_malformed,
         "outside the period": records.n_outside,
         "requests of other things": records.n_other,
     }
     if any(left_out.values()):
-        said += f"; left out: {', '.join(f'{n} {what}' for what, n in left_out.items() if n)}"
-    return "; the first: ".join([said, *records.faults[:1]])
+        problem += f"; left out: {', '.join(f'{n} {what}' for what, n in left_out.items() if n)}"
+    return "; the first: ".join([problem, *records.faults[:1]])
 
 
-def _row(tally: Tally, z: float) -> Row:
+def _rates(tally: Tally, z: float) -> PatternRates:
     rates = {measure: rate(tally) for measure, rate in _RATE.items() if tally.impressions}
     estimates = {measure: Estimate(rate.value, rate.interval(z)) for measure, rate in rates.items()}
-    return Row(
+    return PatternRates(
         tally.visitors,
         tally.impressions,
         tally.clicks,
@@ -205,27 +204,11 @@ def _row(tally: Tally, z: float) -> Row:
 
 def _categories(records: Records, question: Question, z: float) -> list[Category]:
     """All categories, those with most impressions first."""
-    enough = {
-        category_id: tallies
-        for category_id, tallies in records.categories.items()
-        if min(tally.impressions for tally in tallies.values()) >= question.min_impressions
-    }
-    measures: dict[str, dict[str, CategoryMeasure]] = {category_id: {} for category_id in enough}
-    for measure, rate in _RATE.items():
-        compared = [
-            compare(rate(tallies["A"]), rate(tallies["B"]), z) for tallies in enough.values()
-        ]
-        corrected = holm([comparison.p for comparison in compared])
-        for category_id, comparison, p in zip(enough, compared, corrected, strict=True):
-            won = None
-            if comparison.difference:
-                won = PATTERNS[comparison.difference > 0]
-            certain = p < 1 - question.confidence
-            measures[category_id][measure] = CategoryMeasure(comparison, p, won, certain)
+    measures = _measures(records, question, z)
     categories = [
         Category(
             category_id,
-            {pattern: _row(tally, z) for pattern, tally in tallies.items()},
+            {pattern: _rates(tally, z) for pattern, tally in tallies.items()},
             measures.get(category_id, {}),
         )
         for category_id, tallies in records.categories.items()
@@ -233,12 +216,32 @@ def _categories(records: Records, question: Question, z: float) -> list[Category
     return sorted(categories, key=lambda each: (-_impressions(each), each.category_id))
 
 
+def _measures(
+    records: Records, question: Question, z: float
+) -> dict[str, dict[str, CategoryMeasure]]:
+    """By category with enough impressions, and by measure."""
+    enough = {
+        category_id: tallies
+        for category_id, tallies in records.categories.items()
+        if min(tally.impressions for tally in tallies.values()) >= question.min_impressions
+    }
+    measures: dict[str, dict[str, CategoryMeasure]] = {category_id: {} for category_id in enough}
+    for measure, rate in _RATE.items():
+        compared = [compare(rate(each["A"]), rate(each["B"]), z) for each in enough.values()]
+        corrected = holm([comparison.p for comparison in compared])
+        for category_id, comparison, p in zip(enough, compared, corrected, strict=True):
+            won = PATTERNS[comparison.difference > 0] if comparison.difference else None
+            certain = p < 1 - question.confidence
+            measures[category_id][measure] = CategoryMeasure(comparison, p, won, certain)
+    return measures
+
+
 def _impressions(category: Category) -> int:
     return sum(row.impressions for row in category.patterns.values())
 
 
 def _best(decided: list[Category], measure: str, pattern: str, best_by: BestBy) -> list[Category]:
-    """The categories in which the pattern did best, the best first."""
+    """The pattern's best categories, the best first."""
 
     def good(category: Category) -> float:
         if best_by == "lead":
@@ -251,14 +254,14 @@ def _best(decided: list[Category], measure: str, pattern: str, best_by: BestBy) 
 
 
 def _won(decided: list[Category], measure: str) -> Won:
-    measured = [category.measures[measure] for category in decided]
-    won = Counter(each.won for each in measured)
-    certain = Counter(each.won for each in measured if each.certain)
+    measures = [category.measures[measure] for category in decided]
+    won = Counter(each.won for each in measures)
+    certain = Counter(each.won for each in measures if each.certain)
     return Won(won["A"], won["B"], won[None], certain["A"], certain["B"])
 
 
 def _traffic(methods: list[MethodTally]) -> list[Traffic]:
-    """By pattern and method, those with impressions; clicks that name no method are in none."""
+    """By pattern and method, if there are impressions; clicks without a method are not counted."""
     totals: dict[str, int] = {
         p: sum(each.impressions for each in methods if each.pattern == p) for p in PATTERNS
     }
@@ -290,9 +293,9 @@ def _warnings(
     if mismatch:
         warnings.append(
             f"sample ratio mismatch: {ratio.b} of {ratio.a + ratio.b} {units} have pattern B where "
-            f"{100 * question.share:g} % should (p {ratio.p:.1e}). Find out why before you believe any "
-            "figure: records of one pattern are lost or counted twice, bots, another --share, or an "
-            "experiment key that was changed"
+            f"{100 * question.share:g} % should (p {ratio.p:.1e}). Believe no figure until you know "
+            "why. Perhaps records of one pattern were lost or counted twice, bots came, --share is "
+            "wrong, or the experiment's key was changed"
         )
     if records.n_in_both:
         warnings.append(
@@ -301,8 +304,8 @@ def _warnings(
         )
     if not visitors:
         warnings.append(
-            "no record names a visitor: intervals and tests take every impression as independent, and "
-            "promise too much where visitors with several impressions keep their pattern"
+            "no record names a visitor: intervals and tests count every impression as independent, and "
+            "are too certain if visitors with several impressions keep their pattern"
         )
     for pattern, tally in records.patterns.items():
         for n, what in ((tally.clicks, "clicks"), (tally.purchases, "purchases")):

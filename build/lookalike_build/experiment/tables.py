@@ -1,4 +1,4 @@
-"""The experiment's report in words: its tables as cells of text, and the sentences between them."""
+"""The experiment's report as text: the cells of its tables, and the sentences between them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ _MINUTE = "%Y-%m-%d %H:%M"
 
 
 class ReportTable(NamedTuple):
-    """Cells of text: a head, and rows of the same width."""
+    """A table of text: its head, and rows as wide."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def summary(report: Report) -> Iterator[str]:
-    """What the report is of, and what is not in it."""
+    """The period and the counts, and what was left out."""
     rows, records = report.patterns.values(), report.records
     if records.period:
         first, last = (datetime.fromtimestamp(at, UTC).strftime(_MINUTE) for at in records.period)
@@ -46,19 +46,19 @@ def summary(report: Report) -> Iterator[str]:
 
 
 def assignment(report: Report) -> str:
-    """What the check for a sample ratio mismatch says."""
+    """The result of the check for a sample ratio mismatch."""
     ratio = report.ratio
     units = "visitors" if report.has_visitors else "impressions"
     verdict = "SAMPLE RATIO MISMATCH" if report.mismatch else "no sample ratio mismatch"
     return (
-        f"assigned: {count(ratio.a)} {units} to A, {count(ratio.b)} to B, of which "
-        f"{100 * report.question.share:g} % should be: {verdict} "
+        f"assigned: {count(ratio.a)} {units} to A, {count(ratio.b)} to B, which should have "
+        f"{100 * report.question.share:g} %: {verdict} "
         f"(chi-square {ratio.chi_square:.2f}, {probability(ratio.p)})"
     )
 
 
 def rates_title(report: Report) -> str:
-    """Of table 1."""
+    """The title of table 1."""
     return f"Table 1. Rates by pattern, with {_confidence(report)} intervals"
 
 
@@ -93,7 +93,7 @@ def comparisons_table(report: Report) -> ReportTable:
 
 
 def best_title(report: Report, measure: str) -> str:
-    """Of table 2."""
+    """The title of table 2."""
     by_rate = report.question.best_by == "rate"
     best = "highest" if by_rate else "largest lead in"
     return f"Table 2. The {N_BEST} categories with each pattern's {best} {measure.upper()}"
@@ -107,23 +107,20 @@ def best_table(report: Report, measure: str, pattern: str) -> ReportTable:
 def categories_table(
     categories: Sequence[Category], measures: Sequence[str], name: str
 ) -> ReportTable:
-    """Categories by measures; `name` heads them."""
+    """Categories by measures; `name` heads the first column."""
     head = [name]
     for measure in measures:
         head += [f"{measure.upper()} of A", "of B", "B - A, points", "won", "corrected p"]
     return ReportTable(
         head,
         [
-            [
-                excerpt(category.category_id),
-                *(cell for m in measures for cell in _measured(category, m)),
-            ]
-            for category in categories
+            [excerpt(each.category_id), *(cell for m in measures for cell in _cells(each, m))]
+            for each in categories
         ],
     )
 
 
-def _measured(category: Category, measure: str) -> Iterator[str]:
+def _cells(category: Category, measure: str) -> Iterator[str]:
     yield from (rate(getattr(category.patterns[pattern], measure)) for pattern in PATTERNS)
     of_measure = category.measures.get(measure)
     if of_measure is None:
@@ -135,7 +132,7 @@ def _measured(category: Category, measure: str) -> Iterator[str]:
 
 
 def won_title(report: Report) -> str:
-    """Of table 3."""
+    """The title of table 3."""
     n = len(report.categories) - len(report.undecided)
     least = count(report.question.min_impressions)
     return f"Table 3. Categories won, of {n} with {least} impressions of each pattern or more"
@@ -153,12 +150,12 @@ def won_notes(report: Report) -> Iterator[str]:
     """What "certain" means, and which categories are undecided."""
     level = 1 - report.question.confidence
     yield (
-        f"certain: a corrected p (Holm) below {level:.3g}; where nothing differs, at most "
-        f"{100 * level:.3g} % of experiments name any category"
+        f"certain: a corrected p (Holm) below {level:.3g}; if no category differs, at most "
+        f"{100 * level:.3g} % of experiments name one"
     )
     yield (
-        "the best of many are so by luck, too: expect less of them, and judge by the corrected p, not "
-        "by whether an interval holds 0"
+        "the best of many owe some of it to luck: expect less of them, and judge by the corrected p, "
+        "not by whether an interval contains 0"
     )
     if report.undecided:
         shown = [excerpt(each.category_id) for each in report.undecided[:_MAX_UNDECIDED]]
@@ -201,7 +198,7 @@ def rate(estimate: Estimate | None) -> str:
 
 
 def difference(comparison: Comparison) -> str:
-    """A difference and its interval in points of a percent."""
+    """A difference and its interval in percentage points."""
     return f"{100 * comparison.difference:+.2f} ({_bounds(comparison.interval, '+.2f')})"
 
 

@@ -21,7 +21,7 @@ from lookalike_build.experiment.tables import (
 
 
 def as_text(report: Report) -> str:
-    """The whole report; its warnings first."""
+    """The whole report, warnings first."""
     sections = [
         [f"WARNING: {warning}" for warning in report.warnings],
         summary(report),
@@ -42,7 +42,7 @@ def _best(report: Report, measure: str) -> Iterator[str]:
 
 
 def _lines(table: ReportTable) -> Iterator[str]:
-    """The cells under one another: the first column to the left, the others to the right."""
+    """Aligned columns: the first to the left, the others to the right."""
     rows = [table.head, *table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:

@@ -1,4 +1,4 @@
-"""Records of an experiment, written as CSV, Parquet or JSON Lines, as the file's name says."""
+"""Writes records of an experiment as CSV, Parquet or JSON Lines, according to the file's suffix."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ Write = Callable[[pa.Table], None]
 
 @contextmanager
 def event_writer(path: Path, schema: pa.Schema) -> Iterator[Write]:
-    """Call what it gives with tables of records of that schema; the file is there when all are written.
+    """Yield a function that writes a table of records; the file appears when the block ends.
 
     The path's suffix is one of `SUFFIXES`.
     """

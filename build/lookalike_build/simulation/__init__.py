@@ -1,1 +1,1 @@
-"""Simulated experiments: records of visitors whose preferences are known, to try the report with."""
+"""Simulated experiments: records of visitors with known preferences, for trying the report."""

@@ -1,4 +1,4 @@
-"""Simulated experiments on disk: the records, and beside them what is true of them, as JSON."""
+"""Simulated experiments on disk: the records, and beside them the truth about them as JSON."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from lookalike_build.simulation.shop import (
 from lookalike_build.simulation.visitors import Simulation
 
 _PIECE = 100_000
-"""How many visitors' records are in memory at a time."""
+"""The number of visitors whose records are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many visitors there are, over how many days, and the seed that they are drawn with."""
+    """The number of visitors, the days over which they come, and the seed that draws them."""
 
     n_visitors: int
     days: int
@@ -38,7 +38,7 @@ class Sample:
 def simulate(
     simulation: Simulation, sample: Sample, out: Path, done: Callable[[int], object]
 ) -> int:
-    """Write the records of an experiment to `out` and its truth beside it; how many records."""
+    """Write the records of an experiment to `out` and its truth beside it; return how many records."""
     rng = np.random.default_rng(sample.seed)
     category_ids = simulation.preferences.category_ids
     n = 0
@@ -63,7 +63,7 @@ def simulate_shop(
     out: Path,
     done: Callable[[int], object],
 ) -> int:
-    """The same of visitors that browse a shop that runs; ShopError where it does not answer."""
+    """As `simulate`, with visitors that browse a running shop; ShopError if it does not answer."""
     rng = np.random.default_rng(sample.seed)
     pages: list[Seen] = []
     for visitor in range(sample.n_visitors):
@@ -79,7 +79,7 @@ def simulate_shop(
 
 
 def truth_path(out: Path) -> Path:
-    """Where what is true of the records in `out` is written."""
+    """The path of the truth about the records in `out`."""
     return out.with_suffix(".truth.json")
 
 

@@ -1,10 +1,9 @@
-"""Simulated visitors of a shop that runs: they look at products, are shown related ones, click and buy.
+"""Simulated visitors of a running shop: they look at products, see related ones, click and buy.
 
-The products are those of a release. What is related to one is asked of a server, as a shop's web tier
-asks it, and the server assigns the pattern. A visitor goes through what is shown from the first on,
-and clicks with a probability that falls with the place and with the angular distance from the product
-looked at; a click leads to the next. So a pattern is worth what it shows, and the visitors know
-nothing else of it.
+The products are those of a release. As a shop's web tier does, the simulation asks a server for related
+products, and the server assigns the pattern. A visitor goes through the products shown in order. The
+probability of a click falls with the rank and with the angular distance from the product looked at; a
+click leads to the next page. So visitors judge a pattern only by the products that it shows.
 """
 
 import math
@@ -28,22 +27,22 @@ from lookalike_build.simulation.visitors import Impressions
 RELATED_PATH: Final = "/related"
 _TIMEOUT_S = 10.0
 _FAVOURITE = 0.7
-"""How many of the products that a visitor comes to without a click are of its favourite category."""
+"""The share of pages reached without a click that are in the visitor's favourite category."""
 _UNRELATED = math.sqrt(2)
-"""The angular distance of two that have nothing in common, or of one that the release does not know."""
+"""The angular distance of orthogonal features, also used for products unknown to the release."""
 
 
 class ShopError(LookalikeError):
-    """A shop that cannot be browsed; the text says why."""
+    """The shop cannot be browsed; the text says why."""
 
 
 @dataclass(frozen=True)
 class Taste:
     """What makes visitors click and buy.
 
-    Who comes to the product at place i (from 0), at distance d, clicks on it with the probability
-    appeal · patience^i · exp(-(d / reach)²) and then looks no further; of what is clicked, a share
-    `bought` is bought.
+    A visitor who reaches the product of rank i (from 0), at distance d, clicks on it with probability
+    appeal · patience^i · exp(-(d / reach)²) and then looks no further. The share `bought` of the
+    clicked products is bought.
     """
 
     appeal: float = 0.05
@@ -52,15 +51,15 @@ class Taste:
     bought: float = 0.35
 
     def clicks(self, distances: Float64) -> Float64:
-        """For products shown at these distances (n,): the probability that each is clicked on (n,)."""
+        """The probability (n,) of a click on each product shown, from their distances (n,)."""
         wanted = self.appeal * np.exp(-((distances / self.reach) ** 2))
         wanted *= self.patience ** np.arange(distances.size)
-        come_to = np.cumprod(1 - np.concatenate([[0.0], wanted[:-1]]))
-        return np.asarray(wanted * come_to)
+        reached = np.cumprod(1 - np.concatenate([[0.0], wanted[:-1]]))
+        return np.asarray(wanted * reached)
 
 
 class Answer(NamedTuple):
-    """What a server says is related, by which pattern and method."""
+    """The related products that a server returns, with the pattern and the method."""
 
     product_ids: list[Id]
     pattern: str
@@ -71,7 +70,7 @@ Ask = Callable[[Id, Id, str], Answer]
 
 
 class Server:
-    """The server at `url` (http://host:port, with a path before `/related` if it has one)."""
+    """The server at `url`: http://HOST:PORT, with the path before `/related` if there is one."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -82,7 +81,7 @@ class Server:
         self._connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
 
     def ask(self, category_id: Id, product_id: Id, visitor: str) -> Answer:
-        """What is related to a product, for a visitor; ShopError where that is not answered."""
+        """Ask for the products related to one, for a visitor; ShopError if there is no answer."""
         query = {"product_id": product_id, "category_id": category_id, "visitor": visitor}
         target = f"{self._path}?{urlencode(query)}"
         try:
@@ -97,8 +96,8 @@ class Server:
                 found = Answer(document["product_ids"], document["pattern"], document["method"])
                 if found.pattern in PATTERNS and found.method in METHODS:
                     return found
-        said = body[:100].decode(errors="replace")
-        raise ShopError(f"{self._url}: {target} is answered {answer.status} {said!r}")
+        text = body[:100].decode(errors="replace")
+        raise ShopError(f"{self._url}: {target} is answered {answer.status} {text!r}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,12 +105,12 @@ class Server:
 
 
 class Shelf:
-    """The products of an open release, which must not be slim: `category_ids` and what is in them."""
+    """The products of an open release, by index in `category_ids`; ShopError if it is slim."""
 
     def __init__(self, release: Release) -> None:
         if release.slim:
             raise ShopError(
-                "the release is a slim copy, which does not know how far products are apart"
+                "the release is a slim copy, without the features that distances are computed from"
             )
         self.category_ids = list(release.categories)
         self._categories = list(release.categories.values())
@@ -120,44 +119,44 @@ class Shelf:
         self._bounds = np.cumsum(sizes / sizes.sum())
 
     def any_category(self, rng: np.random.Generator) -> int:
-        """The place of a category, a larger one more often."""
-        place = np.searchsorted(self._bounds, rng.random(), side="right")
-        return min(int(place), len(self._categories) - 1)
+        """The index of a random category, a larger one more often."""
+        category = np.searchsorted(self._bounds, rng.random(), side="right")
+        return min(int(category), len(self._categories) - 1)
 
     def any_product(self, rng: np.random.Generator, category: int) -> Id:
-        """A product of the category at a place."""
+        """A random product of a category."""
         found = self._categories[category]
         return found.ids(np.array([rng.integers(found.entry.n_items)], np.uint32))[0]
 
-    def category_of(self, product_id: Id, near: int) -> int | None:
-        """The place of a category that has a product, that at `near` before others."""
+    def category_of(self, product_id: Id, preferred: int) -> int | None:
+        """The index of a category that has the product: `preferred` if it has, else the first."""
         if not isinstance(product_id, self._id_type):
             return None
-        for place in (near, *range(len(self._categories))):
-            if self._categories[place].item_of(product_id) is not None:
-                return int(place)
+        for category in (preferred, *range(len(self._categories))):
+            if self._categories[category].item_of(product_id) is not None:
+                return int(category)
         return None
 
     def distances(self, category: int, product_id: Id, others: list[Id]) -> Float64:
-        """The angular distances (n,) of a product of a category to n others of any."""
-        looked_at = self._direction(category, product_id)
+        """The angular distances (n,) of a product of a category to n others of any category."""
+        looked_at = self._unit_vector(category, product_id)
         distances = np.full(len(others), _UNRELATED)
-        for place, other in enumerate(others):
+        for rank, other in enumerate(others):
             found = self.category_of(other, category)
             if found is not None:
-                distances[place] = np.linalg.norm(looked_at - self._direction(found, other))
+                distances[rank] = np.linalg.norm(looked_at - self._unit_vector(found, other))
         return distances
 
-    def _direction(self, category: int, product_id: Id) -> Float64:
+    def _unit_vector(self, category: int, product_id: Id) -> Float64:
         found = self._categories[category]
         item, vectors = found.item_of(product_id), found.vectors
         if item is None or vectors is None:
-            raise LookupError(product_id)  # nobody asks for what is not there
+            raise LookupError(product_id)  # callers ask only for products that are there
         return vectors.unit_vector(item)
 
 
 class Seen(NamedTuple):
-    """One product page: what a visitor saw and did, and how probable a click was."""
+    """One product page: what a visitor saw and did, and the probability of a click."""
 
     visitor: int
     pattern: str
@@ -176,28 +175,28 @@ def browse(
     visitor: int,
     n_pages: int,
 ) -> Iterator[Seen]:
-    """A visitor's way through `n_pages` product pages."""
+    """The `n_pages` product pages that a visitor looks at."""
     favourite = shelf.any_category(rng)
-    following: tuple[int, Id] | None = None
+    clicked_on: tuple[int, Id] | None = None
     for _ in range(n_pages):
-        if following is None:
+        if clicked_on is None:
             at_home = rng.random() < _FAVOURITE
             category = favourite if at_home else shelf.any_category(rng)
-            following = category, shelf.any_product(rng, category)
-        category, product_id = following
+            clicked_on = category, shelf.any_product(rng, category)
+        category, product_id = clicked_on
         answer = ask(shelf.category_ids[category], product_id, str(visitor))
         shown = shelf.distances(category, product_id, answer.product_ids)
         bounds = np.cumsum(taste.clicks(shown))
         probability = float(bounds[-1]) if bounds.size else 0.0
-        place = int(np.searchsorted(bounds, rng.random(), side="right"))
-        clicked = place < bounds.size
+        rank = int(np.searchsorted(bounds, rng.random(), side="right"))
+        clicked = rank < bounds.size
         bought = clicked and rng.random() < taste.bought
         yield Seen(visitor, answer.pattern, answer.method, category, clicked, bought, probability)
-        following = None
+        clicked_on = None
         if clicked:
-            chosen = answer.product_ids[place]
+            chosen = answer.product_ids[rank]
             its_category = shelf.category_of(chosen, category)
-            following = None if its_category is None else (its_category, chosen)
+            clicked_on = None if its_category is None else (its_category, chosen)
 
 
 def impressions_of(pages: list[Seen]) -> Impressions:
@@ -213,9 +212,9 @@ def impressions_of(pages: list[Seen]) -> Impressions:
 
 
 def truth_of(pages: list[Seen], category_ids: list[Id], taste: Taste) -> dict[str, Any]:
-    """What a report estimates, as a JSON document: the mean probability of a click and a purchase.
+    """The rates that a report estimates, as a JSON document: mean probabilities of click and purchase.
 
-    It is known because the visitors' tastes are, given which products they came to.
+    They follow from the visitors' tastes, given the products that they looked at.
     """
 
     def rates(some: list[Seen]) -> dict[str, float]:
@@ -233,7 +232,7 @@ def truth_of(pages: list[Seen], category_ids: list[Id], taste: Taste) -> dict[st
     return {
         "patterns": by_pattern(answered),
         "categories": {
-            str(category_ids[place]): by_pattern(some)
-            for place, some in sorted(by_category.items())
+            str(category_ids[category]): by_pattern(some)
+            for category, some in sorted(by_category.items())
         },
     }

@@ -1,8 +1,8 @@
-"""Simulated experiments: visitors whose clicks and purchases follow stated preferences.
+"""Simulated experiments: visitors whose clicks and purchases follow known preferences.
 
-A visitor sees impressions in some categories and clicks on one with the rate of its category and of
-what answered it, times the visitor's own appetite; of what is clicked some is bought. So the rates
-that a report estimates are known.
+A visitor sees impressions in some categories. The probability of a click is the rate of the category
+and of the method that answered, times the visitor's own appetite; some of the clicked products are
+bought. So the rates that a report estimates are known.
 """
 
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ PAPER_CVR: Final = (0.0021, 0.0028)
 _ANSWERING = METHODS[:2]
 _NONE = METHODS.index("none")
 _FAVOURITE = 0.5
-"""How many of a visitor's impressions are in its favourite category; the others are anywhere."""
+"""The share of a visitor's impressions in its favourite category; the rest are in any."""
 
 Integers = npt.NDArray[np.int64]
 
 
 class PreferenceError(LookalikeError):
-    """Preferences that no visitor can have; the text says why."""
+    """The preferences are invalid; the text says why."""
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """What visitors like.
+    """What visitors like, in n categories.
 
-    `category_ids`, n of them; `shares` (n,) of the impressions, summing to 1; `ctr` and `cvr` (2, n):
-    clicks and purchases per impression that behaviour (0) or image (1) answered. `spread` is the
-    standard deviation over the mean of the visitors' appetites, 0 where all are alike.
+    `shares` (n,) of the impressions sum to 1. `ctr` and `cvr` (2, n) are clicks and purchases per
+    impression that behaviour (0) or image (1) answered. `spread` is the standard deviation of the
+    visitors' appetites over their mean; 0 makes them alike.
     """
 
     category_ids: tuple[str, ...]
@@ -71,10 +71,10 @@ class Preferences:
         spread: float = 1.0,
         differ: float = 0.3,
     ) -> "Preferences":
-        """Categories of different sizes and rates, with exactly `ctr` and `cvr` over all of them.
+        """Categories of different sizes and rates; their means are exactly `ctr` and `cvr`.
 
-        `differ` is the standard deviation of the logarithm of a category's rates over the mean, and of
-        its ratio of image to behaviour over that of all.
+        `differ` is the standard deviation of two logarithms: of a category's rates over the mean, and
+        of its ratio of image to behaviour over that of all.
         """
         shares = 1 / np.arange(1, n_categories + 1)
         shares /= shares.sum()
@@ -87,7 +87,7 @@ class Preferences:
 
     @classmethod
     def read(cls, document: Any, spread: float) -> "Preferences":
-        """From a JSON document such as `Simulation.truth` gives, of which only a part is needed."""
+        """From a JSON document like that of `Simulation.truth`; only part of it is needed."""
         try:
             categories = document["categories"]
             shares = np.array([each["share"] for each in categories.values()], np.float64)
@@ -107,10 +107,10 @@ class Preferences:
 
 
 class Impressions(NamedTuple):
-    """What visitors saw and did, an impression an element (n,).
+    """What visitors saw and did: arrays (n,) with an element for each impression.
 
-    `visitor`, their numbers; `pattern`, `method` and `category`, places in `PATTERNS`, `METHODS` and
-    the preferences' categories; whether they `clicked` and `bought`.
+    `visitor` is the visitor's number; `pattern`, `method` and `category` are indices into `PATTERNS`,
+    `METHODS` and the preferences' categories.
     """
 
     visitor: Integers
@@ -123,12 +123,12 @@ class Impressions(NamedTuple):
 
 @dataclass(frozen=True)
 class Simulation:
-    """An experiment to be made.
+    """The settings of an experiment.
 
-    `impressions` is the mean of a visitor's, geometrically distributed from 1 on; `share` of the
-    visitors have pattern B; `fallback` is how often A's own method has nothing and image answers, and
-    B's has nothing and behaviour answers; `unanswered` how often neither has. Unless `known`, no record
-    says which visitor it is of, and each impression is assigned its pattern anew.
+    A visitor has `impressions` on average, geometrically distributed from 1. The share `share` of the
+    visitors has pattern B. `fallback` is how often, for patterns A and B, the pattern's own method has
+    no answer and the other one answers; `unanswered` is how often neither answers. Unless visitors are
+    `known`, no record names its visitor, and every impression is assigned a pattern of its own.
     """
 
     preferences: Preferences
@@ -139,7 +139,7 @@ class Simulation:
     known: bool = True
 
     def draw(self, rng: np.random.Generator, first: int, n: int) -> Impressions:
-        """What `n` visitors see and do, whose numbers begin with `first`."""
+        """What `n` visitors see and do; their numbers begin at `first`."""
         likes = self.preferences
         each = rng.geometric(1 / self.impressions, n)
         visitor = np.repeat(np.arange(n), each)
@@ -151,7 +151,7 @@ class Simulation:
         method = np.where(own, pattern, 1 - pattern)  # PATTERNS are in the order of METHODS
         answered = rng.random(visitor.size) >= self.unanswered
         category = self._categories(rng, visitor, n)
-        # Of a beta distribution, so that a visitor's rate is never above 1 and its mean is exact.
+        # Beta-distributed, so that a visitor's rate is never above 1 and the mean is exact.
         appetite = _appetites(rng, n, float(likes.ctr.max()), likes.spread)[visitor]
         ctr, cvr = likes.ctr[method, category], likes.cvr[method, category]
         clicked = answered & (rng.random(visitor.size) < ctr * appetite)

@@ -295,7 +295,7 @@ def test_beside_a_builder_none_is_made(root: ReleaseRoot) -> None:
 
 def test_products_of_another_shop_are_refused_and_nothing_is_left(root: ReleaseRoot) -> None:
     before = root.current()
-    with pytest.raises(RatingsError, match="of the 3 products rated none is related to one of the"):
+    with pytest.raises(RatingsError, match="none of the 3 rated products is related to one of the"):
         rate(root, ratings([701, 702, 703]))
     assert root.current() == before
     assert [path.name for path in root.releases.iterdir()] == [before]
