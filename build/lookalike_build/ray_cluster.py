@@ -37,8 +37,9 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     try:
         # What goes wrong comes out as exceptions; the rest of Ray's lines are in its own log files.
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    # SystemExit: Ray's core ends the process where what answers is no Ray.
-    except (OSError, RuntimeError, ValueError, SystemExit) as error:
+    # SystemExit: Ray's core ends the process where what answers is no Ray. Exception: where its own
+    # start takes longer than it waits, Ray raises just that.
+    except (Exception, SystemExit) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ClusterError(f"Ray at {address} cannot be used: {reason}") from error
     try:

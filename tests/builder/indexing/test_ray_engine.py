@@ -153,6 +153,18 @@ def test_where_no_cluster_answers_it_says_so() -> None:
         pass
 
 
+def test_a_ray_that_does_not_start_in_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.")
+
+    monkeypatch.setattr(ray, "init", init)
+    said = "^Ray at local cannot be used: The current node timed out during startup.$"
+    with pytest.raises(ClusterError, match=said), ray_cluster("local"):
+        pass
+
+
 def test_where_ray_is_missing_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
