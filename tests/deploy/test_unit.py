@@ -291,7 +291,10 @@ def test_what_somebody_else_changes_while_it_asks_is_not_overwritten(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", answer)
     assert host.run("apply", str(host.file), "--root", str(host.root.path)) == 1
-    assert "somebody else has changed Unit's configuration" in capsys.readouterr().err
+    assert (
+        "Unit's configuration has changed since it was shown; run this again"
+        in capsys.readouterr().err
+    )
     assert host.unit.control.configuration() == theirs
     monkeypatch.setattr("builtins.input", lambda _: "n")
     assert host.run("apply", str(host.file), "--root", str(host.root.path)) == 1

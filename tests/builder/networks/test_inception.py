@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike_build.networks import inception as network_module
+from lookalike_build.networks import inception, runtime
 from lookalike_build.networks.extractor import IMAGENET, UNTRAINED, WeightsError
 from lookalike_build.networks.inception import N_DIMS, Network
 from lookalike_build.networks.runtime import optimizer_options
@@ -102,7 +102,8 @@ def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(
     untrained: Network, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Larger batches and mixed precision, by itself."""
-    monkeypatch.setattr(network_module, "_has_gpu", lambda: True)
+    for module in (inception, runtime):
+        monkeypatch.setattr(module, "has_gpu", lambda: True)
     network = Network(UNTRAINED)
     assert network.batch == 128
     network.batch = 4  # a CPU takes a minute for 128
