@@ -45,6 +45,7 @@ from lookalike.serving.metrics import RELATED_PATH, route_of
 from lookalike.serving.query import DEFAULT_LIMIT, Query, parse_query
 from lookalike.serving.related import DEFAULT_RELATED_LIMIT, Related
 from lookalike.serving.searches import Searches
+from lookalike.serving.settings import MAX_AGE_S, MAX_LIMIT, MAX_PRODUCT_IDS
 from lookalike.serving.source import ReleaseSource
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class AnswerLimits:
     """The largest `limit`, how long a proxy may keep an answer, and the most product ids in the body of
     ``POST /nns``."""
 
-    max_limit: int = 1000
-    max_age_s: int = 10
-    max_product_ids: int = 100
+    max_limit: int = MAX_LIMIT.default
+    max_age_s: int = MAX_AGE_S.default
+    max_product_ids: int = MAX_PRODUCT_IDS.default
 
 
 class Application:

@@ -1,6 +1,5 @@
 """``lookalike-build adopt``: another installation's files become a release."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,10 +8,8 @@ from lookalike.release.manifest import MAX_DIMS
 from lookalike.terminal.command import command, option
 from lookalike.terminal.output import say
 from lookalike.terminal.types import PRESENT_FOLDER, WholeNumber
-from lookalike_build.commands import options
-from lookalike_build.commands.publish import index_options, publish
+from lookalike_build.commands.publish import Publisher, index_options
 from lookalike_build.features.adopted import AdoptedFeatures
-from lookalike_build.indexing.category import IndexSettings
 from lookalike_build.networks.inception import N_DIMS
 
 
@@ -38,24 +35,11 @@ def _name(text: str) -> str:
     "what to call the network that made the features",
     metavar="NAME",
 )
-@options.as_of("an hour before the oldest file was last written")
-@index_options
-def run(
-    folder: Path,
-    dims: int,
-    model_name: str,
-    as_of: float | None,
-    root: Path,
-    settings: IndexSettings,
-    keep: int,
-    engine: str,
-    ray_address: str | None,
-) -> None:
+@index_options("an hour before the oldest file was last written")
+def run(folder: Path, dims: int, model_name: str, publisher: Publisher) -> None:
     """Make a release of what another installation left: Annoy's indexes or features as CSV."""
     adopted = AdoptedFeatures.open(folder.absolute(), dims, model_name)
     for category_id, n in adopted.without_vector.items():
         if n:
             say(f"category {category_id}: {n} items left out, which have no vector")
-    if as_of is not None:
-        adopted = replace(adopted, as_of=as_of)
-    publish(adopted, root, settings, keep, engine, ray_address)
+    publisher.publish(adopted)

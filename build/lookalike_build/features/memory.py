@@ -21,8 +21,6 @@ from lookalike_build.features.store import (
 ProductFeatures = tuple[Sequence[Id] | npt.NDArray[Any], npt.ArrayLike]
 """Product ids (n,), in any order, and the feature (n, n_dims) of each."""
 
-_MEMORY = Path("features in memory")
-
 
 class MemoryFeatures:
     """A `FeatureSource` of products by category id; `model` made their features.
@@ -31,7 +29,7 @@ class MemoryFeatures:
     it is needed only if products change live. FeatureError names an invalid category or product.
     """
 
-    folder = _MEMORY
+    folder = Path("features in memory")
 
     def __init__(
         self, categories: Mapping[Id, ProductFeatures], model: Model, as_of: float | None = None
