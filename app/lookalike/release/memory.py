@@ -95,12 +95,15 @@ def resident_share(sizes: Mapping[Path, int]) -> float | None:
     file system cannot tell.
 
     A page is sampled by a read that must not wait: mincore(2) is truthful about one's own files only.
+    The kernel then reads a missing page in: each measurement samples others, and a page that the disk
+    delivers at once counts as resident.
     """
     try:
         pages = sum(sizes.values()) // mmap.PAGESIZE
-        step = max(1, pages // _SAMPLES) * mmap.PAGESIZE
+        step = max(1, pages // _SAMPLES)
+        # In the current file; beyond its end, in the next.
+        offset = int(np.random.default_rng().integers(step)) * mmap.PAGESIZE
         sampled = resident = 0
-        offset = 0  # in the current file; beyond its end, in the next
         for path, size in sizes.items():
             if offset >= size:
                 offset -= size
@@ -112,7 +115,7 @@ def resident_share(sizes: Mapping[Path, int]) -> float | None:
                 while offset < size:
                     sampled += 1
                     resident += _is_resident(descriptor, offset)
-                    offset += step
+                    offset += step * mmap.PAGESIZE
             finally:
                 os.close(descriptor)
             offset -= size
