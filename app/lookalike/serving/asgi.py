@@ -22,6 +22,8 @@ _BYTES_S: Final = 100_000
 """A body may take `_BODY_S` seconds, and one more for each `_BYTES_S` bytes."""
 _MAX_HELD_BYTES: Final = 2**28
 """How many bytes of incomplete bodies a process holds."""
+_CLOSE: Final = (b"connection", b"close")
+"""For answers before the body has come: what is left of it must not be taken for a request."""
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,6 +52,8 @@ class Asgi:
         environ = _environ(scope)
         try:
             status, headers, body = self._call(environ)
+            if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+                headers.append(_CLOSE)
         except _BodyWanted:
             try:
                 environ["wsgi.input"] = BytesIO(await self._read(environ, receive))
@@ -98,9 +102,8 @@ def _refusal(error: HttpError) -> _Answer:
         *error.headers,
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
-        ("Connection", "close"),  # the rest of the body must not be taken for a request
     ]
-    return int(error.status[:3]), _encoded(headers), body
+    return int(error.status[:3]), [*_encoded(headers), _CLOSE], body
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

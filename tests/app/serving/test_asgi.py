@@ -105,6 +105,22 @@ def test_bodies_that_come_at_once_are_bounded(
     assert app._held_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "length", "closes"),
+    [
+        ("PUT", "/products/1/2", 2**23 + 1, True),
+        ("GET", "/nns?category_id=1&product_id=100", 5, True),
+        ("GET", "/nns?category_id=1&product_id=100", 0, False),
+        ("POST", "/nns", None, False),
+    ],
+)
+def test_who_sends_a_body_that_is_not_read_is_told_that_the_connection_ends(
+    app: asgi.Asgi, method: str, target: str, length: int | None, closes: bool
+) -> None:
+    _, headers, _ = ask(app, method, target, [BODY], length, TRUSTED)
+    assert (headers.get("connection") == "close") == closes
+
+
 def test_what_is_refused_for_another_reason_waits_for_no_body(app: asgi.Asgi) -> None:
     product = "/products/1/100"
     assert ask(app, "PUT", product, length=100)[0] == 401

@@ -43,6 +43,8 @@ MACHINE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 class MeanColour:
     """Stands in for the network, slowly; where `pids` is given, its processes leave their id there.
 
+    A second chunk is not begun until there is a file `gate`, if given.
+
     Not a subclass of the other tests': Ray sends a class of this module to its workers, which do not
     find other modules of the tests.
     """
@@ -52,8 +54,11 @@ class MeanColour:
     batch = 8
     prepare = staticmethod(decode_photo)
 
-    def __init__(self, pids: Path | None = None, photo_s: float = 0) -> None:
+    def __init__(
+        self, pids: Path | None = None, photo_s: float = 0, gate: Path | None = None
+    ) -> None:
         self._photo_s = photo_s
+        self._gate, self._before_gate = gate, CHUNK // self.batch
         if pids:
             (pids / str(os.getpid())).touch()
 
@@ -62,6 +67,9 @@ class MeanColour:
 
     def features(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         time.sleep(self._photo_s * len(photos))
+        self._before_gate -= 1
+        while self._before_gate < 0 and self._gate and not self._gate.exists():
+            time.sleep(0.01)
         features = np.ones((len(photos), 4), np.float32)
         features[:, :3] = photos.mean(axis=(1, 2))
         return features
@@ -146,12 +154,14 @@ def test_a_killed_worker_is_replaced_and_its_chunk_done_again(
     pids = folder / "pids"
     pids.mkdir()
     reader, known = PhotoReader(folder), KnownPhotos()
-    engine = RayEngine(partial(MeanColour, pids, 0.02), MODEL, cluster.address)
+    gate = folder / "gate"  # whichever worker is killed, it has not done all of its chunks
+    engine = RayEngine(partial(MeanColour, pids, 0, gate), MODEL, cluster.address)
     found: list[list[Result]] = []
     for results in engine(rows, reader, known):
         if not found:
             (killed, *_) = pids.iterdir()
             os.kill(int(killed.name), signal.SIGKILL)
+            gate.touch()
         found.append(results)
     assert len(list(pids.iterdir())) == 3
     expected = list(LocalEngine(MeanColour())(rows, reader, known))
