@@ -113,6 +113,8 @@ def run(
         f"{summary.n_products} products = {summary.n_extracted} extracted + {summary.n_known} known"
         f" + {summary.n_rejected} rejected, in {seconds:.1f} s, model {extractor.model.name}"
     )
+    if summary.n_stand_ins:
+        say(f"cached photos used as their servers failed or sent no photo: {summary.n_stand_ins}")
     _judge(summary, features, max_rejected)
 
 

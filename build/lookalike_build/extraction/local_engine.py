@@ -16,6 +16,7 @@ from lookalike_build.extraction.known_photos import GrowingPhotos, KnownPhotos
 from lookalike_build.extraction.pipeline import ImageRows, Reader, Result
 from lookalike_build.networks.extractor import Extractor
 from lookalike_build.photos.decoding import PhotoError, host_error
+from lookalike_build.photos.reader import StandIn
 
 _NONE = "the network gives no features for it"
 _AHEAD = 4
@@ -30,6 +31,7 @@ class _Loaded(NamedTuple):
     photo_sha256: str
     prepared: Any
     reason: str
+    is_stand_in: bool = False
 
 
 class LocalEngine:
@@ -95,7 +97,7 @@ class LocalEngine:
                 prepared = None if digest in known else self._extractor.prepare(data)
         except PhotoError as error:
             return _Loaded("", None, error.reason)
-        return _Loaded(digest, prepared, "")
+        return _Loaded(digest, prepared, "", isinstance(data, StandIn))
 
 
 class _Waiting(NamedTuple):
@@ -129,12 +131,15 @@ class _Batches:
         self._pool = pool
         self._filling: _Batch = {}
         self._before = _Staged({}, None)
+        self._stand_ins: set[int] = set()
         self._recent: dict[str, bool] = {}  # whether the network gave valid features for a photo
         self._older = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower look-up
 
     def put(self, row: int, loaded: _Loaded) -> None:
         """Take the photo of a row."""
         digest = loaded.photo_sha256
+        if loaded.is_stand_in:
+            self._stand_ins.add(row)
         waiting = self._filling.get(digest) or self._before.batch.get(digest)
         if loaded.prepared is None:
             self.results.append(Result(row, digest, None, loaded.reason))
@@ -171,7 +176,7 @@ class _Batches:
     def take_results(self) -> list[Result]:
         """Return the results so far and forget them."""
         results, self.results = self.results, []
-        return results
+        return [one._replace(is_stand_in=one.row in self._stand_ins) for one in results]
 
     def _take(self, batch: _Batch, features: Features) -> None:
         valid = np.isfinite(features).all(axis=1) & np.any(features, axis=1)

@@ -41,13 +41,15 @@ class Result(NamedTuple):
 
     `photo_sha256` is hexadecimal. It is empty if the product is rejected; `reason` then says why.
     `features` (n_dims,) is None if the product is rejected, or if the photo's features are known
-    already or come with another row.
+    already or come with another row. `is_stand_in` is whether the photo is a cached one, read because
+    its origin does not give one now.
     """
 
     row: int
     photo_sha256: str
     features: Features | None
     reason: str
+    is_stand_in: bool = False
 
 
 class Reader(Protocol):
@@ -92,13 +94,15 @@ class Summary:
     """What an extraction did: n_products = n_extracted + n_known + n_rejected.
 
     `n_known` products have a photo whose features existed: it is unchanged, or other products have it
-    too. `complete` is False if too many were rejected, so that the existing store was kept.
+    too. `n_stand_ins` of both have a cached photo, as their origin does not give one now. `complete` is
+    False if too many were rejected, so that the existing store was kept.
     """
 
     n_products: int
     n_extracted: int = 0
     n_known: int = 0
     n_rejected: int = 0
+    n_stand_ins: int = 0
     complete: bool = False
 
     @property
@@ -180,6 +184,7 @@ class _Extraction:
         )
         rejected = [result for result in results if result.reason]
         extracted = sum(result.features is not None for result in results)
+        self.summary.n_stand_ins += sum(one.is_stand_in and not one.reason for one in results)
         self.summary.n_rejected += len(rejected)
         self.summary.n_extracted += extracted
         self.summary.n_known += len(results) - len(rejected) - extracted

@@ -45,6 +45,7 @@ _RESULTS = pa.schema(
         "photo_sha256": pa.string(),
         "features": pa.list_(pa.float32()),  # a null of a fixed-size list would take as much space
         "reason": pa.string(),
+        "is_stand_in": pa.bool_(),
         "failure": pa.binary(),  # a pickled exception; the other columns are then null
     }
 )
@@ -188,7 +189,7 @@ class _Worker:
             if isinstance(error, HostError):
                 error = HostError(f"{socket.gethostname()}: {error}")
             error.add_note(traceback.format_exc())
-            return pa.table([[None]] * 4 + [[pickle.dumps(error)]], _RESULTS)
+            return pa.table([[None]] * 5 + [[pickle.dumps(error)]], _RESULTS)
 
 
 class _Needs(NamedTuple):
@@ -247,8 +248,9 @@ def _results(block: pa.Table) -> list[Result]:
             # A copy, as the block is lent by Ray, whose memory is bounded.
             np.array(features.values) if features.is_valid else None,
             reason.as_py(),
+            is_stand_in.as_py(),
         )
-        for row, photo_sha256, features, reason in zip(*block.columns[:4], strict=True)
+        for row, photo_sha256, features, reason, is_stand_in in zip(*block.columns[:5], strict=True)
     ]
 
 

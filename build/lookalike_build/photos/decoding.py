@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from lookalike.errors import LookalikeError
+from lookalike_build.photos.format import format_of, is_picture
 from lookalike_build.photos.memory_budget import DECODING
 
 # Width and height of the network's input.
@@ -70,9 +71,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Load the formats now: without a free descriptor that would fail, and photos would be rejected.
 Image.init()
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_FORMATS = ("JPEG", "PNG", "WebP", "GIF")
+_OTHER = "not a JPEG, PNG, WebP or GIF"
 _JPEG = b"\xff\xd8\xff"
-_MAGICS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF8")
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 # Not to be found in a scan's coded pixels: there, 0xFF is followed by 0 or a restart's number.
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
@@ -219,8 +221,8 @@ def to_jpeg_or_png(data: bytes) -> bytes:
     """
     with _reasons(data):
         if data.startswith(_JPEG):
-            with _decoded(data, (1, 1)):  # checks the whole file at the cost of few pixels
-                return data
+            _check(data)
+            return data
         with _decoded(data, more_bytes=_WHOLE_BYTES) as (picture, _):
             whole = _to_srgb(_over_white(picture), picture.info.get("icc_profile"))
             whole = _turn(whole, picture.info.get("exif", b""))
@@ -229,6 +231,17 @@ def to_jpeg_or_png(data: bytes) -> bytes:
             whole.save(png, "PNG", compress_level=1)
             del whole
         return png.getvalue()
+
+
+def check_photo(data: bytes) -> None:
+    """Raise what `decode_photo` raises; for most photos it costs less."""
+    with _reasons(data):
+        _check(data)
+
+
+def _check(data: bytes) -> None:
+    with _decoded(data, (1, 1)):  # of a JPEG, as few pixels as possible
+        pass
 
 
 @contextmanager
@@ -241,15 +254,23 @@ def _reasons(data: bytes) -> Iterator[None]:
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
-        is_known = data.startswith(_MAGICS)
-        reason = "broken: unreadable header" if is_known else "not a JPEG, PNG, WebP or GIF"
-        raise PhotoError(reason) from error
+        raise PhotoError(_unread(data)) from error
     except Image.DecompressionBombError as error:
         raise PhotoError(_TOO_MANY_PIXELS) from error
     except Exception as error:  # on garbage, Pillow raises nearly any class
         if host := host_error(error):
             raise host from error
         raise PhotoError(f"broken: {_shortened(error)}") from error
+
+
+def _unread(data: bytes) -> str:
+    """Why a file that no decoder knows is rejected."""
+    found = format_of(data)
+    if found in _FORMATS:
+        return "broken: unreadable header"
+    if is_picture(data):
+        return f"{found}; convert it to JPEG or PNG"
+    return f"{found}, not a photo" if found else _OTHER
 
 
 def _shortened(error: Exception) -> str:
@@ -284,7 +305,7 @@ def _decoded(
     with ExitStack() as memory:
         if webp_size:  # Pillow's WebP decoder allocates as it opens
             memory.enter_context(memory_to_decode(webp_size, _PIXEL_BYTES["WEBP"] + more_bytes))
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=list(map(str.upper, _FORMATS)))
         if max(picture.size) > MAX_SIDE:
             raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
         size, n_channels = picture.size, len(picture.getbands())
@@ -356,7 +377,7 @@ def _check_effort(data: bytes, n_scans: int) -> None:
     if n_scans > MAX_SCANS:
         raise PhotoError(f"more than {MAX_SCANS} scans")
     # A PNG has one, which Pillow unpacks up to MAX_TEXT_CHUNK. Pixels may contain a few by chance.
-    if data.startswith(_MAGICS[1]) and data.count(b"iCCP") > 9:
+    if data.startswith(_PNG) and data.count(b"iCCP") > 9:
         raise PhotoError("many colour profiles")
 
 

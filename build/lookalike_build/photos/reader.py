@@ -31,9 +31,11 @@ from lookalike_build.photos.decoding import (
     MAX_PHOTO_BYTES,
     HostError,
     PhotoError,
+    check_photo,
     host_error,
     read_photo,
 )
+from lookalike_build.photos.format import is_picture
 from lookalike_build.photos.public_address import PrivateAddressError, public_socket
 
 # Within this time, in seconds, a connection must be made.
@@ -77,6 +79,10 @@ class PassingError(PhotoError):
         self.wait_s = wait_s
 
 
+class StandIn(bytes):
+    """A cached photo, read in place of one that its origin does not give now."""
+
+
 @dataclass(frozen=True)
 class PhotoReader:
     """Reads photos; callable from many threads, and picklable.
@@ -91,7 +97,8 @@ class PhotoReader:
 
     An attempt to read a URL takes at most `timeout_s` seconds. Up to `retries` more follow where they
     may help. Photos are kept in `cache`, if given, and downloaded again only if they have changed at
-    their origin. While the origin cannot be reached or fails, the cached photo is used.
+    their origin. While the origin cannot be reached, fails or gives what is no sound photo, such as an
+    HTML page, the cached photo is read, as a `StandIn`.
     """
 
     folder: Path
@@ -127,8 +134,10 @@ class PhotoReader:
         except PassingError:
             if cached is None:
                 raise
-            return cached.data
-        if self.cache and photo is not cached:
+            return StandIn(cached.data)
+        if cached and photo.data != cached.data and not _is_sound(photo.data):
+            return StandIn(cached.data)
+        if self.cache and photo is not cached and is_picture(photo.data):
             self.cache.put(url, photo)
         return photo.data
 
@@ -182,6 +191,14 @@ class PhotoReader:
             function = getattr(store, f"_{name}")
             return sync(store.loop, function, *args, **kwargs, timeout=self.timeout_s)
         return getattr(store, name)(*args, **kwargs)
+
+
+def _is_sound(data: bytes) -> bool:
+    try:
+        check_photo(data)
+    except PhotoError:
+        return False
+    return True
 
 
 def is_url(image: str) -> bool:

@@ -135,6 +135,25 @@ def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
     assert len(list((tmp_path / "kept").rglob("*.photo"))) == 3
 
 
+def test_photos_that_became_pages_are_read_from_the_cache_and_counted(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    rows: list[Row] = [(i, 1, f"{web}/{paint(tmp_path, f'{i}.png', (i, 0, 0))}") for i in range(20)]
+    extract = ["extract", str(write_catalogue(tmp_path, rows)), "--features", str(tmp_path / "f")]
+    assert main(extract) == 0
+    assert "cached" not in capsys.readouterr().out
+    before = FeatureStore.open(tmp_path / "f").path(1)
+    for name in ("3.png", "7.png"):
+        (tmp_path / name).write_text("<html><title>Moved</title></html>")
+    for _ in range(2):
+        assert main(extract) == 0
+        said = capsys.readouterr().out
+        assert "20 products = 0 extracted + 20 known + 0 rejected" in said
+        assert "cached photos used as their servers failed or sent no photo: 2\n" in said
+    assert FeatureStore.open(tmp_path / "f").path(1) == before
+
+
 def test_what_urls_may_reach_is_as_the_options_say(
     tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

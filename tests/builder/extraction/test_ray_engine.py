@@ -29,7 +29,7 @@ from lookalike_build.extraction.ray_engine import (
 )
 from lookalike_build.networks.extractor import Extractor, WeightsError
 from lookalike_build.photos.decoding import decode_photo
-from lookalike_build.photos.reader import PhotoReader
+from lookalike_build.photos.reader import PhotoReader, StandIn
 from lookalike_build.ray_cluster import ClusterError
 
 # Ray Data warns of its own defaults.
@@ -137,6 +137,23 @@ def test_it_gives_what_the_local_engine_gives(
     assert by_photo(found) == by_photo(expected)
     assert known_photo not in by_photo(found)
     assert capfd.readouterr().err == ""
+
+
+class Cache(PhotoReader):
+    """Has cached photos only, of some."""
+
+    def read(self, image: str) -> bytes:
+        data = super().read(image)
+        return StandIn(data) if image.startswith("1") else data
+
+
+def test_cached_photos_are_told_from_others(
+    cluster: Any, folder: Path, rows: list[tuple[int, str]]
+) -> None:
+    engine = RayEngine(MeanColour, MODEL, cluster.address)
+    for results in engine(rows[:CHUNK], Cache(folder), KnownPhotos()):
+        for result in results:
+            assert result.is_stand_in == rows[result.row][1].startswith("1")
 
 
 @pytest.mark.parametrize("n", [0, 1])

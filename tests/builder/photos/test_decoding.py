@@ -372,12 +372,36 @@ def test_photo_for_another_decoder_is_turned_unless_it_is_a_jpeg() -> None:
 GOOD_PNG = plain("RGB", RED)
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
-OTHERS = [b"x", SVG, b"RIFF\x24\0\0\0WAVEfmt ", plain("L", 0, "BMP"), plain("L", 0, "TIFF")]
+XML = b'\xef\xbb\xbf<?xml version="1.0" encoding="UTF-8"?>\n'
+OTHERS = [
+    (b"RIFF\x24\0\0\0WAVEfmt ", "not a JPEG, PNG, WebP or GIF"),
+    (bytes(99), "not a JPEG, PNG, WebP or GIF"),
+    (plain("L", 0, "BMP"), "BMP; convert it to JPEG or PNG"),
+    (plain("L", 0, "TIFF"), "TIFF; convert it to JPEG or PNG"),
+    (plain("L", 0, "ICO"), "ICO; convert it to JPEG or PNG"),
+    (plain("L", 0, "JPEG2000"), "JPEG 2000; convert it to JPEG or PNG"),
+    (b"\xff\x0a\xfa\x1f\1\x90\x12", "JPEG XL; convert it to JPEG or PNG"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL; convert it to JPEG or PNG"),
+    (SVG, "SVG; convert it to JPEG or PNG"),
+    (XML + b"<!-- drawn -->\n" + SVG, "SVG; convert it to JPEG or PNG"),
+    (b"\n <!DOCTYPE html><title>s3cret</title>", "an HTML page, not a photo"),
+    (XML + b"<html><svg/></html>", "an HTML page, not a photo"),
+    (b"<h1>s3cret</h1>", "an HTML page, not a photo"),
+    (XML + b"<Error><Code>s3cret</Code></Error>", "XML, not a photo"),
+    (b'{"error": "s3cret"}', "JSON, not a photo"),
+    (b' [\n{"error": "s3cret"}]', "JSON, not a photo"),
+    (b"Hotlinking denied: s3cret", "text, not a photo"),
+    ("Zugriff verweigert für s3cret".encode("latin-1"), "text, not a photo"),
+    (b"x", "text, not a photo"),
+    (b"%PDF-1.7\n", "a PDF, not a photo"),
+    (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "a video, not a photo"),
+    (b"PK\3\4\x14\0", "a ZIP archive, not a photo"),
+]
 
 
-@pytest.mark.parametrize("data", OTHERS)
-def test_other_formats_are_rejected(data: bytes) -> None:
-    assert reason(data) == "not a JPEG, PNG, WebP or GIF"
+@pytest.mark.parametrize(("data", "expected"), OTHERS)
+def test_other_formats_are_rejected_by_name(data: bytes, expected: str) -> None:
+    assert reason(data) == expected
 
 
 def test_reason_says_what_is_broken() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gzip
+import io
 import pickle
 import resource
 import socket
@@ -24,6 +25,7 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
+from PIL import Image
 
 from lookalike_build.photos import public_address
 from lookalike_build.photos import reader as photo_reader
@@ -36,12 +38,22 @@ from lookalike_build.photos.reader import (
     SCHEMES,
     WEB_SCHEMES,
     PhotoReader,
+    StandIn,
 )
 from waiting import HUNG_S
 
 MAX_BYTES = 100_000
 TIMEOUT_S = 0.25  # where it is to pass
-PHOTO = b"any bytes " * 100
+
+
+def photo(colour: str) -> bytes:
+    """A sound photo of 1,000 bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), colour).save(file, "PNG")
+    return (file.getvalue() + b"any bytes " * 100)[:1000]
+
+
+PHOTO = photo("red")
 
 Answer = bytes | Callable[[], Iterable[bytes]]
 
@@ -730,7 +742,7 @@ def test_paths_are_not_read_where_only_public_servers_are(public: PhotoReader) -
 
 # The cache
 
-NEW = b"another photo"
+NEW = photo("blue")
 MODIFIED = "Mon, 05 Oct 2015 07:28:00 GMT"
 UNCHANGED = b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n"
 
@@ -772,6 +784,38 @@ def test_cached_photo_is_used_while_its_server_fails(
     shop.answers = [GOOD, given]
     assert [caching.read(shop.url), caching.read(shop.url)] == [PHOTO, PHOTO]
     assert len(shop.requests) >= 3  # aiohttp asks again by itself where it gets no answer at all
+
+
+NO_PHOTOS = {
+    "HTML": b"<!DOCTYPE html>\n<title>We are moving</title>",
+    "HTML without a type": b"\xef\xbb\xbf\n<h1>Not here</h1>",
+    "JSON": b'{"error": "not found"}',
+    "XML": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "text": b"Hotlinking denied",
+    "nothing": b"",
+    "a cut photo": PHOTO[:60],
+    "noise": bytes(range(256)),
+    "a format that is not read": b"BM" + bytes(98),
+}
+
+
+@pytest.mark.parametrize("name", NO_PHOTOS)
+def test_cached_photo_is_used_and_kept_while_its_server_sends_no_photo(
+    name: str, shop: Shop, caching: PhotoReader
+) -> None:
+    no_photo = answer(body=NO_PHOTOS[name], ETag="2")
+    shop.answers = [answer(body=PHOTO, ETag="1"), no_photo, UNCHANGED]
+    read = [caching.read(shop.url) for _ in range(3)]
+    assert read == [PHOTO] * 3
+    assert [isinstance(one, StandIn) for one in read] == [False, True, False]
+    assert all("If-None-Match: 1" in request for request in shop.requests[1:])
+
+
+def test_what_is_no_photo_is_not_cached(shop: Shop, caching: PhotoReader, tmp_path: Path) -> None:
+    shop.answers = [answer(body=NO_PHOTOS["HTML"], ETag="1"), answer("503")]
+    assert caching.read(shop.url) == NO_PHOTOS["HTML"]
+    assert not entries(tmp_path)
+    assert reason(caching, shop.url) == "the server says 503 Service Unavailable"
 
 
 def test_cached_photo_is_used_when_its_server_is_gone(caching: PhotoReader) -> None:
