@@ -49,6 +49,9 @@ MAX_WAIT_S = 30.0
 
 MAX_REDIRECTS = 5
 
+# Of one line of an answer's head, as curl has it; aiohttp's own limit is 8 KB.
+MAX_HEADER_BYTES = 100 * 1024
+
 # The schemes that are always allowed, with their other names.
 SCHEMES = frozenset(
     ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
@@ -284,6 +287,8 @@ def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.Clie
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         # Photos are compressed already.
         headers={"Accept-Encoding": "identity", "User-Agent": "lookalike-build"},
         trust_env=by_proxy,

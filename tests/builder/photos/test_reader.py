@@ -184,6 +184,10 @@ def test_file_url_with_a_host_is_rejected(image: str, reader: PhotoReader) -> No
         answer(body=gzip.compress(PHOTO), Content_Encoding="gzip"),
         answer(body=bytes(MAX_BYTES)),
         answer(),
+        answer(body=PHOTO, Content_Security_Policy="x" * 9_000),
+        answer(body=PHOTO, Link="x" * 90_000),
+        answer(f"200 {'OK' * 9_000}", PHOTO),
+        answer(body=PHOTO, **{f"Set-Cookie_{i}": "x" * 500 for i in range(30)}),
     ],
 )
 def test_photo_is_downloaded(given: bytes, shop: Shop, reader: PhotoReader) -> None:
@@ -302,7 +306,7 @@ PASSING: dict[str, tuple[Answer, str]] = {
     "no answer": (b"", CLOSED),
     "no gzip": (answer(body=PHOTO, Content_Encoding="gzip"), BROKEN),
     "no HTTP": (b"220 ftp.example.com ready\r\n", "the server's answer is not HTTP"),
-    "endless header": (b"HTTP/1.1 200 " + bytes(50_000), "the server's answer is not HTTP"),
+    "endless header": (b"HTTP/1.1 200 " + b"x" * 200_000, "the server's answer is not HTTP"),
     "trickling body": (trickle(GOOD[:-99], *repeat(b"x", 99)), LATE),
     "trickling headers": (trickle(b"HTTP/1.1 200 OK\r\n", *repeat(b"A: b\r\n", 99)), LATE),
     "silence": (trickle(*repeat(b"", 99)), LATE),
