@@ -18,7 +18,8 @@ from lookalike_build.extraction.pipeline import Engine, PhotoPipeline, Product, 
 from lookalike_build.features.store import PHOTOS, REJECTED
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
-from lookalike_build.photos.reader import PhotoReader, has_urls
+from lookalike_build.photos.image import has_urls
+from lookalike_build.photos.reader import PhotoReader
 
 _MAX_SHOWN = 10
 

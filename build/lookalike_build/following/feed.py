@@ -34,7 +34,7 @@ from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.release.files import reason_of
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
-from lookalike_build.photos.reader import is_url
+from lookalike_build.photos.image import is_url
 
 STANDARD_INPUT: Final = "-"
 MAX_LINE_BYTES: Final = 2**20

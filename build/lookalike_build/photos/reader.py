@@ -20,8 +20,6 @@ from urllib.parse import unquote
 
 import aiohttp
 import fsspec
-import pyarrow as pa
-import pyarrow.compute as pc
 from fsspec.asyn import sync
 from yarl import URL
 
@@ -36,6 +34,7 @@ from lookalike_build.photos.decoding import (
     read_photo,
 )
 from lookalike_build.photos.format import is_picture
+from lookalike_build.photos.image import SCHEME, is_url, oddity
 from lookalike_build.photos.public_address import PrivateAddressError, public_socket
 
 # Within this time, in seconds, a connection must be made.
@@ -64,8 +63,6 @@ _STORE_THREADS = DeadlineThreads(256)
 # fsspec chains URLs with this: zip://a.png::https://example.com/a.zip
 _CHAIN = re.compile("(:|%3a){2}", re.IGNORECASE)
 _IPV6_HOST = re.compile(r"^https?://([^/?#@]*@)?\[[^]/?#]*", re.IGNORECASE)
-
-_SCHEME = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
 
 # Statuses below 500 that another attempt may change.
 _PASSING_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
@@ -114,9 +111,23 @@ class PhotoReader:
     def read(self, image: str) -> bytes:
         """Return the bytes of the photo `image`, at most `MAX_PHOTO_BYTES`.
 
-        Raises PhotoError if the photo cannot be read, HostError if this machine fails.
+        Raises PhotoError if the photo cannot be read, HostError if this machine fails. The reason says
+        also what is odd about the image's text; what is odd and can be read is read.
         """
-        given = re.match(_SCHEME, image)
+        if not image:
+            raise PhotoError("the catalogue names no photo")
+        try:
+            data = self._read(image)
+            if is_url(image) and oddity(image) and not is_picture(data):
+                check_photo(data)
+        except PhotoError as error:
+            if odd := oddity(image):
+                raise PhotoError(f"image {odd} ({error.reason})") from error
+            raise
+        return data
+
+    def _read(self, image: str) -> bytes:
+        given = re.match(SCHEME, image)
         if given is None:
             if self.public_only:
                 raise PhotoError("a path, where only URLs are taken (--public-addresses-only)")
@@ -202,16 +213,6 @@ def _is_sound(data: bytes) -> bool:
     except PhotoError:
         return False
     return True
-
-
-def is_url(image: str) -> bool:
-    """Whether an image is a URL and not a path."""
-    return re.match(_SCHEME, image) is not None
-
-
-def has_urls(images: pa.ChunkedArray) -> bool:
-    """Whether any of a catalogue's images (strings) is a URL."""
-    return bool(pc.any(pc.match_substring_regex(images, _SCHEME)).as_py())
 
 
 # Errors that another attempt would not change, and their reasons. The order matters, here and below:

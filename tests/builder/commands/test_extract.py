@@ -154,6 +154,34 @@ def test_photos_that_became_pages_are_read_from_the_cache_and_counted(
     assert FeatureStore.open(tmp_path / "f").path(1) == before
 
 
+def test_the_rejected_say_what_their_cell_holds(
+    tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    image = paint(tmp_path, "1.png", (1, 2, 3))
+    images = [
+        f"{web}/{image}, {web}/{image}",
+        f"{web}/{image}|{web}/{image}",
+        f'["{web}/{image}"]',
+        f"//127.0.0.1/{image}",
+        f"{web}/2.png?w=300&amp;h=300",
+        f"{web}/{image}?w=300&amp;h=300",
+    ]
+    catalogue = write_catalogue(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
+    store = tmp_path / "f"
+    extract = ["extract", str(catalogue), "--features", str(store), "--max-rejected", "100"]
+    assert main(extract) == 0
+    with (store / "rejected.csv").open(newline="") as file:
+        reasons = [f"{row['product_id']}: {row['reason']}" for row in csv.DictReader(file)]
+    assert reasons == [
+        "0: image holds several URLs; write one (the server says 404 Not Found)",
+        "1: image holds several URLs; write one (the server says 404 Not Found)",
+        "2: image holds a JSON array; write one address (no such file)",
+        "3: image has no scheme; write https: before it (no such file)",
+        "4: image holds HTML's &amp;; write & instead (the server says 404 Not Found)",
+    ]
+
+
 def test_what_urls_may_reach_is_as_the_options_say(
     tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

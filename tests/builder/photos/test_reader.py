@@ -219,6 +219,46 @@ def test_password_in_a_url_is_used_and_never_told(shop: Shop, reader: PhotoReade
     assert reason(reader, url) == "the server says 403 Forbidden"
 
 
+SEVERAL = "image holds several URLs; write one"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (answer("404 Not Found"), "the server says 404 Not Found"),
+        (answer("503 Busy"), "the server says 503 Service Unavailable"),
+        (answer(body=b"<html>Not here</html>"), "an HTML page, not a photo"),
+        (answer(), "file is empty"),
+    ],
+)
+def test_what_is_odd_about_an_image_that_cannot_be_read_is_said(
+    given: bytes, said: str, shop: Shop, reader: PhotoReader
+) -> None:
+    shop.answers = [given]
+    url = shop.url.replace("//", "//user:s3cret@")
+    assert reason(reader, f"{url}, {url}") == f"{SEVERAL} ({said})"
+    assert reason(reader, f"{url}?a=1&amp;b=s3cret") == (
+        f"image holds HTML's &amp;; write & instead ({said})"
+    )
+
+
+def test_odd_paths_are_named_unless_there_is_a_file(reader: PhotoReader, tmp_path: Path) -> None:
+    assert reason(reader, "a.png, b.png") == "image holds several images; write one (no such file)"
+    assert reason(reader, '["a.png"]').startswith("image holds a JSON array; write one address (")
+    (tmp_path / "a.png, b.png").write_bytes(PHOTO)
+    assert reader.read("a.png, b.png") == PHOTO
+    assert reader.read(str(tmp_path / "a.png, b.png")) == PHOTO
+
+
+def test_odd_url_of_a_photo_is_read(shop: Shop, reader: PhotoReader) -> None:
+    shop.answers = [GOOD]
+    assert reader.read(f"{shop.url}?a=1&amp;b=2") == PHOTO
+
+
+def test_product_without_a_photo_is_rejected(reader: PhotoReader, public: PhotoReader) -> None:
+    assert reason(reader, "") == reason(public, "") == "the catalogue names no photo"
+
+
 def redirect(location: str) -> bytes:
     return answer("302 Found", Location=location)
 
