@@ -837,7 +837,7 @@ NO_PHOTOS = {
     "XML": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "text": b"Hotlinking denied",
     "nothing": b"",
-    "a cut photo": PHOTO[:60],
+    "a cut photo": PHOTO[:45],
     "noise": bytes(range(256)),
     "a format that is not read": b"BM" + bytes(98),
 }
