@@ -216,7 +216,7 @@ def plan(
     kept = 1 + catalogue.keep * catalogue.changed
     row = 4 * shape.n_dims
     photos = photos_per_s or photos_s(machine)
-    requests = REQUESTS.value * machine.cores
+    requests = REQUESTS * machine.cores
     return Plan(
         catalogue=catalogue,
         shape=shape,
@@ -228,22 +228,22 @@ def plan(
         slim_bytes=slim,
         disk_bytes=round(release * kept) + largest * row,
         slim_disk_bytes=round(slim * kept),
-        store_bytes=round(catalogue.products * (row + STORE_BYTES.value)),
+        store_bytes=round(catalogue.products * (row + STORE_BYTES)),
         photos_bytes=catalogue.products * catalogue.photo_bytes,
         hot_bytes=sum(files[name] for name in HOT_FILES),
         vector_bytes=files[INDEX],
-        process_bytes=round(PROCESS_BYTES.value + PROCESS_BYTES_PRODUCT.value * catalogue.products),
+        process_bytes=round(PROCESS_BYTES + PROCESS_BYTES_PRODUCT * catalogue.products),
         # Candidates' scores and positions, then items and distances; features and a copy are in files.
-        index_memory_bytes=round(INDEX_BYTES.value)
+        index_memory_bytes=round(INDEX_BYTES)
         + largest * 8 * (2 * shape.neighbours + EXTRA_SCORES + N_SPARE),
         index_cache_bytes=2 * largest * row,
-        extract_memory_bytes=round(EXTRACT_BYTES.value),
+        extract_memory_bytes=round(EXTRACT_BYTES),
         photos_s=photos,
         extract_s=catalogue.products / photos,
         mean_category_s=category_s(mean, shape, machine),
         largest_category_s=category_s(largest, shape, machine),
         index_s=index_s(categories, shape, machine),
         requests_s=requests,
-        vectors_s=VECTORS.value * machine.cores,
-        serving_cores=None if requests_per_s is None else ceil(requests_per_s / REQUESTS.value),
+        vectors_s=VECTORS * machine.cores,
+        serving_cores=None if requests_per_s is None else ceil(requests_per_s / REQUESTS),
     )

@@ -83,7 +83,7 @@ def _index_bytes(n_items: int, n_dims: int, n_trees: int) -> int:
     A leaf holds up to n_dims + 2 items; if one holds them all, it is the tree.
     """
     leaf = n_dims + 2
-    tree_nodes = 1.0 if n_items <= leaf else TREE_NODES.value * n_items / leaf
+    tree_nodes = 1.0 if n_items <= leaf else TREE_NODES * n_items / leaf
     nodes = n_items + round(n_trees * tree_nodes) + n_trees
     return nodes * int(node_dtype(n_dims).itemsize)
 

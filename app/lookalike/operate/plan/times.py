@@ -35,7 +35,7 @@ def index_s(categories: Iterable[int], shape: Shape, machine: Machine) -> float:
 
 def category_s(n_items: int, shape: Shape, machine: Machine) -> float:
     """Seconds to index one category."""
-    rest = INDEX_CATEGORY.value * min(1, n_items / 2048) + INDEX.value * n_items
+    rest = INDEX_CATEGORY * min(1, n_items / 2048) + INDEX * n_items
     return table_s(n_items, shape, machine) + rest * machine.slower
 
 
@@ -43,16 +43,16 @@ def table_s(n_items: int, shape: Shape, machine: Machine) -> float:
     """Seconds for the exact table of one category."""
     pairs, dims = n_items**2, shape.n_dims
     product = pairs * dims / (machine.gflops * machine.cores * 1e9)
-    merge = pairs * MERGE.value * 1e-9 * machine.slower
+    merge = pairs * MERGE * 1e-9 * machine.slower
     # One core merges; if there are many cores, the others wait for it.
     compare = max(merge, product + merge / machine.cores)
     candidates = min(shape.neighbours + EXTRA_SCORES, n_items)
-    rank = n_items * candidates * dims * RANK.value * 1e-9 * machine.slower
-    prepare = n_items * PREPARE.value * machine.slower * dims / 2048
+    rank = n_items * candidates * dims * RANK * 1e-9 * machine.slower
+    prepare = n_items * PREPARE * machine.slower * dims / 2048
     return compare + rank / min(2, machine.cores) + prepare
 
 
 def photos_s(machine: Machine) -> float:
     """Photos extracted in a second."""
     each = PHOTOS_BFLOAT16 if machine.bfloat16 else PHOTOS_FLOAT32
-    return each.value * machine.cores * machine.gflops / PRODUCT.value
+    return each * machine.cores * machine.gflops / PRODUCT

@@ -136,7 +136,7 @@ def test_a_table_takes_the_square_of_its_products_once_it_is_large() -> None:
 def test_more_cores_help_until_merging_is_all_there_is_to_wait_for() -> None:
     taken = [times.table_s(10**6, Shape(), Machine.reference(cores)) for cores in (1, 2, 4, 64)]
     assert taken[0] > taken[1] >= taken[2] >= taken[3]
-    merge = 1e12 * measured.MERGE.value * 1e-9
+    merge = 1e12 * measured.MERGE * 1e-9
     assert merge < taken[3] < 1.1 * merge
 
 
@@ -177,7 +177,7 @@ def test_this_machine_is_measured_by_a_product_and_a_partition(
     assert machine.gflops == pytest.approx(
         2 * product.size * 2048 / 4.0 / 1e9 / len(os.sched_getaffinity(0))
     )
-    assert machine.slower == pytest.approx(0.25e9 / partition.size / measured.PARTITION.value)
+    assert machine.slower == pytest.approx(0.25e9 / partition.size / measured.PARTITION)
     assert (machine.cores, machine.measured, machine.bfloat16) == (64, True, has_bfloat16())
 
 
