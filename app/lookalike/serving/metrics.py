@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 
 from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
@@ -52,23 +52,8 @@ STATUSES = (
     "503 Service Unavailable",
 )
 BUCKETS_S = (
-    *(
-        1e-5,
-        2.5e-5,
-        5e-5,
-        1e-4,
-        2.5e-4,
-        5e-4,
-        1e-3,
-        2.5e-3,
-        5e-3,
-        1e-2,
-        2.5e-2,
-        5e-2,
-        0.1,
-        0.25,
-        1.0,
-    ),
+    *(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2),
+    *(0.1, 0.25, 1.0),
 )
 """Upper bounds of the latency histogram, seconds."""
 
@@ -93,6 +78,35 @@ RESIDENT_S = 60.0
 FILE_BYTES = file_bytes(_COLUMNS)
 FILE_PREFIX = "lookalike-counters-"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # what is opened there must be ours
+
+_HELP = {
+    "requests_total": "Requests answered, by route and status.",
+    "request_seconds": "Time the app took to answer, by route.",
+    "related_total": "Related products answered, by pattern and method.",
+    "swaps_total": "Releases taken up, each process counting for itself.",
+    "refusals_total": "Releases refused, each process counting for itself.",
+    "processes": "Processes that serve.",
+    "ready": "Whether a release is open.",
+    "release_timestamp_seconds": "When the release was made, Unix time.",
+    "locked_bytes": "Memory that this process has locked.",
+    "resident_share": "Share of what look-ups touch that is in memory.",
+    "release_info": "The release served.",
+    "items": "Products served, by category.",
+    "recall": "Recall of a vector's answer, measured at the build.",
+    "changes_pending": "Changes that wait to be settled.",
+    "oldest_pending_change_seconds": "How long the oldest of them has waited, 0 where there is none.",
+    "changes_pending_bytes": "What the photos of changes that wait take.",
+    "changes_total": "Changes settled, by what became of them.",
+    "follow_batch_seconds": "Time that batches of changes took.",
+    "follow_last_batch_seconds": "Time that the last batch took.",
+    "follow_last_batch_changes": "Changes in the last batch.",
+    "follow_last_batch_timestamp_seconds": "When the last batch was done, Unix time, 0 for never.",
+}
+_KINDS = {"request_seconds": "histogram", "follow_batch_seconds": "summary"}
+"""The kinds of metrics that are neither counters, whose names end in ``_total``, nor gauges."""
+
+# By metric: its value, or its values by the suffix and labels of each.
+_Values = dict[str, float | str | dict[str, float]]
 
 
 class Metrics(Counters):
@@ -141,19 +155,18 @@ class Metrics(Counters):
 
     def text(self, release: Release | None, journal: Status | None = None) -> str:
         """All metrics in Prometheus's text format; those of the release are this process's."""
-        sums, processes = self.sums()
-        lines = [*_counters(sums, processes), *_ready(release is not None)]
+        lines = [*_lines({**_counted(*self.sums()), "ready": int(release is not None)})]
         if release:
-            lines += _of_process(release, self._resident)
+            lines += _lines(_of_process(release, self._resident))
             lines.append(self._of_manifest(release.manifest))
         if journal:
-            lines += _of_journal(journal)
+            lines += _lines(_of_journal(journal))
         return "\n".join([*lines, ""])
 
     def _of_manifest(self, manifest: Manifest) -> str:
         """What stays the same for as long as a release is served: thousands of lines."""
         if self._described[0] != manifest.release:
-            self._described = (manifest.release, "\n".join(_of_manifest(manifest)))
+            self._described = (manifest.release, "\n".join(_lines(_of_manifest(manifest))))
         return self._described[1]
 
 
@@ -198,128 +211,87 @@ def _digest(text: str) -> str:
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
-def _counters(sums: list[int], processes: int) -> Iterator[str]:
+def _lines(values: _Values) -> Iterator[str]:
+    for name, samples in values.items():
+        kind = _KINDS.get(name, "counter" if name.endswith("_total") else "gauge")
+        yield f"# HELP lookalike_{name} {_HELP[name]}"
+        yield f"# TYPE lookalike_{name} {kind}"
+        for suffix, value in (samples if isinstance(samples, dict) else {"": samples}).items():
+            yield f"lookalike_{name}{suffix} {value}"
+
+
+def _counted(sums: list[int], processes: int) -> _Values:
     of_route = {route: sums[first : first + _LATENCY_SUM + 1] for route, first in _ROUTE.items()}
-    yield "# HELP lookalike_requests_total Requests answered, by route and status."
-    yield "# TYPE lookalike_requests_total counter"
-    for route, columns in of_route.items():
-        for status, column in _STATUS.items():
-            if columns[column]:
-                labels = f'route="{route}",status="{status[:3]}"'
-                yield f"lookalike_requests_total{{{labels}}} {columns[column]}"
-    yield "# HELP lookalike_request_seconds Time the app took to answer, by route."
-    yield "# TYPE lookalike_request_seconds histogram"
+    seconds: dict[str, float] = {}
     for route, columns in of_route.items():
         if sum(columns):
-            yield from _histogram(route, columns)
-    yield "# HELP lookalike_related_total Related products answered, by pattern and method."
-    yield "# TYPE lookalike_related_total counter"
-    for (pattern, method), column in _RELATED.items():
-        labels = f'pattern="{pattern}",method="{method}"'
-        yield f"lookalike_related_total{{{labels}}} {sums[column]}"
-    for name, column, text in (
-        ("swaps", _SWAPS, "Releases taken up, each process counting for itself."),
-        ("refusals", _REFUSALS, "Releases refused, each process counting for itself."),
-    ):
-        yield f"# HELP lookalike_{name}_total {text}"
-        yield f"# TYPE lookalike_{name}_total counter"
-        yield f"lookalike_{name}_total {sums[column]}"
-    yield "# HELP lookalike_processes Processes that serve."
-    yield "# TYPE lookalike_processes gauge"
-    yield f"lookalike_processes {processes}"
+            seconds |= _histogram(route, columns)
+    return {
+        "requests_total": {
+            f'{{route="{route}",status="{status[:3]}"}}': columns[column]
+            for route, columns in of_route.items()
+            for status, column in _STATUS.items()
+            if columns[column]
+        },
+        "request_seconds": seconds,
+        "related_total": {
+            f'{{pattern="{pattern}",method="{method}"}}': sums[column]
+            for (pattern, method), column in _RELATED.items()
+        },
+        "swaps_total": sums[_SWAPS],
+        "refusals_total": sums[_REFUSALS],
+        "processes": processes,
+    }
 
 
-def _histogram(route: str, columns: list[int]) -> Iterator[str]:
-    total = 0
-    for i, bound in enumerate([*map(str, BUCKETS_S), "+Inf"]):
-        total += columns[_LATENCY + i]
-        yield f'lookalike_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}'
-    seconds = columns[_LATENCY_SUM] / 1e9
-    yield f'lookalike_request_seconds_sum{{route="{route}"}} {seconds}'
-    yield f'lookalike_request_seconds_count{{route="{route}"}} {total}'
+def _histogram(route: str, columns: list[int]) -> dict[str, float]:
+    totals = list(accumulate(columns[_LATENCY:_LATENCY_SUM]))
+    return {
+        **{
+            f'_bucket{{route="{route}",le="{bound}"}}': total
+            for bound, total in zip([*BUCKETS_S, "+Inf"], totals, strict=True)
+        },
+        f'_sum{{route="{route}"}}': columns[_LATENCY_SUM] / 1e9,
+        f'_count{{route="{route}"}}': totals[-1],
+    }
 
 
-def _ready(ready: bool) -> Iterator[str]:
-    yield "# HELP lookalike_ready Whether a release is open."
-    yield "# TYPE lookalike_ready gauge"
-    yield f"lookalike_ready {int(ready)}"
-
-
-def _of_process(release: Release, resident: float | None) -> Iterator[str]:
+def _of_process(release: Release, resident: float | None) -> _Values:
+    values: _Values = {}
     with suppress(OSError):  # pruned since it was opened
         made_at = (release.folder / MANIFEST).stat().st_mtime
-        yield "# HELP lookalike_release_timestamp_seconds When the release was made, Unix time."
-        yield "# TYPE lookalike_release_timestamp_seconds gauge"
-        yield f"lookalike_release_timestamp_seconds {made_at:.3f}"
-    yield "# HELP lookalike_locked_bytes Memory that this process has locked."
-    yield "# TYPE lookalike_locked_bytes gauge"
-    yield f"lookalike_locked_bytes {locked_bytes()}"
+        values["release_timestamp_seconds"] = f"{made_at:.3f}"
+    values["locked_bytes"] = locked_bytes()
     if resident is not None:
-        yield "# HELP lookalike_resident_share Share of what look-ups touch that is in memory."
-        yield "# TYPE lookalike_resident_share gauge"
-        yield f"lookalike_resident_share {resident:.4f}"
+        values["resident_share"] = f"{resident:.4f}"
+    return values
 
 
-def _of_manifest(manifest: Manifest) -> Iterator[str]:
-    labels = f'release="{manifest.release}",model="{_escaped(manifest.model.name)}"'
-    yield "# HELP lookalike_release_info The release served."
-    yield "# TYPE lookalike_release_info gauge"
-    yield f"lookalike_release_info{{{labels}}} 1"
-    yield "# HELP lookalike_items Products served, by category."
-    yield "# TYPE lookalike_items gauge"
-    for entry in manifest.categories:
-        label = _escaped(str(entry.category_id))
-        yield f'lookalike_items{{category_id="{label}"}} {entry.n_items}'
-    yield "# HELP lookalike_recall Recall of a vector's answer, measured at the build."
-    yield "# TYPE lookalike_recall gauge"
-    for entry in manifest.categories:
-        if entry.recall is not None:
-            label = _escaped(str(entry.category_id))
-            yield f'lookalike_recall{{category_id="{label}"}} {entry.recall}'
+def _of_manifest(manifest: Manifest) -> _Values:
+    labels = f'{{release="{manifest.release}",model="{_escaped(manifest.model.name)}"}}'
+    categories = {
+        f'{{category_id="{_escaped(str(entry.category_id))}"}}': entry
+        for entry in manifest.categories
+    }
+    recalls = {label: entry.recall for label, entry in categories.items()}
+    return {
+        "release_info": {labels: 1},
+        "items": {label: entry.n_items for label, entry in categories.items()},
+        "recall": {label: recall for label, recall in recalls.items() if recall is not None},
+    }
 
 
-def _of_journal(status: Status) -> Iterator[str]:
-    settled = {'{state="live"}': status.n_live, '{state="rejected"}': status.n_rejected}
-    batches = {"_sum": round(status.batches_s, 3), "_count": status.n_batches}
-    for name, kind, text, value in (
-        ("changes_pending", "gauge", "Changes that wait to be settled.", status.n_pending),
-        (
-            "oldest_pending_change_seconds",
-            "gauge",
-            "How long the oldest of them has waited, 0 where there is none.",
-            round(status.oldest_pending_s, 3),
-        ),
-        (
-            "changes_pending_bytes",
-            "gauge",
-            "What the photos of changes that wait take.",
-            status.pending_bytes,
-        ),
-        ("changes_total", "counter", "Changes settled, by what became of them.", settled),
-        ("follow_batch_seconds", "summary", "Time that batches of changes took.", batches),
-        (
-            "follow_last_batch_seconds",
-            "gauge",
-            "Time that the last batch took.",
-            round(status.last_batch_s, 3),
-        ),
-        (
-            "follow_last_batch_changes",
-            "gauge",
-            "Changes in the last batch.",
-            status.last_batch_changes,
-        ),
-        (
-            "follow_last_batch_timestamp_seconds",
-            "gauge",
-            "When the last batch was done, Unix time, 0 for never.",
-            round(status.last_batch_at, 3),
-        ),
-    ):
-        yield f"# HELP lookalike_{name} {text}"
-        yield f"# TYPE lookalike_{name} {kind}"
-        for suffix, number in (value if isinstance(value, dict) else {"": value}).items():
-            yield f"lookalike_{name}{suffix} {number}"
+def _of_journal(status: Status) -> _Values:
+    return {
+        "changes_pending": status.n_pending,
+        "oldest_pending_change_seconds": round(status.oldest_pending_s, 3),
+        "changes_pending_bytes": status.pending_bytes,
+        "changes_total": {'{state="live"}': status.n_live, '{state="rejected"}': status.n_rejected},
+        "follow_batch_seconds": {"_sum": round(status.batches_s, 3), "_count": status.n_batches},
+        "follow_last_batch_seconds": round(status.last_batch_s, 3),
+        "follow_last_batch_changes": status.last_batch_changes,
+        "follow_last_batch_timestamp_seconds": round(status.last_batch_at, 3),
+    }
 
 
 def _escaped(text: str) -> str:
