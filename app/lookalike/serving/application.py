@@ -36,7 +36,6 @@ from lookalike.serving.errors import (
     HttpError,
     MethodNotAllowed,
     NotFound,
-    NotReady,
     SlimCopy,
     Unavailable,
 )
@@ -101,9 +100,7 @@ class Application:
         described = cache(partial(_openapi, limits.max_limit, limits.max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
-            RELATED_PATH: reading(
-                lambda environ: self._related.answer(self._source.release, environ)
-            ),
+            RELATED_PATH: reading(lambda environ: self._related.answer(source.served(), environ)),
             "/healthz": reading(lambda _: HEALTHY),
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
@@ -189,9 +186,7 @@ class Application:
             return _error(Unavailable("the log has the reason"), [NO_STORE])
 
     def _nns(self, environ: "WSGIEnvironment") -> Answer:
-        release = self._source.release  # read once, so that the whole answer is from one release
-        if release is None:
-            raise NotReady("no release is open")
+        release = self._source.served()  # once, so that the whole answer is from one release
         manifest = release.manifest
         headers = self._json_headers(release)
         try:
@@ -213,9 +208,7 @@ class Application:
             return (OK, headers, _neighbours(category, item, query))
 
     def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
-        release = self._source.release
-        if release is None:
-            raise NotReady("no release is open")
+        release = self._source.served()
         if environ.get("QUERY_STRING"):
             raise BadRequest("POST takes its parameters in the body, none after the question mark")
         text = read_body(environ, MAX_BYTES)
@@ -252,17 +245,15 @@ class Application:
         return headers
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:
-        release = self._source.release
-        if release is None:
-            raise NotReady(self._source.problem)
-        body = msgspec.json.encode({"status": "ready", "release": release.manifest.release})
+        name = self._source.served(self._source.problem).manifest.release
+        body = msgspec.json.encode({"status": "ready", "release": name})
         return (OK, [NO_STORE, JSON], body)
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
-        release = self._source.release
-        if release is None:
-            raise NotReady(self._source.problem)
-        body = msgspec.json.encode(_description(release) | {"problem": self._source.problem})
+        problem = self._source.problem
+        body = msgspec.json.encode(
+            _description(self._source.served(problem)) | {"problem": problem}
+        )
         return (OK, [NO_STORE, JSON], body)
 
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:

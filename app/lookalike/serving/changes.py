@@ -13,9 +13,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -36,7 +35,7 @@ from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot, RootError
 from lookalike.serving.answer import ACCEPTED, JSON, NO_STORE, OK, Answer, Handler, reading
 from lookalike.serving.body import read_body
-from lookalike.serving.errors import BadRequest, NotFound, NotReady, Unauthorized, Unavailable
+from lookalike.serving.errors import BadRequest, NotFound, Unauthorized, Unavailable
 from lookalike.serving.query import decoded, typed_id, unquote
 from lookalike.serving.source import ReleaseSource
 
@@ -55,8 +54,6 @@ _RETRY_AFTER_S = 10
 """After an error the next request opens the journal again: it may have been busy or its disk full."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
-
-_T = TypeVar("_T")
 
 
 class ChangeHandler:
@@ -124,9 +121,26 @@ class ChangeHandler:
         return self._add(environ, Change(DELETE, category_id, product_id))
 
     def _add(self, environ: "WSGIEnvironment", change: Change) -> Answer:
-        (number,) = self._with_journal(
-            lambda journal: journal.add([change], most_bytes=self._max_pending_bytes)
-        )
+        try:
+            with self._mutex:
+                if self._journal is None:
+                    self._journal = Journal(self._root.journal, _BUSY_S)
+                journal = self._journal
+            (number,) = journal.add([change], most_bytes=self._max_pending_bytes)
+        except JournalFull as error:
+            self._log("changes of products are not taken until others are settled", error)
+            raise Unavailable(
+                f"the photos that wait may take {self._max_pending_bytes} bytes together, and this one "
+                "would be more; send it again when some of them are live",
+                _RETRY_AFTER_S,
+            ) from error
+        except JournalError as error:
+            with self._mutex:  # the next request opens it again
+                if self._journal is not None:
+                    self._journal.close()
+                self._journal = None
+            raise self._unavailable("changes of products are not taken", error) from error
+        self._problems.clear()
         location = f"{environ.get('SCRIPT_NAME') or ''}{_CHANGES}{number}"
         body = msgspec.json.encode({"change": number, "state": "pending"})
         return (ACCEPTED, [NO_STORE, ("Location", location), JSON], body)
@@ -136,7 +150,10 @@ class ChangeHandler:
         number = environ["PATH_INFO"].removeprefix(_CHANGES)
         if not _NUMBER.fullmatch(number):
             raise NotFound
-        outcome = self._read_outcome(int(number))
+        try:  # to read it needs neither the right to write nor room on the disk
+            outcome = read_outcome(self._root.journal, int(number))
+        except JournalError as error:
+            raise self._unavailable("what became of changes cannot be read", error) from error
         if outcome is None:
             raise NotFound
         state = self._state(outcome)
@@ -153,16 +170,6 @@ class ChangeHandler:
         elif state == "rejected":
             answer["reason"] = outcome.reason
         return (OK, [NO_STORE, JSON], msgspec.json.encode(answer))
-
-    def _read_outcome(self, number: int) -> Outcome | None:
-        """The outcome of a change, read without what writing needs, such as room on the disk."""
-        try:
-            return read_outcome(self._root.journal, number)
-        except JournalError as error:
-            self._log("what became of changes cannot be read", error)
-            raise Unavailable(
-                "the journal of changes; the log has the reason", _RETRY_AFTER_S
-            ) from error
 
     def _state(self, outcome: Outcome) -> State:
         """The state of a change to report: live only once every process serves it."""
@@ -190,49 +197,21 @@ class ChangeHandler:
 
     def _ids(self, environ: "WSGIEnvironment") -> tuple[Id, Id]:
         _refuse_query(environ)
-        release = self._source.release
-        if release is None:
-            raise NotReady("no release is open, which says whether ids are numbers or strings")
+        reason = "no release is open, which says whether ids are numbers or strings"
+        manifest = self._source.served(reason).manifest
         ids = _split(environ)
         if len(ids) != 2:
             raise BadRequest(
                 'the path must be /products/CATEGORY_ID/PRODUCT_ID; in an id write %2F for "/"'
             )
-        manifest = release.manifest
         return (
             typed_id(ids[0], "category_id", manifest.category_id_type),
             typed_id(ids[1], "product_id", manifest.product_id_type),
         )
 
-    def _with_journal(self, use: Callable[[Journal], _T]) -> _T:
-        try:
-            with self._mutex:
-                if self._journal is None:
-                    self._journal = Journal(self._root.journal, _BUSY_S)
-                journal = self._journal
-            result = use(journal)
-        except JournalFull as error:
-            self._log("changes of products are not taken until others are settled", error)
-            raise Unavailable(
-                f"the photos that wait may take {self._max_pending_bytes} bytes together, and this one "
-                "would be more; send it again when some of them are live",
-                _RETRY_AFTER_S,
-            ) from error
-        except JournalError as error:
-            self._close()
-            self._log("changes of products are not taken", error)
-            raise Unavailable(
-                "the journal of changes; the log has the reason", _RETRY_AFTER_S
-            ) from error
-        self._problems.clear()
-        return result
-
-    def _close(self) -> None:
-        """Have the next request open the journal again."""
-        with self._mutex:
-            if self._journal is not None:
-                self._journal.close()
-            self._journal = None
+    def _unavailable(self, problem: str, error: JournalError) -> Unavailable:
+        self._log(problem, error)
+        return Unavailable("the journal of changes; the log has the reason", _RETRY_AFTER_S)
 
     def _log(self, problem: str, error: JournalError) -> None:
         """Log a problem once, not at every request."""

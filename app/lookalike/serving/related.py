@@ -18,7 +18,7 @@ from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.opened import Release
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
-from lookalike.serving.errors import BadRequest, NotReady
+from lookalike.serving.errors import BadRequest
 from lookalike.serving.metrics import Metrics
 from lookalike.serving.query import required_id, split_query, typed_count, typed_id
 from lookalike.serving.searches import Searches
@@ -96,10 +96,8 @@ class Related:
         body = self._template(pattern, method, len(found)) % tuple(found)
         return [*self._headers[pattern, method], ("Content-Length", str(len(body)))], body
 
-    def answer(self, release: Release | None, environ: "WSGIEnvironment") -> Answer:
+    def answer(self, release: Release, environ: "WSGIEnvironment") -> Answer:
         """The answer to any request; BadRequest names the first invalid parameter."""
-        if release is None:
-            raise NotReady("no release is open")
         query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest)
         pattern = self._experiment.pattern_of(query.visitor)
         order: tuple[Method, ...] = METHODS[:2] if pattern == "A" else METHODS[1::-1]

@@ -9,6 +9,7 @@ from weakref import ref
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.opened import Release
 from lookalike.release.root import CURRENT, ReleaseRoot, RootError
+from lookalike.serving.errors import NotReady
 from lookalike.serving.limits import raise_locked_memory
 from lookalike.serving.metrics import Metrics
 from lookalike.terminal.output import printable
@@ -40,6 +41,13 @@ class ReleaseSource:
         self._lock_memory = lock_memory
         self._seen: tuple[object, ...] | None = None
         self._retry_at = 0.0
+
+    def served(self, otherwise: str | None = "no release is open") -> Release:
+        """The release; NotReady, for the reason `otherwise`, if none is open."""
+        release = self.release
+        if release is None:
+            raise NotReady(otherwise)
+        return release
 
     def start(self) -> None:
         """Look once, so that the first request is answered; then keep looking in a thread.

@@ -110,6 +110,8 @@ def test_a_defect_costs_one_answer_and_is_logged(
         def release(self) -> object:
             raise RuntimeError("out of luck")
 
+        served = release
+
     client = Client(Application(Broken()))  # type: ignore[arg-type]
     answer = client.get("/nns?category_id=1&product_id=100")
     assert answer.status == "503 Service Unavailable"

@@ -26,7 +26,7 @@ from lookalike.release.root import ReleaseRoot, RootError
 from lookalike.serving.answer import NO_STORE, OK, Answer, Handler, Headers, reading
 from lookalike.serving.browse import page
 from lookalike.serving.browse.page import Shown, State
-from lookalike.serving.errors import BadRequest, HttpError, NotFound, NotReady
+from lookalike.serving.errors import BadRequest, HttpError, NotFound
 from lookalike.serving.query import split_query, typed_count, typed_id
 from lookalike.serving.source import ReleaseSource
 
@@ -75,9 +75,7 @@ class Browse:
         return (OK, self._headers, text.encode())
 
     def _html(self, query: str) -> str:
-        release = self._source.release
-        if release is None:
-            raise NotReady(self._source.problem or "no release is open")
+        release = self._source.served(self._source.problem or "no release is open")
         # A form sends empty fields too.
         values = {name: text for name, text in split_query(query, PARAMETERS).items() if text}
         state = State(
