@@ -79,13 +79,15 @@ def _error() -> OSError:
 def locked_bytes(process: int | str = "self") -> int:
     """How many bytes of memory a process has locked; 0 if it has ended."""
     try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
+        return 1024 * int(fields_of(f"{process}/status")["VmLck"][0])
+    except (OSError, KeyError):
         return 0
-    for line in status.splitlines():
-        if line.startswith("VmLck:"):
-            return 1024 * int(line.split()[1])
-    return 0
+
+
+def fields_of(file: str) -> dict[str, list[str]]:
+    """The words of each field in a file of /proc such as ``self/status``, by the field's name."""
+    lines = (line.partition(":") for line in Path("/proc", file).read_text().splitlines())
+    return {name: value.split() for name, _, value in lines}
 
 
 def resident_share(sizes: Mapping[Path, int]) -> float | None:

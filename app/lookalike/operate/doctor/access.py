@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lookalike.release.memory import fields_of
+
 READ, WRITE, SEARCH = 4, 2, 1
 
 
@@ -30,10 +32,7 @@ class User(NamedTuple):
     @classmethod
     def of_process(cls, pid: int) -> "User":
         """The user that a process runs as; OSError if there is no such process."""
-        fields = {}
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields[key] = value.split()
+        fields = fields_of(f"{pid}/status")
         uid = int(fields["Uid"][1])
         gids = frozenset(map(int, [fields["Gid"][1], *fields["Groups"]]))
         return cls(user_name(uid), uid, gids)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import msgspec
+
 from lookalike.operate import options
-from lookalike.operate.doctor.examine import as_json, examine, summary
+from lookalike.operate.doctor.examine import examine
 from lookalike.operate.doctor.finding import Level
 from lookalike.operate.doctor.host import Asked, Host
 from lookalike.terminal.command import DONE, FAILED, command, flag, option
@@ -35,5 +37,9 @@ def run(
         findings.append(finding)
         if not json:
             say(*finding.lines())
-    say(*(as_json(findings).split("\n") if json else [summary(findings)]))
-    return FAILED if any(finding.level == Level.PROBLEM for finding in findings) else DONE
+    levels = [finding.level for finding in findings]
+    if json:
+        say(*msgspec.json.format(msgspec.json.encode(findings)).decode().split("\n"))
+    else:
+        say(f"problems: {levels.count(Level.PROBLEM)}, warnings: {levels.count(Level.WARNING)}")
+    return FAILED if Level.PROBLEM in levels else DONE

@@ -1,12 +1,10 @@
-"""Runs all checks, and sums up their findings."""
+"""Runs all checks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import msgspec
-
 from lookalike.operate.doctor import kernel, nginx, release, secrets, unit
-from lookalike.operate.doctor.finding import Finding, Level, warning
+from lookalike.operate.doctor.finding import Finding, warning
 from lookalike.operate.doctor.host import Host
 
 Check = Callable[[Host], Iterator[Finding]]
@@ -47,25 +45,3 @@ def examine(host: Host, checks: dict[str, Check] | None = None) -> Iterator[Find
                 "check this yourself, and report this line",
             )
             yield replace(finding, check=name)
-
-
-def summary(findings: Sequence[Finding]) -> str:
-    """The last line: how many problems and warnings there are."""
-    levels = [finding.level for finding in findings]
-    problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
-    return f"problems: {problems}, warnings: {warnings}"
-
-
-def as_json(findings: Sequence[Finding]) -> str:
-    """The findings as a JSON array of objects: check, level, text, remedy."""
-    level = {Level.PROBLEM: "problem", Level.ABSENT: "absent"}
-    document = [
-        {
-            "check": finding.check,
-            "level": level.get(finding.level, str(finding.level)),
-            "text": finding.text,
-            "remedy": finding.remedy,
-        }
-        for finding in findings
-    ]
-    return msgspec.json.format(msgspec.json.encode(document)).decode()

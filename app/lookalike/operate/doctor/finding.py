@@ -1,6 +1,6 @@
 """What a check found: a level, one line of text and, unless all is well, what to do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 _WIDTH = 13
@@ -11,23 +11,26 @@ class Level(StrEnum):
     """How serious a finding is; only a problem makes the exit status 1."""
 
     OK = "ok"
-    ABSENT = "-"
+    ABSENT = "absent"
     WARNING = "warning"
-    PROBLEM = "PROBLEM"
+    PROBLEM = "problem"
+
+
+_PRINTED = {Level.ABSENT: "-", Level.PROBLEM: "PROBLEM"}
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of the output; `remedy` is the line below it, if it is not empty."""
 
+    check: str = field(default="", kw_only=True)
     level: Level
     text: str
     remedy: str = ""
-    check: str = ""
 
     def lines(self) -> list[str]:
         """The finding as printed, with level and check in columns."""
-        found = [f"{self.level:<8} {self.check:<{_WIDTH}} {self.text}"]
+        found = [f"{_PRINTED.get(self.level, self.level):<8} {self.check:<{_WIDTH}} {self.text}"]
         if self.remedy:
             found.append(f"{'':<8} {'':<{_WIDTH}} do: {self.remedy}")
         return found

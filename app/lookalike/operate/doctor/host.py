@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from lookalike.operate.doctor.access import User
-from lookalike.operate.unit.config import routes
-from lookalike.operate.unit.control import DEFAULT_SOCKET, UnixConnection, python_versions
+from lookalike.operate.unit.config import ends, routes
+from lookalike.operate.unit.control import DEFAULT_SOCKET, UnixConnection
 from lookalike.operate.unit.private import find_unitd
 from lookalike.release.files import ReleaseError
 from lookalike.release.manifest import Manifest
@@ -65,9 +65,9 @@ class Unitd:
         path = find_unitd()
         if path is None:
             return None
-        version = _VERSION.search(_output([path, "--version"]))
+        version = _VERSION.search(output_of([path, "--version"]))
         # Empty lines separate the options.
-        options = map(_OPTION.search, _output([path, "--help"]).split("\n\n"))
+        options = map(_OPTION.search, output_of([path, "--help"]).split("\n\n"))
         defaults = {option[1]: option[2] for option in options if option}
         return cls(path, version[1] if version else "", defaults)
 
@@ -112,11 +112,6 @@ class RunningUnit:
         found = _VERSION.search(title) if title.startswith(_MAIN) else None
         return found[1] if found else ""
 
-    @property
-    def python_versions(self) -> list[str]:
-        """The versions of its Python modules, such as 3.11.2."""
-        return python_versions(self.status)
-
     def apps(self) -> list[App]:
         """Lookalike's applications."""
         found = (self.config.get("applications") or {}).items()
@@ -128,7 +123,7 @@ class RunningUnit:
 
     def _listeners(self, target: str) -> Iterator[str]:
         """The addresses of the listeners that pass requests to `target`, or to routes that may."""
-        leading = {name for name, steps in routes(self.config).items() if _names(steps, target)}
+        leading = {name for name, steps in routes(self.config).items() if target in ends(steps)}
         for address, listener in (self.config.get("listeners") or {}).items():
             if unquote(str(listener.get("pass"))) in {target, *leading}:
                 yield address
@@ -232,15 +227,6 @@ class Host:
         return User.named(default) if default else None
 
 
-def _names(steps: object, target: str) -> bool:
-    """Whether `target` is anywhere in a route's steps."""
-    if isinstance(steps, Mapping):
-        return any(_names(each, target) for each in steps.values())
-    if isinstance(steps, list):
-        return any(_names(each, target) for each in steps)
-    return isinstance(steps, str) and unquote(steps) == target
-
-
 def same_path(one: str | Path | None, other: str | Path | None) -> bool:
     """Whether both paths lead to the same file or folder."""
     return bool(one and other) and Path(str(one)).resolve() == Path(str(other)).resolve()
@@ -308,7 +294,7 @@ def _title(pid: int) -> str:
         return ""
 
 
-def _output(command: list[str]) -> str:
+def output_of(command: list[str]) -> str:
     """What a program writes to standard output and standard error."""
     run = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
     return run.stdout + run.stderr

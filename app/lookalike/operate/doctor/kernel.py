@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import disk_usage
 
 from lookalike.operate.amounts import bytes_text, seconds_text
 from lookalike.operate.doctor.access import READ, SEARCH, WRITE, User, described, may
@@ -17,7 +18,7 @@ from lookalike.operate.doctor.finding import Finding, absent, ok, problem, warni
 from lookalike.operate.doctor.host import Host
 from lookalike.release.files import BEHAVIOUR_HOT_FILES
 from lookalike.release.manifest import Manifest
-from lookalike.release.memory import locked_bytes, resident_share
+from lookalike.release.memory import fields_of, locked_bytes, resident_share
 from lookalike.release.opened import hot_files_of, is_slim
 from lookalike.release.root import stamp_of
 from lookalike.serving.metrics import FILE_BYTES, FILE_PREFIX, SHARED_MEMORY
@@ -73,7 +74,8 @@ def memory(host: Host) -> Iterator[Finding]:
     share = resident_share({path: entry.n_bytes for path, entry in files.items()})
     # Locked pages do not count as available, pages in the page cache do.
     kept = max(map(locked_bytes, host.processes), default=0)
-    yield page_cache(hot_bytes(manifest), _available_bytes() + kept, share)
+    available = 1024 * int(fields_of("meminfo")["MemAvailable"][0])
+    yield page_cache(hot_bytes(manifest), available + kept, share)
 
 
 def page_cache(hot: int, available: int, resident: float | None) -> Finding:
@@ -179,10 +181,9 @@ def shared_memory(host: Host) -> Iterator[Finding]:
     if not SHARED_MEMORY.is_dir():
         yield warning(f"no {SHARED_MEMORY}: metrics are counted on the disk", "mount a tmpfs there")
         return
-    status = os.statvfs(SHARED_MEMORY)
     counting = any(SHARED_MEMORY.glob(f"{FILE_PREFIX}*"))
-    free = status.f_bavail * status.f_frsize
-    yield metrics(SHARED_MEMORY, host.user, None if counting else free)
+    free = None if counting else disk_usage(SHARED_MEMORY).free
+    yield metrics(SHARED_MEMORY, host.user, free)
 
 
 def metrics(folder: Path, user: User | None, free: int | None) -> Finding:
@@ -282,10 +283,3 @@ def is_synchronised() -> bool | None:
     if state < 0:
         return None
     return state != _TIME_ERROR and not timex.status & _UNSYNCHRONISED
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    raise LookupError("/proc/meminfo has no MemAvailable")

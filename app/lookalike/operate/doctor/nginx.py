@@ -6,13 +6,14 @@ If Unit closes a connection just as nginx sends a request on it, the request is 
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lookalike.operate.amounts import seconds_text
 from lookalike.operate.doctor.finding import Finding, absent, ok, problem, warning
-from lookalike.operate.doctor.host import Host, Version
+from lookalike.operate.doctor.host import Host, Version, output_of
 
 _RUN_S = 30.0
 _DEFAULT_S = 60.0
@@ -59,10 +60,10 @@ def nginx(host: Host) -> Iterator[Finding]:
     configured = (settings.get("http") or {}).get("idle_timeout")
     idle_s = default_idle_s(_unit_version(host)) if configured is None else float(configured)
     upstreams = read_upstreams(run.stdout.decode(errors="replace"))
-    leading = [each for each in upstreams if any(_leads(each, to) for to in listeners)]
+    leading = [each for each in upstreams if _leads(each, listeners)]
     if not leading:
         yield absent(f"none of nginx's upstreams leads to {' or '.join(listeners)}")
-    version = re.search(r"nginx/([\d.]+)", _version_of(program))
+    version = re.search(r"nginx/([\d.]+)", output_of([program, "-v"]))
     for upstream in leading:
         yield keep_alive(upstream, idle_s, version_of(version[1] if version else ""))
 
@@ -133,12 +134,12 @@ def _seconds(text: str) -> float:
     return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
-def _leads(upstream: Upstream, listener: str) -> bool:
-    """Whether a server of `upstream` is the address `listener` of Unit on this host."""
-    return any(_same_address(server, listener) for server in upstream.servers)
+def _leads(upstream: Upstream, listeners: Iterable[str]) -> bool:
+    return any(_same_address(*pair) for pair in product(upstream.servers, listeners))
 
 
 def _same_address(server: str, listener: str) -> bool:
+    """Whether a server of an upstream is the address `listener` of Unit on this host."""
     if server == listener:
         return True
     (one, one_port), (other, other_port) = _parts(server), _parts(listener)
@@ -155,13 +156,6 @@ def _parts(address: str) -> tuple[str, str]:
 def _unit_version(host: Host) -> Version:
     running = host.unit.version if host.unit else ""
     return version_of(running or (host.unitd.version if host.unitd else ""))
-
-
-def _version_of(program: str) -> str:
-    run = subprocess.run(
-        [program, "-v"], capture_output=True, text=True, timeout=_RUN_S, check=False
-    )
-    return run.stdout + run.stderr
 
 
 def version_of(text: str) -> Version:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import disk_usage
 
 from lookalike.operate.amounts import bytes_text
 from lookalike.operate.doctor.access import READ, SEARCH, WRITE, User, described, refused, to_read
@@ -96,24 +97,17 @@ def _reading(
 ) -> Iterator[Finding]:
     home = Path((host.app and host.app.config.get("home")) or sys.prefix)
     package = Path(__file__).parents[2]
-    for what, wanted, remedy in (
-        (
-            "its Python environment",
-            # The environment, what it is based on, and this package.
-            to_read([home, Path(os.__file__).parent, package], [package / "wsgi.py"]),
-            "install Python and its environment where that user may read them, such as under /opt",
-        ),
-        (
-            "the release",
-            to_read(
-                [root.path, root.releases, folder],
-                [folder / MANIFEST, *files_of(folder, manifest)],
-            ),
-            f"chgrp lookalike {root.path} && chmod g+rx {root.path} && chgrp -R lookalike "
-            f"{root.releases} && chmod -R g+rX {root.releases}, for a user of that group",
-        ),
-    ):
-        yield from _denied(user, "read", what, wanted, remedy)
+    # The environment, what it is based on, and this package.
+    wanted = to_read([home, Path(os.__file__).parent, package], [package / "wsgi.py"])
+    remedy = "install Python and its environment where that user may read them, such as under /opt"
+    yield from _denied(user, "read", "its Python environment", wanted, remedy)
+    files = [folder / MANIFEST, *files_of(folder, manifest)]
+    remedy = (
+        f"chgrp lookalike {root.path} && chmod g+rx {root.path} && chgrp -R lookalike "
+        f"{root.releases} && chmod -R g+rX {root.releases}, for a user of that group"
+    )
+    wanted = to_read([root.path, root.releases, folder], files)
+    yield from _denied(user, "read", "the release", wanted, remedy)
 
 
 def release_bytes(folder: Path, manifest: Manifest) -> int:
@@ -124,14 +118,8 @@ def release_bytes(folder: Path, manifest: Manifest) -> int:
 def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
     token_file = host.environ.get(TOKEN_FILE.name)
     if token_file:
-        path = Path(token_file)
-        yield from _denied(
-            user,
-            "read",
-            "the token",
-            [(path, READ)],
-            f"chown {user.name} {path} and chmod 400 {path}",
-        )
+        remedy = f"chown {user.name} {token_file} and chmod 400 {token_file}"
+        yield from _denied(user, "read", "the token", [(Path(token_file), READ)], remedy)
     if not takes_changes(host):
         return
     folder = root.journal.parent
@@ -176,10 +164,10 @@ def disk(host: Host) -> Iterator[Finding]:
         yield absent("not checked: no root that this user may look at")
         return
     needed = release_bytes(*host.current) if host.current else 0
-    yield room(host.root.path, _free(host.root.path), needed)
+    yield room(host.root.path, disk_usage(host.root.path).free, needed)
     journal = host.root.journal.parent
     if takes_changes(host) and journal.is_dir():
-        free = _free(journal)
+        free = disk_usage(journal).free
         if _FULL_BYTES <= free < _JOURNAL_BYTES:
             yield warning(
                 f"{bytes_text(free)} free for the journal {journal}; it may grow by 128 MiB and "
@@ -196,8 +184,3 @@ def room(path: Path, free: int, needed: int) -> Finding:
     if free < _FULL_BYTES:
         return problem(f"{bytes_text(free)} free at {path}: the disk is full", remedy)
     return warning(text, remedy) if free < needed else ok(text)
-
-
-def _free(path: Path) -> int:
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

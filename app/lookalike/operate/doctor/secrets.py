@@ -84,7 +84,4 @@ def _user(name: str) -> User | None:
 
 
 def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:
-        return False
+    return os.access(path, os.F_OK, effective_ids=True)

@@ -15,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from lookalike.operate.doctor.finding import Finding, absent, ok, problem, warning
 from lookalike.operate.doctor.host import MODULE, App, Host, NotUnitError, RunningUnit, same_path
+from lookalike.operate.unit.control import python_versions
 from lookalike.release.manifest import Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import RootError
@@ -37,7 +38,7 @@ def unit(host: Host) -> Iterator[Finding]:
     running = host.unit
     version = (running and running.version) or (host.unitd.version if host.unitd else "")
     if running:
-        versions = running.python_versions
+        versions = python_versions(running.status)
     else:
         versions = module_versions(Path(host.unitd.defaults["modulesdir"])) if host.unitd else []
     yield python_module(version, versions)

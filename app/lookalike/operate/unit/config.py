@@ -60,7 +60,7 @@ def own_routes(config: Mapping[str, Any]) -> set[str]:
 
     Those to `CHANGES` alone are among them.
     """
-    ends = {name: set(_ends(steps)) for name, steps in routes(config).items()}
+    ends = {name: set(ends(steps)) for name, steps in routes(config).items()}
     return {
         name
         for name, found in ends.items()
@@ -78,16 +78,16 @@ def own_listeners(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _ends(steps: object) -> Iterator[str]:
+def ends(steps: object) -> Iterator[str]:
     """Where the actions of a route lead, except for answers of their own."""
     if isinstance(steps, list):
         for step in steps:
-            yield from _ends(step.get("action") if isinstance(step, Mapping) else None)
+            yield from ends(step.get("action") if isinstance(step, Mapping) else None)
     elif isinstance(steps, Mapping):
         for kind in ("pass", "share", "proxy"):
             if kind in steps:
                 yield unquote(str(steps[kind]))
-        yield from _ends(steps.get("fallback"))
+        yield from ends(steps.get("fallback"))
 
 
 def _read(file: Path) -> Config:

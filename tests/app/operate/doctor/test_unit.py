@@ -10,6 +10,7 @@ from findings import levels, only
 from lookalike.operate.doctor import unit
 from lookalike.operate.doctor.finding import Finding, Level
 from lookalike.operate.doctor.host import App, Asked, Host, RunningUnit, Unitd
+from lookalike.operate.unit.control import python_versions
 from lookalike.serving.settings import ROOT
 
 
@@ -121,8 +122,8 @@ def test_applications_are_known_by_their_module_and_listeners_found_through_rout
 def test_one_python_module_and_several_are_read() -> None:
     for module in ({"version": "3.11.2"}, [{"version": "3.11.2"}]):
         status = {"modules": {"python": module}}
-        assert RunningUnit({}, status, 1).python_versions == ["3.11.2"]
-    assert RunningUnit({}, {}, 1).python_versions == []
+        assert python_versions(status) == ["3.11.2"]
+    assert python_versions({}) == []
 
 
 def _answer_as_docker(listener: socket.socket) -> None:
