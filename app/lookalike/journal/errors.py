@@ -75,5 +75,5 @@ def _no_more_files() -> OSError | None:
     return None
 
 
-def _error(path: Path, reason: str | None, hint: str | None) -> JournalError:
-    return JournalError(f"{path}: {reason}{f'; {hint}' if hint else ''}")
+def _error(path: Path, *reasons: str | None) -> JournalError:
+    return JournalError(f"{path}: {'; '.join(filter(None, reasons))}")

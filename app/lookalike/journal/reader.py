@@ -1,6 +1,7 @@
-"""Reads a journal without the right to write there and without room on the disk."""
+"""Reads a journal, also without the right to write there and without room on the disk."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -9,7 +10,6 @@ from urllib.parse import quote
 
 from lookalike.journal.changes import Outcome, Status
 from lookalike.journal.errors import journal_errors
-from lookalike.journal.queries import outcome_of, rejected_of, status_of
 from lookalike.journal.schema import check_format
 
 _T = TypeVar("_T")
@@ -31,7 +31,46 @@ def read_outcome(path: Path, number: int) -> Outcome | None:
 
 def read_rejected(path: Path, most: int) -> list[tuple[int, Outcome]]:
     """The `most` newest rejected changes and their numbers, newest first."""
-    return _read(path, lambda database: rejected_of(database, most)) or []
+
+    def rejected(database: sqlite3.Connection) -> list[tuple[int, Outcome]]:
+        rows = database.execute(
+            "SELECT number, op, category_id, product_id, received_at, settled_at, release, reason"
+            " FROM changes WHERE reason IS NOT NULL ORDER BY number DESC LIMIT ?",
+            [most],
+        )
+        return [(number, Outcome(*outcome)) for number, *outcome in rows]
+
+    return _read(path, rejected) or []
+
+
+def status_of(database: sqlite3.Connection) -> Status:
+    """The journal's status."""
+    ((n_pending, oldest),) = database.execute(
+        "SELECT count(*), (SELECT received_at FROM changes WHERE settled_at IS NULL ORDER BY number"
+        " LIMIT 1) FROM changes WHERE settled_at IS NULL"
+    ).fetchall()
+    ((_, *totals),) = database.execute("SELECT * FROM journal").fetchall()
+    waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    n_bytes = waiting_bytes(database)
+    return Status(n_pending, waiting, *totals)._replace(pending_bytes=n_bytes)
+
+
+def waiting_bytes(database: sqlite3.Connection) -> int:
+    """How many bytes the photos of pending changes take."""
+    ((version,),) = database.execute("PRAGMA user_version").fetchall()
+    counted = "SELECT photo_bytes FROM waiting"
+    query = counted if version > 1 else "SELECT coalesce(sum(length(photo)), 0) FROM photos"
+    return int(database.execute(query).fetchall()[0][0])
+
+
+def outcome_of(database: sqlite3.Connection, number: int) -> Outcome | None:
+    """What became of a change; None if the journal has no such number, or no longer has it."""
+    rows = database.execute(
+        "SELECT op, category_id, product_id, received_at, settled_at, release, reason"
+        " FROM changes WHERE number = ?",
+        [number],
+    ).fetchall()
+    return Outcome(*rows[0]) if rows else None
 
 
 def _read(path: Path, use: Callable[[sqlite3.Connection], _T]) -> _T | None:

@@ -64,8 +64,7 @@ Times are Unix times in seconds. `image` is NULL if the photo itself was sent, `
 - `live`: the newest live change of each product. `forgotten`: when the newest change that was dropped
   from it was received. `made`: when the journal was made.
 - `clock_steps`: the clock had shown `showed` by the change before `first`, or when the journal was
-made,
-  and then showed less, `shows`. The row is deleted once the clock has caught up.
+  made, and then showed less, `shows`. The row is deleted once the clock has caught up.
 - `feed_tails`: the digest of what is before a feed's position, valid for that position only.
 - `waiting`: the bytes of the photos of pending changes.
 

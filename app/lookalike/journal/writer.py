@@ -13,7 +13,7 @@ from typing import Any, Final
 from lookalike.journal.changes import Change, Outcome, Status
 from lookalike.journal.clock import Received, look_at_clock
 from lookalike.journal.errors import ForgottenError, JournalError, JournalFull, journal_errors
-from lookalike.journal.queries import outcome_of, status_of, waiting_bytes
+from lookalike.journal.reader import outcome_of, status_of, waiting_bytes
 from lookalike.journal.schema import FORMATS, check_format
 from lookalike.release.ids import Id
 from lookalike.release.root import sync

@@ -105,16 +105,6 @@ class Category:
     string ids; `vectors`, the index that is searched by vector, None in a slim copy.
     """
 
-    __slots__ = (
-        "distances",
-        "entry",
-        "identity",
-        "integers",
-        "neighbours",
-        "product_ids",
-        "vectors",
-    )
-
     def __init__(
         self, folder: Path, entry: CategoryEntry, manifest: Manifest, files: tuple[str, ...]
     ) -> None:

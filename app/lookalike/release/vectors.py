@@ -10,6 +10,7 @@ The axes are those of the unit vectors' second moment, the mean not taken off: t
 of two projections is the best stand-in for that of the unit vectors, with no term to correct.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +96,7 @@ class Changed(NamedTuple):
         return cls(rows, added, items, gone, n_base + np.flatnonzero(items[n_base:] != NO_ITEM))
 
 
+@dataclass(frozen=True)
 class VectorIndex:
     """Finds the items of one category that are nearest to a vector.
 
@@ -104,23 +106,13 @@ class VectorIndex:
     `changed`: those that are gone are not found, those that are new are all ranked.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        projection: Float32,
-        index: AnnoyIndex | Float32,
-        candidates: int,
-        search_k: int,
-        k: int,
-        changed: Changed | None = None,
-    ) -> None:
-        self.features = features
-        self._projection = projection
-        self._index = index
-        self._candidates = candidates
-        self._search_k = search_k
-        self._k = k
-        self._changed = changed
+    features: Features
+    projection: Float32
+    index: AnnoyIndex | Float32
+    candidates: int
+    search_k: int
+    k: int
+    changed: Changed | None = None
 
     def search(self, vector: Float64, n: int) -> tuple[Items, Distances]:
         """About the `n` items nearest to a vector of length 1, nearest first, and their distances.
@@ -131,23 +123,23 @@ class VectorIndex:
         short = vector.astype(np.float32)
         rows = self._find(short, min(n, len(self.features)))
         items = rows.astype(np.uint32)
-        if self._changed:
-            rows = np.concatenate([rows, self._changed.new])
-            items = self._changed.items[rows]
+        if self.changed:
+            rows = np.concatenate([rows, self.changed.new])
+            items = self.changed.items[rows]
         squares = self._squared_distances(rows, short)
         order = np.lexsort((items, squares))[:n]
         return items[order], np.sqrt(squares[order])
 
     def unit_vector(self, item: int) -> Float64:
         """An item's feature scaled to length 1."""
-        row = int(self._changed.rows[item]) if self._changed else item
+        row = int(self.changed.rows[item]) if self.changed else item
         wide = self._features_of(np.array([row]))[0].astype(np.float64)
         return np.asarray(wide / np.linalg.norm(wide))
 
     def _features_of(self, rows: Positions) -> Features:
-        if self._changed is None or not self._changed.new.size:
+        if self.changed is None or not self.changed.new.size:
             return self.features[rows]
-        return gather_features(rows, self.features, self._changed.added)
+        return gather_features(rows, self.features, self.changed.added)
 
     def _squared_distances(self, found: Positions, vector: Float32) -> Float32:
         squares = np.empty(found.size, np.float32)
@@ -169,19 +161,19 @@ class VectorIndex:
         are taken for each item beyond, and search_k grows as n does. Example: with k 100, candidates
         300 and search_k 5,000, the 150 nearest are looked for among 400 candidates with search_k 7,500.
         """
-        projected = vector @ self._projection
-        beyond = max(0, n - self._k)
-        n_left = len(self.features) - (self._changed.gone.size if self._changed else 0)
-        candidates = min(max(self._candidates, n) + 2 * beyond, n_left)
-        if not isinstance(self._index, AnnoyIndex):
-            return self._best_of_all(self._index, projected, candidates)
-        search_k = self._search_k + self._search_k * beyond // max(1, self._k)
-        return self._best_of_trees(self._index, projected, candidates, search_k)
+        projected = vector @ self.projection
+        beyond = max(0, n - self.k)
+        n_left = len(self.features) - (self.changed.gone.size if self.changed else 0)
+        candidates = min(max(self.candidates, n) + 2 * beyond, n_left)
+        if not isinstance(self.index, AnnoyIndex):
+            return self._best_of_all(self.index, projected, candidates)
+        search_k = self.search_k + self.search_k * beyond // max(1, self.k)
+        return self._best_of_trees(self.index, projected, candidates, search_k)
 
     def _best_of_all(self, projections: Float32, projected: Float32, n: int) -> Positions:
         scores = projections @ projected
-        if self._changed:
-            scores[self._changed.gone] = -np.inf
+        if self.changed:
+            scores[self.changed.gone] = -np.inf
         return _largest(scores, n)
 
     def _best_of_trees(
@@ -193,7 +185,7 @@ class VectorIndex:
         worst for all. Example: of 1,000 rows, 500 all over are gone. For 100, it is asked for 100, of
         which some 50 are not gone, then for 200 and, if these still have fewer than 100, for 400.
         """
-        n_base, changed = len(self.features), self._changed
+        n_base, changed = len(self.features), self.changed
         asked = n
         while True:
             found = index.get_nns_by_vector(

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**21
 """The largest body taken: a vector of the most dimensions that a release may have fits in."""
 
-_FIELDS = ("category_id", "product_ids", "vector", "limit", "exclude_self", "distances")
-_KNOWN = ", ".join(_FIELDS)
-
 
 class Body(NamedTuple):
     """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
@@ -84,8 +81,8 @@ def _object(text: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadRequest("the body is not a JSON object")
     for name in values:
-        if name not in _FIELDS:
-            raise BadRequest(f"unknown field {shown(name)}; known are {_KNOWN}")
+        if name not in Body._fields:
+            raise BadRequest(f"unknown field {shown(name)}; known are {', '.join(Body._fields)}")
     return values
 
 

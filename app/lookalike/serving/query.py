@@ -11,7 +11,6 @@ from lookalike.serving.errors import BadRequest
 DEFAULT_LIMIT = 10
 """How many product ids ``/nns`` answers if `limit` is not given, as in Miyake et al. (2017)."""
 
-_PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances")
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -30,7 +29,7 @@ def parse_query(
     text: str, max_limit: int, category_id_type: IdType, product_id_type: IdType
 ) -> Query:
     """Parse a WSGI query string; BadRequest names the first invalid parameter."""
-    values = split_query(text, _PARAMETERS)
+    values = split_query(text, Query._fields)
     return Query(
         required_id(values, "category_id", category_id_type),
         required_id(values, "product_id", product_id_type),

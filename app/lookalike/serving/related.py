@@ -34,7 +34,6 @@ MAX_VISITOR: Final = 256
 PATTERN_HEADER: Final = "X-Lookalike-Pattern"
 METHOD_HEADER: Final = "X-Lookalike-Method"
 
-_PARAMETERS: Final = ("product_id", "category_id", "visitor", "limit", "exclude")
 _match = re.compile(
     r"product_id=([0-9]{1,18})&category_id=([0-9]{1,18})"
     r"(?:&visitor=([A-Za-z0-9_-]{1,64}))?(?:&limit=([0-9]{1,9}))?"
@@ -135,7 +134,7 @@ class Related:
 
 def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
     excluded: list[str] = []
-    values = split_query(text, _PARAMETERS, repeated={"exclude": excluded})
+    values = split_query(text, _Query._fields, repeated={"exclude": excluded})
     product_id = required_id(values, "product_id", manifest.product_id_type)
     category_id = required_id(values, "category_id", manifest.category_id_type)
     visitor = values.get("visitor")

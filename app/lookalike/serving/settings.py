@@ -131,23 +131,8 @@ B_PERCENT = Setting(
     100,
 )
 
-SETTINGS = (
-    ROOT,
-    MAX_LIMIT,
-    MAX_PRODUCT_IDS,
-    MAX_SEARCHES,
-    SEARCH_PERCENT,
-    MAX_AGE_S,
-    LOCK_MEMORY,
-    TOKEN,
-    TOKEN_FILE,
-    MAX_PHOTO_BYTES,
-    MAX_PENDING_BYTES,
-    BROWSE,
-    IMAGE_URL,
-    EXPERIMENT_KEY,
-    B_PERCENT,
-)
+SETTINGS = [each for each in list(globals().values()) if isinstance(each, Setting)]
+"""All of the above, in that order."""
 
 _TOKEN = re.compile(r"[!-~]{16,}")
 # A path of this server, or a URL whose host can be named in Content-Security-Policy.

@@ -72,7 +72,7 @@ def test_where_all_that_the_index_holds_is_gone_what_is_new_is_found(trees: bool
     features, added = random_features(20, 7), random_features(3, 8)
     old = vector_index(features, trees, 5, 5)
     changed = Changed.of(np.arange(20, 23, dtype=np.uint32), added, 20)
-    index, projection = old._index, old._projection
+    index, projection = old.index, old.projection
     vectors = VectorIndex(features, projection, index, 5, 5000, 5, changed)
     order, distances = brute_force(added, 1)
     items, found = vectors.search(vectors.unit_vector(1), 10)

@@ -10,7 +10,7 @@
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import files as files_of_package
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -87,7 +87,10 @@ class Browse:
         names = [state.release or release.manifest.release]
         names += [state.compare] if state.compare else []
         manifests = [self._manifest(name, release) for name in names]
-        _check_comparable(manifests)
+        if len({(each.category_id_type, each.product_id_type) for each in manifests}) > 1:
+            raise BadRequest(
+                "the ids of the two releases are of different types: nothing to compare"
+            )
         if "page" in values and set(values) & {"category_id", "product_id"} != {"category_id"}:
             raise BadRequest("page goes with category_id and no product_id: it is of its products")
         if "category_id" not in values:
@@ -150,7 +153,8 @@ class Browse:
     def _category(self, manifest: Manifest, category_id: Id, release: Release) -> Category | None:
         if manifest is release.manifest:
             return release.categories.get(category_id)
-        entry = _entry(manifest, category_id)
+        entries = (entry for entry in manifest.categories if entry.category_id == category_id)
+        entry = next(entries, None)
         if entry is None:
             return None
         try:
@@ -178,17 +182,6 @@ class Browse:
                 there = False
             if not there:
                 self._open.pop(folder, None)
-
-
-def _check_comparable(manifests: Sequence[Manifest]) -> None:
-    types = {(manifest.category_id_type, manifest.product_id_type) for manifest in manifests}
-    if len(types) > 1:
-        raise BadRequest("the ids of the two releases are of different types: nothing to compare")
-
-
-def _entry(manifest: Manifest, category_id: Id) -> CategoryEntry | None:
-    found = (entry for entry in manifest.categories if entry.category_id == category_id)
-    return next(found, None)
 
 
 def _asset(name: str, kind: str) -> Callable[["WSGIEnvironment"], Answer]:
