@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.operate.server import ServerError, check_address
+from lookalike.operate.serve import ServerError, check_address
 from lookalike.release.category import Category
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id

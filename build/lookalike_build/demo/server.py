@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lookalike.operate.server import PHOTOS, serve
+from lookalike.operate.serve import PHOTOS, serve
 from lookalike.operate.unit.config import APPLICATION, configuration
 from lookalike.operate.unit.control import UnitError
 from lookalike.operate.unit.private import PrivateUnit, find_unitd

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lookalike.operate import options
-from lookalike.operate.server import ServerError, check_address
+from lookalike.operate.serve import ServerError, check_address
 from lookalike.operate.unit.config import APPLICATIONS, configuration, own_listeners
 from lookalike.operate.unit.control import Control, RefusedError, UnitError
 from lookalike.operate.unit.difference import difference
