@@ -54,7 +54,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import BehaviourEntry
-from lookalike.release.memory import lock, read_in
+from lookalike.release.memory import read_in
 
 
 class Behaviour:
@@ -99,16 +99,13 @@ class Behaviour:
         others = (one for one in table.listed(first, end) if one not in gone and one not in exclude)
         return list(islice(others, n))
 
-    def lock(self) -> None:
-        """Keep what every look-up touches in memory; OSError if that is not allowed."""
-        self.table.lock()
-
 
 class _Table:
     """All of behaviour but which products are gone: the same files in many releases.
 
     `product_ids` (n_products,); `starts`, as plain ints; `row_of` gives the row of a product id, None
-    for an unknown one; `listed` the product ids of all lists from one position up to another.
+    for an unknown one; `listed` the product ids of all lists from one position up to another. `arrays`
+    are what every look-up touches.
     """
 
     row_of: Callable[[Any], int | None]
@@ -118,11 +115,12 @@ class _Table:
         for file in BEHAVIOUR_HOT_FILES:
             read_in(folder / file)
         self._identity = identity_of(folder, BEHAVIOUR_TABLE)
-        self.product_ids = product_ids = _open_product_ids(folder, entry, id_type)
+        self.product_ids = product_ids = map_array(folder / PRODUCT_IDS, (entry.n_products,))
+        check_product_ids(product_ids, f"{BEHAVIOUR}/{PRODUCT_IDS}", id_type)
         starts = _open_starts(folder, entry)
         related = _open_related(folder, entry, product_ids)
         map_array(folder / LISTED, (-(-entry.n_products // 8),), "|u1")  # only the builder reads it
-        self._arrays = product_ids, starts, related
+        self.arrays = product_ids, starts, related
         # Memoryviews give plain ints, several times as fast as an ndarray its scalars. No function
         # below may hold `self`: in a circle of references the files would stay mapped.
         self.starts = memoryview(starts.data)
@@ -137,17 +135,6 @@ class _Table:
     def is_in(self, folder: Path) -> bool:
         """Whether the files in `folder` are those that are open here."""
         return identity_of(folder, BEHAVIOUR_TABLE) == self._identity
-
-    def lock(self) -> None:
-        """As `Behaviour.lock`."""
-        for array in self._arrays:
-            lock(array)
-
-
-def _open_product_ids(folder: Path, entry: BehaviourEntry, id_type: IdType) -> npt.NDArray[Any]:
-    product_ids = map_array(folder / PRODUCT_IDS, (entry.n_products,))
-    check_product_ids(product_ids, f"{BEHAVIOUR}/{PRODUCT_IDS}", id_type)
-    return product_ids
 
 
 def _open_starts(folder: Path, entry: BehaviourEntry) -> npt.NDArray[np.uint64]:

@@ -26,7 +26,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest
-from lookalike.release.memory import lock, map_bytes, read_in
+from lookalike.release.memory import map_bytes, read_in
 from lookalike.release.vectors import Changed, VectorIndex, map_projections, node_dtype
 
 Identity = tuple[tuple[int, ...], ...]
@@ -127,7 +127,10 @@ class Category:
             # Only the builder reads them, and it trusts what a published release holds.
             map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
         check_product_ids(self.product_ids, f"{name}/{PRODUCT_IDS}", manifest.product_id_type)
-        self._check_neighbours(f"{name}/{NEIGHBOURS}")
+        # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
+        if self.neighbours.size and int(self.neighbours.max()) >= entry.n_items:
+            reason = f"names an item past the last of {entry.n_items}"
+            raise ReleaseError(f"{name}/{NEIGHBOURS}", reason)
         integers = manifest.product_id_type == "integer"
         self.integers = IntegerTable.of(self.product_ids, self.neighbours) if integers else None
 
@@ -165,16 +168,6 @@ class Category:
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in the same order."""
         return ids_of(self.product_ids, items)
-
-    def lock(self) -> None:
-        """Keep what every look-up reads in memory; OSError if that is not allowed."""
-        lock(self.product_ids)
-        lock(self.neighbours)
-
-    def _check_neighbours(self, file: str) -> None:
-        # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
-        if self.neighbours.size and int(self.neighbours.max()) >= self.entry.n_items:
-            raise ReleaseError(file, f"names an item past the last of {self.entry.n_items}")
 
 
 def ids_of(product_ids: npt.NDArray[Any], items: Items) -> list[Id]:

@@ -217,8 +217,10 @@ def _check(manifest: Manifest) -> None:
         _check_category(category, int if manifest.category_id_type == "integer" else str)
     folders = {category_folder(entry.category_id) for entry in manifest.categories}
     _expect(len(folders) == len(manifest.categories), "a category is listed twice")
-    if manifest.behaviour:
-        _check_behaviour(manifest.behaviour)
+    if entry := manifest.behaviour:
+        _check_most("behaviour: n_gone", entry.n_gone, entry.n_products)
+        _check_text("behaviour: made_with", entry.made_with)
+        _check_files("behaviour", entry.files, BEHAVIOUR_FILES)
 
 
 def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
@@ -231,12 +233,6 @@ def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
     _check_most(f"{what}: n_items", n_items, entry.n_base + entry.n_added)
     _check_text(f"{what}: made_with", entry.made_with)
     _check_files(what, entry.files, FILES)
-
-
-def _check_behaviour(entry: BehaviourEntry) -> None:
-    _check_most("behaviour: n_gone", entry.n_gone, entry.n_products)
-    _check_text("behaviour: made_with", entry.made_with)
-    _check_files("behaviour", entry.files, BEHAVIOUR_FILES)
 
 
 def _check_most(name: str, value: int, most: int) -> None:

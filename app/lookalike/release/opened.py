@@ -55,11 +55,10 @@ from lookalike.release.files import (
     HOT_FILES,
     INDEX,
     SLIM_FILES,
-    FileEntry,
 )
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
-from lookalike.release.memory import resident_share
+from lookalike.release.memory import lock, resident_share
 from lookalike.release.vectors import unit_vector
 
 _TYPES: Final = {"integer": (int, np.integer), "string": (str,)}
@@ -138,16 +137,18 @@ class Release:
 
     def resident_share(self) -> float | None:
         """The share of the hot files that is in memory, see `memory.resident_share`."""
-        files = hot_files_of(self.folder, self.manifest)
-        return resident_share({path: entry.n_bytes for path, entry in files.items()})
+        return resident_share(hot_files_of(self.folder, self.manifest))
 
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all can be."""
+        categories = self.categories.values()
+        hot = [array for each in categories for array in (each.product_ids, each.neighbours)]
+        if self.behaviour:
+            hot += self.behaviour.table.arrays
         refused = None
-        for part in (*self.categories.values(), self.behaviour):
+        for array in hot:
             try:
-                if part:
-                    part.lock()
+                lock(array)
             except OSError as error:
                 refused = error
         if refused:
@@ -237,26 +238,27 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
             described.check_all(folder / BEHAVIOUR / file, f"{BEHAVIOUR}/{file}")
 
 
-def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
-    """All files but the manifest that a copy like the one in `folder` has, and their entries."""
+def files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
+    """All files but the manifest that a copy like the one in `folder` has, and their bytes."""
     return _files_of(folder, manifest, _files(folder, manifest), BEHAVIOUR_FILES)
 
 
-def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, FileEntry]:
-    """The files that belong in memory, and their entries."""
+def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
+    """The files that belong in memory, and their bytes."""
     return _files_of(folder, manifest, HOT_FILES, BEHAVIOUR_HOT_FILES)
 
 
 def _files_of(
     folder: Path, manifest: Manifest, files: tuple[str, ...], of_behaviour: tuple[str, ...]
-) -> dict[Path, FileEntry]:
+) -> dict[Path, int]:
     found = {
-        folder / category_folder(entry.category_id) / file: entry.files[file]
+        folder / category_folder(entry.category_id) / file: entry.files[file].n_bytes
         for entry in manifest.categories
         for file in files
     }
     if behaviour := manifest.behaviour:
-        found |= {folder / BEHAVIOUR / file: behaviour.files[file] for file in of_behaviour}
+        for file in of_behaviour:
+            found[folder / BEHAVIOUR / file] = behaviour.files[file].n_bytes
     return found
 
 

@@ -25,7 +25,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -214,10 +214,10 @@ class ReleaseRoot:
         link.replace(self.path / CURRENT)
         sync(self.path)
 
-    def switch(self, name: str, done: Callable[[CategoryEntry], object] = lambda _: None) -> None:
-        """Check every byte of `name`, then make it current; `done` is called after each category."""
-        for entry in self.check(name):
-            done(entry)
+    def switch(self, name: str) -> None:
+        """Check every byte of `name`, then make it current."""
+        for _ in self.check(name):
+            pass
         self.make_current(name)
 
     def previous(self) -> str:

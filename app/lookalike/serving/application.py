@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_DESCRIBED = ("category_id", "n_items", "k", "n_trees", "search_k", "recall")
+"""What ``/release`` says of a category, as its manifest does."""
+
 HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
 
 
@@ -196,7 +199,10 @@ class Application:
                 manifest.category_id_type,
                 manifest.product_id_type,
             )
-            category, item = _find(release, query)
+            category = release.categories.get(query.category_id)
+            item = category.item_of(query.product_id) if category else None
+            if category is None or item is None:
+                raise NotFound
         except NotFound as error:
             return (error.status, headers, error.body())
         etag = headers[0][1]
@@ -278,14 +284,6 @@ def _error(error: HttpError, headers: Headers) -> Answer:
     return (error.status, [*headers, *error.headers, JSON], error.body())
 
 
-def _find(release: Release, query: Query) -> tuple[Category, int]:
-    category = release.categories.get(query.category_id)
-    item = category.item_of(query.product_id) if category else None
-    if category is None or item is None:
-        raise NotFound
-    return category, item
-
-
 def _n_neighbours(query: Query | Body) -> int:
     """How many neighbours are asked for: `limit` counts the product itself unless it is excluded."""
     return query.limit - (not query.exclude_self)
@@ -334,14 +332,6 @@ def _description(release: Release) -> dict[str, object]:
         "n_items": manifest.n_items,
         "slim": release.slim,
         "categories": [
-            {
-                "category_id": entry.category_id,
-                "n_items": entry.n_items,
-                "k": entry.k,
-                "n_trees": entry.n_trees,
-                "search_k": entry.search_k,
-                "recall": entry.recall,
-            }
-            for entry in manifest.categories
+            {name: getattr(entry, name) for name in _DESCRIBED} for entry in manifest.categories
         ],
     }

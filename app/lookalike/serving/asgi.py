@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
+from lookalike.serving.answer import JSON, NO_STORE
 from lookalike.serving.errors import HttpError, RequestTimeout, Unavailable
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Asgi:
                 environ["wsgi.input"] = BytesIO(await self._read(environ, receive))
                 status, headers, body = self._call(environ)
             except HttpError as error:
-                status, headers, body = _refusal(error)
+                status, body = int(error.status[:3]), error.body()
+                length = ("Content-Length", str(len(body)))
+                headers = [*_encoded([NO_STORE, *error.headers, JSON, length]), _CLOSE]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -93,17 +96,6 @@ class Asgi:
         finally:
             self._held_bytes -= len(pieces)
         return bytes(pieces)
-
-
-def _refusal(error: HttpError) -> _Answer:
-    body = error.body()
-    headers = [
-        ("Cache-Control", "no-store"),
-        *error.headers,
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-    ]
-    return int(error.status[:3]), [*_encoded(headers), _CLOSE], body
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T", bound=int | str | None)
 
@@ -25,6 +25,11 @@ class Setting(Generic[_T]):
     most: int | None = None
 
     @property
+    def field(self) -> str:
+        """The name of its field in `Settings`."""
+        return self.name.removeprefix("LOOKALIKE_").lower()
+
+    @property
     def default_text(self) -> str:
         """The default as an environment variable's text; empty for none."""
         return "" if self.default is None else str(self.default).lower()
@@ -35,6 +40,17 @@ class Setting(Generic[_T]):
         if self.most is not None:
             kind = f"a whole number from {self.least} to {self.most}"
         return SettingError(f'{self.name} must be {kind}, not "{value!s:.40}"')
+
+    def parse(self, text: str) -> bool | int | str:
+        """The value that an environment variable's text stands for, of the default's type."""
+        if isinstance(self.default, bool):
+            if text in ("true", "false"):
+                return text == "true"
+        elif not isinstance(self.default, int):
+            return text
+        elif text.isascii() and text.isdigit() and len(text) < 20:
+            return int(text)
+        raise self.wrong(text)
 
 
 ROOT = Setting[str | None](
@@ -166,7 +182,7 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in SETTINGS:
             if setting.least is not None and setting.most is not None:
-                value = getattr(self, setting.name.removeprefix("LOOKALIKE_").lower())
+                value = getattr(self, setting.field)
                 if not setting.least <= value <= setting.most:
                     raise setting.wrong(value)
         _check_token(self.token, TOKEN.name)
@@ -181,22 +197,15 @@ class Settings:
         root = environ.get(ROOT.name, "")
         if not root:
             raise SettingError(f"{ROOT.name} is not set; {ROOT.help}")
-        return cls(
-            Path(root),
-            _whole(environ, MAX_LIMIT),
-            _whole(environ, MAX_PRODUCT_IDS),
-            _whole(environ, MAX_SEARCHES),
-            _whole(environ, SEARCH_PERCENT),
-            _whole(environ, MAX_AGE_S),
-            _boolean(environ, LOCK_MEMORY),
-            _token(environ),
-            _whole(environ, MAX_PHOTO_BYTES),
-            _whole(environ, MAX_PENDING_BYTES),
-            _boolean(environ, BROWSE),
-            environ.get(IMAGE_URL.name) or None,
-            os.fsencode(environ.get(EXPERIMENT_KEY.name) or EXPERIMENT_KEY.default),
-            _whole(environ, B_PERCENT),
-        )
+        given: dict[str, Any] = {
+            each.field: each.parse(environ[each.name])
+            for each in SETTINGS
+            if environ.get(each.name)
+        }
+        given.pop(TOKEN_FILE.field, None)
+        key = os.fsencode(given.get(EXPERIMENT_KEY.field, EXPERIMENT_KEY.default))
+        changed = {"root": Path(root), "token": _token(environ), "experiment_key": key}
+        return cls(**given | changed)
 
 
 def _token(environ: Mapping[str, str]) -> str | None:
@@ -233,17 +242,3 @@ def _check_image_url(url: str | None) -> None:
             f"{IMAGE_URL.name} must be a URL or a path from / on, with {{product_id}} and perhaps "
             f'{{category_id}} in it and no other braces, not "{url:.80}"'
         )
-
-
-def _boolean(environ: Mapping[str, str], setting: Setting[bool]) -> bool:
-    text = environ.get(setting.name) or setting.default_text
-    if text in ("true", "false"):
-        return text == "true"
-    raise setting.wrong(text)
-
-
-def _whole(environ: Mapping[str, str], setting: Setting[int]) -> int:
-    text = environ.get(setting.name) or setting.default_text
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        return int(text)
-    raise setting.wrong(text)

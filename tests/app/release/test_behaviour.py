@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lookalike.release.behaviour
+import lookalike.release.opened
 from lookalike.release.behaviour import Behaviour
 from lookalike.release.files import (
     BEHAVIOUR,
@@ -137,15 +137,12 @@ def test_a_release_has_its_behaviour_open_and_one_without_has_none(root: Release
 
 def test_its_lists_are_hot_and_locked(root: ReleaseRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     release = root.open(str(root.current()))
-    hot = [
-        path
-        for path in hot_files_of(release.folder, release.manifest)
-        if path.parent.name == BEHAVIOUR
-    ]
-    assert [path.name for path in hot] == list(BEHAVIOUR_HOT_FILES)
+    hot = list(hot_files_of(release.folder, release.manifest))
+    lists = [path.name for path in hot if path.parent.name == BEHAVIOUR]
+    assert lists == list(BEHAVIOUR_HOT_FILES)
     assert all(path.is_file() for path in hot)
     locked: list[Any] = []
-    monkeypatch.setattr(lookalike.release.behaviour, "lock", locked.append)
+    monkeypatch.setattr(lookalike.release.opened, "lock", locked.append)
     release.lock()
     sizes = [np.load(path).nbytes for path in hot]
     assert [array.nbytes for array in locked] == sizes

@@ -61,7 +61,7 @@ for n_dims in (3, 130):
 
 def hot_bytes(manifest: Manifest) -> int:
     """The size of a release's files that belong in memory."""
-    return sum(entry.n_bytes for entry in hot_files_of(Path(), manifest).values())
+    return sum(hot_files_of(Path(), manifest).values())
 
 
 def memory(host: Host) -> Iterator[Finding]:
@@ -70,12 +70,11 @@ def memory(host: Host) -> Iterator[Finding]:
         yield absent("not checked: there is no valid current release")
         return
     folder, manifest = host.current
-    files = hot_files_of(folder, manifest)
-    share = resident_share({path: entry.n_bytes for path, entry in files.items()})
+    hot = hot_files_of(folder, manifest)
     # Locked pages do not count as available, pages in the page cache do.
     kept = max(map(locked_bytes, host.processes), default=0)
     available = 1024 * int(fields_of("meminfo")["MemAvailable"][0])
-    yield page_cache(hot_bytes(manifest), available + kept, share)
+    yield page_cache(sum(hot.values()), available + kept, resident_share(hot))
 
 
 def page_cache(hot: int, available: int, resident: float | None) -> Finding:

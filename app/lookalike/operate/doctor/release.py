@@ -112,7 +112,7 @@ def _reading(
 
 def release_bytes(folder: Path, manifest: Manifest) -> int:
     """The size of the files of the copy in `folder`, by the manifest."""
-    return sum(entry.n_bytes for entry in files_of(folder, manifest).values())
+    return sum(files_of(folder, manifest).values())
 
 
 def _writing(host: Host, user: User, root: ReleaseRoot) -> Iterator[Finding]:
