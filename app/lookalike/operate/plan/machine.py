@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.operate.plan.measured import PARTITION, PRODUCT, REFERENCE_CORES
+from lookalike.operate.plan import measured
 
 _PRODUCT_S, _PARTITION_S = 0.6, 0.2
 
@@ -31,7 +31,7 @@ class Machine:
     @classmethod
     def reference(cls, cores: int | None = None) -> "Machine":
         """The reference machine, optionally with another number of cores."""
-        return cls(cores or REFERENCE_CORES, PRODUCT, 1.0, True, False)
+        return cls(cores or measured.REFERENCE_CORES, measured.PRODUCT, 1.0, True, False)
 
     @classmethod
     def measure(cls, cores: int | None = None) -> "Machine":
@@ -44,7 +44,7 @@ class Machine:
         gflops = 2 * 4096 * 4096 * 2048 / product_s / 1e9
         scores = rng.random((512, 4224), np.float32)
         partition_s = seconds_of(lambda: np.argpartition(scores, -128, axis=1), _PARTITION_S)
-        slower = partition_s / scores.size * 1e9 / PARTITION
+        slower = partition_s / scores.size * 1e9 / measured.PARTITION
         return cls(cores or own, gflops / own, slower, has_bfloat16(), True)
 
 

@@ -9,16 +9,8 @@ from math import ceil
 import msgspec
 
 from lookalike.operate.amounts import bytes_text, seconds_text
+from lookalike.operate.plan import measured
 from lookalike.operate.plan.machine import Machine
-from lookalike.operate.plan.measured import (
-    EXTRACT_BYTES,
-    INDEX_BYTES,
-    PROCESS_BYTES,
-    PROCESS_BYTES_PRODUCT,
-    REQUESTS,
-    STORE_BYTES,
-    VECTORS,
-)
 from lookalike.operate.plan.size import N_SPARE, Shape, Sizes, release_sizes, slim_bytes
 from lookalike.operate.plan.times import EXTRA_SCORES, category_s, index_s, photos_s
 from lookalike.release.files import FEATURES, HOT_FILES, INDEX, SLIM_FILES
@@ -216,7 +208,7 @@ def plan(
     kept = 1 + catalogue.keep * catalogue.changed
     row = 4 * shape.n_dims
     photos = photos_per_s or photos_s(machine)
-    requests = REQUESTS * machine.cores
+    requests = measured.REQUESTS * machine.cores
     return Plan(
         catalogue=catalogue,
         shape=shape,
@@ -228,22 +220,24 @@ def plan(
         slim_bytes=slim,
         disk_bytes=round(release * kept) + largest * row,
         slim_disk_bytes=round(slim * kept),
-        store_bytes=round(catalogue.products * (row + STORE_BYTES)),
+        store_bytes=round(catalogue.products * (row + measured.STORE_BYTES)),
         photos_bytes=catalogue.products * catalogue.photo_bytes,
         hot_bytes=sum(files[name] for name in HOT_FILES),
         vector_bytes=files[INDEX],
-        process_bytes=round(PROCESS_BYTES + PROCESS_BYTES_PRODUCT * catalogue.products),
+        process_bytes=round(
+            measured.PROCESS_BYTES + measured.PROCESS_BYTES_PRODUCT * catalogue.products
+        ),
         # Candidates' scores and positions, then items and distances; features and a copy are in files.
-        index_memory_bytes=round(INDEX_BYTES)
+        index_memory_bytes=round(measured.INDEX_BYTES)
         + largest * 8 * (2 * shape.neighbours + EXTRA_SCORES + N_SPARE),
         index_cache_bytes=2 * largest * row,
-        extract_memory_bytes=round(EXTRACT_BYTES),
+        extract_memory_bytes=round(measured.EXTRACT_BYTES),
         photos_s=photos,
         extract_s=catalogue.products / photos,
         mean_category_s=category_s(mean, shape, machine),
         largest_category_s=category_s(largest, shape, machine),
         index_s=index_s(categories, shape, machine),
         requests_s=requests,
-        vectors_s=VECTORS * machine.cores,
-        serving_cores=None if requests_per_s is None else ceil(requests_per_s / REQUESTS),
+        vectors_s=measured.VECTORS * machine.cores,
+        serving_cores=None if requests_per_s is None else ceil(requests_per_s / measured.REQUESTS),
     )

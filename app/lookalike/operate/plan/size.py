@@ -8,19 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from lookalike.operate.plan.measured import TREE_NODES
-from lookalike.release.files import (
-    ADDED,
-    DISTANCES,
-    FEATURES,
-    INDEX,
-    NEIGHBOURS,
-    PRODUCT_IDS,
-    PROJECTION,
-    ROWS,
-    SLIM_FILES,
-    SPARES,
-)
+from lookalike.operate.plan import measured
+from lookalike.release import files
 from lookalike.release.vectors import node_dtype
 
 N_SPARE = 24
@@ -60,21 +49,21 @@ def category_sizes(n_items: int, shape: Shape) -> Sizes:
     n_index_dims = min(N_INDEX_DIMS, shape.n_dims, n_items)
     ids = "<i8" if shape.id_bytes is None else f"|S{shape.id_bytes}"
     return {
-        PRODUCT_IDS: _array_bytes(ids, n_items),
-        NEIGHBOURS: _array_bytes("<u4", n_items, k),
-        DISTANCES: _array_bytes("<f4", n_items, width),
-        SPARES: _array_bytes("<u4", n_items, width - k),
-        ROWS: _array_bytes("<u4", n_items),
-        FEATURES: _array_bytes("<f4", n_items, shape.n_dims),
-        ADDED: _array_bytes("<f4", 0, shape.n_dims),
-        PROJECTION: _array_bytes("<f4", shape.n_dims, n_index_dims),
-        INDEX: _index_bytes(n_items, n_index_dims, shape.n_trees),
+        files.PRODUCT_IDS: _array_bytes(ids, n_items),
+        files.NEIGHBOURS: _array_bytes("<u4", n_items, k),
+        files.DISTANCES: _array_bytes("<f4", n_items, width),
+        files.SPARES: _array_bytes("<u4", n_items, width - k),
+        files.ROWS: _array_bytes("<u4", n_items),
+        files.FEATURES: _array_bytes("<f4", n_items, shape.n_dims),
+        files.ADDED: _array_bytes("<f4", 0, shape.n_dims),
+        files.PROJECTION: _array_bytes("<f4", shape.n_dims, n_index_dims),
+        files.INDEX: _index_bytes(n_items, n_index_dims, shape.n_trees),
     }
 
 
 def slim_bytes(sizes: Sizes) -> int:
     """The bytes of those files that a slim copy has."""
-    return sum(sizes[file] for file in SLIM_FILES)
+    return sum(sizes[file] for file in files.SLIM_FILES)
 
 
 def _index_bytes(n_items: int, n_dims: int, n_trees: int) -> int:
@@ -83,7 +72,7 @@ def _index_bytes(n_items: int, n_dims: int, n_trees: int) -> int:
     A leaf holds up to n_dims + 2 items; if one holds them all, it is the tree.
     """
     leaf = n_dims + 2
-    tree_nodes = 1.0 if n_items <= leaf else TREE_NODES * n_items / leaf
+    tree_nodes = 1.0 if n_items <= leaf else measured.TREE_NODES * n_items / leaf
     nodes = n_items + round(n_trees * tree_nodes) + n_trees
     return nodes * int(node_dtype(n_dims).itemsize)
 

@@ -8,17 +8,8 @@ of the last block. Then each product's candidates are ranked in float64, on up t
 from collections import Counter
 from collections.abc import Iterable
 
+from lookalike.operate.plan import measured
 from lookalike.operate.plan.machine import Machine
-from lookalike.operate.plan.measured import (
-    INDEX,
-    INDEX_CATEGORY,
-    MERGE,
-    PHOTOS_BFLOAT16,
-    PHOTOS_FLOAT32,
-    PREPARE,
-    PRODUCT,
-    RANK,
-)
 from lookalike.operate.plan.size import Shape
 
 EXTRA_SCORES = 28
@@ -35,7 +26,7 @@ def index_s(categories: Iterable[int], shape: Shape, machine: Machine) -> float:
 
 def category_s(n_items: int, shape: Shape, machine: Machine) -> float:
     """Seconds to index one category."""
-    rest = INDEX_CATEGORY * min(1, n_items / 2048) + INDEX * n_items
+    rest = measured.INDEX_CATEGORY * min(1, n_items / 2048) + measured.INDEX * n_items
     return table_s(n_items, shape, machine) + rest * machine.slower
 
 
@@ -43,16 +34,16 @@ def table_s(n_items: int, shape: Shape, machine: Machine) -> float:
     """Seconds for the exact table of one category."""
     pairs, dims = n_items**2, shape.n_dims
     product = pairs * dims / (machine.gflops * machine.cores * 1e9)
-    merge = pairs * MERGE * 1e-9 * machine.slower
+    merge = pairs * measured.MERGE * 1e-9 * machine.slower
     # One core merges; if there are many cores, the others wait for it.
     compare = max(merge, product + merge / machine.cores)
     candidates = min(shape.neighbours + EXTRA_SCORES, n_items)
-    rank = n_items * candidates * dims * RANK * 1e-9 * machine.slower
-    prepare = n_items * PREPARE * machine.slower * dims / 2048
+    rank = n_items * candidates * dims * measured.RANK * 1e-9 * machine.slower
+    prepare = n_items * measured.PREPARE * machine.slower * dims / 2048
     return compare + rank / min(2, machine.cores) + prepare
 
 
 def photos_s(machine: Machine) -> float:
     """Photos extracted in a second."""
-    each = PHOTOS_BFLOAT16 if machine.bfloat16 else PHOTOS_FLOAT32
-    return each * machine.cores * machine.gflops / PRODUCT
+    each = measured.PHOTOS_BFLOAT16 if machine.bfloat16 else measured.PHOTOS_FLOAT32
+    return each * machine.cores * machine.gflops / measured.PRODUCT
