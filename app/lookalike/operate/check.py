@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lookalike.operate import options
-from lookalike.operate.summary import of_behaviour
+from lookalike.operate.releases import of_behaviour
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
 from lookalike.terminal.command import command
@@ -18,9 +18,7 @@ from lookalike.terminal.output import say
 def run(root: Path, release: str | None) -> None:
     """Compare every byte of a release with its manifest."""
     releases = ReleaseRoot(root)
-    name = release or releases.current()
-    if name is None:
-        raise releases.none_yet()
+    name = releases.chosen(release or None)
     for entry in releases.check(name):
         say(f"category {entry.category_id}: {entry.n_items} products, sound")
     manifest = releases.manifest(name)

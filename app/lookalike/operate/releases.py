@@ -1,10 +1,11 @@
 """``lookalike releases``: which releases there are."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lookalike.operate import options
-from lookalike.operate.summary import of_release
 from lookalike.release.files import ReleaseError
+from lookalike.release.manifest import BehaviourEntry, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
 from lookalike.terminal.command import command
@@ -24,6 +25,20 @@ def run(root: Path) -> None:
         try:
             manifest = releases.manifest(name)
             slim = ", slim" if is_slim(releases.folder(name), manifest) else ""
-            say(f"{mark} {name}  {of_release(manifest)}{slim}")
+            say(f"{mark} {name}  {_of(manifest)}{slim}")
         except ReleaseError as error:
             say(f"{mark} {name}  {error}")
+
+
+def _of(manifest: Manifest) -> str:
+    return (
+        f"products: {manifest.n_items}, categories: {len(manifest.categories)}, "
+        f"model: {manifest.model.name}"
+        + (f", behaviour: {of_behaviour(manifest.behaviour)}" if manifest.behaviour else "")
+    )
+
+
+def of_behaviour(entry: BehaviourEntry) -> str:
+    """What the behaviour of a release holds, in a few words."""
+    newest = datetime.fromtimestamp(entry.newest_rating, UTC)
+    return f"{entry.n_products} products, ratings to {newest:%Y-%m-%d}"

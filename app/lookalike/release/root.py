@@ -98,6 +98,13 @@ class ReleaseRoot:
             raise RootError(f"{self.path / CURRENT} points to {target}, not to a release")
         return target.name
 
+    def chosen(self, name: str | None = None) -> str:
+        """The release `name`, or the current one; RootError if there is none yet."""
+        chosen = self.current() if name is None else name
+        if chosen is None:
+            raise self.none_yet()
+        return chosen
+
     def none_yet(self) -> RootError:
         """The error to raise if a release is needed and there is none."""
         return RootError(f"no release in {self.path} yet; `lookalike-build index` makes one")
@@ -256,10 +263,7 @@ def open_release(root: str | os.PathLike[str], name: str | None = None) -> Relea
     ReleaseError with the file named if it is damaged.
     """
     found = ReleaseRoot(Path(root))
-    chosen = found.current() if name is None else name
-    if chosen is None:
-        raise found.none_yet()
-    return found.open(chosen)
+    return found.open(found.chosen(name))
 
 
 def stamp_of(name: str) -> datetime | None:

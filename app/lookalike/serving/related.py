@@ -9,6 +9,7 @@ both pattern and method, so that an experiment can count them apart.
 
 import re
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -68,7 +69,6 @@ class Related:
             for pattern in PATTERNS
             for method in METHODS
         }
-        self._bodies: dict[tuple[Pattern, Method, int], bytes] = {}
 
     def fast_answer(self, release: Release, text: str) -> tuple[Headers, bytes] | None:
         """The answer to most queries, as by `fast_path`; None to leave a query to `answer`."""
@@ -92,7 +92,7 @@ class Related:
             if rated:
                 method, found = "behaviour", rated
         self._metrics.related(pattern, method)
-        body = self._template(pattern, method, len(found)) % tuple(found)
+        body = _template(pattern, method, len(found)) % tuple(found)
         return [*self._headers[pattern, method], ("Content-Length", str(len(body)))], body
 
     def answer(self, release: Release, environ: "WSGIEnvironment") -> Answer:
@@ -123,13 +123,12 @@ class Related:
             items, _ = category.nearest(item, n)
         return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
 
-    def _template(self, pattern: Pattern, method: Method, n: int) -> bytes:
-        key = (pattern, method, n)
-        if key not in self._bodies:
-            numbers = b",".join([b"%d"] * n)
-            names = f'"pattern":"{pattern}","method":"{method}"'.encode()
-            self._bodies[key] = b'{"product_ids":[' + numbers + b"]," + names + b"}"
-        return self._bodies[key]
+
+@cache
+def _template(pattern: Pattern, method: Method, n: int) -> bytes:
+    numbers = b",".join([b"%d"] * n)
+    names = f'"pattern":"{pattern}","method":"{method}"'.encode()
+    return b'{"product_ids":[' + numbers + b"]," + names + b"}"
 
 
 def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:

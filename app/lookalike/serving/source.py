@@ -105,9 +105,7 @@ class ReleaseSource:
             return (error.errno,)
 
     def _take_up(self) -> None:
-        name = self._root.current()
-        if name is None:
-            raise self._root.none_yet()
+        name = self._root.chosen()
         started = time.monotonic()
         release = self._root.open(name, self.release)
         if self._lock_memory:

@@ -79,9 +79,7 @@ def add_behaviour(
 
 
 def _current(root: ReleaseRoot) -> Manifest:
-    name = root.current()
-    if name is None:
-        raise root.none_yet()
+    name = root.chosen()
     manifest = root.manifest(name)
     if is_slim(root.folder(name), manifest):
         raise RatingsError(f"release {name} is a slim copy; add behaviour where releases are built")

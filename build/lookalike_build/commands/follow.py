@@ -62,8 +62,7 @@ def run(
     if status:
         say(*report(releases))
         return
-    if releases.current() is None:
-        raise releases.none_yet()
+    releases.chosen()  # an error, where there is none
     stop = threading.Event()
     at_work = AtWork(releases.at_work, _log)
 
@@ -74,7 +73,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     with releases.follow_lock(), closing(Journal(releases.journal)) as journal:
-        manifest = releases.manifest(str(releases.current()))
+        manifest = releases.manifest(releases.chosen())
         types = manifest.category_id_type, manifest.product_id_type
         feed = None
         if changes is not None:

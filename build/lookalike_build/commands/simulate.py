@@ -9,8 +9,7 @@ import click
 import msgspec
 import numpy as np
 
-from lookalike.release.opened import Release
-from lookalike.release.root import ReleaseRoot, named
+from lookalike.release.root import named, open_release
 from lookalike.terminal.command import REQUIRED, command, flag, gathered, option
 from lookalike.terminal.output import say
 from lookalike.terminal.types import PRESENT_FILE, PRESENT_FOLDER, Number, WholeNumber
@@ -166,7 +165,7 @@ def run(
     sample = Sample(visitors, days, seed)
     with progress("simulate", visitors, "visitors") as done:
         if url and root:
-            release = _current(ReleaseRoot(root.absolute()))
+            release = open_release(root.absolute())
             with closing(Server(url)) as server:
                 n_records = simulate_shop(
                     Shelf(release), server.ask, taste, impressions, sample, out, done
@@ -184,10 +183,3 @@ def run(
     seconds = time.monotonic() - started
     say(f"{n_records} records of {visitors} visitors in {out}, in {seconds:.1f} s")
     say(f"what is true of them is in {truth_path(out)}")
-
-
-def _current(root: ReleaseRoot) -> Release:
-    name = root.current()
-    if name is None:
-        raise root.none_yet()
-    return root.open(name)

@@ -196,9 +196,7 @@ class Follower:
 
     def _current(self) -> Manifest:
         """The current release's manifest; FollowError if this follower cannot update that release."""
-        name = self._root.current()
-        if name is None:
-            raise self._root.none_yet()
+        name = self._root.chosen()
         manifest = self._root.manifest(name)
         if is_slim(self._root.folder(name), manifest):
             raise FollowError(

@@ -3,6 +3,6 @@
 There is a module for each thing that is checked; `examine` runs the checks.
 """
 
-from lookalike.operate.doctor.command import run
+from lookalike.operate.doctor.examine import run
 
 __all__ = ["run"]

@@ -141,6 +141,11 @@ class Host:
         """The program ``unitd``, if it is installed."""
         return Unitd.find()
 
+    @property
+    def unit_version(self) -> str:
+        """The version of the running Unit, else of the program; "" if it is unknown."""
+        return (self.unit and self.unit.version) or (self.unitd.version if self.unitd else "")
+
     @cached_property
     def control(self) -> Path:
         """The control socket: the one given, else the default of ``unitd``."""
@@ -191,18 +196,13 @@ class Host:
         path = self.asked.root or self.environ.get(ROOT.name)
         return ReleaseRoot(Path(path)) if path else None
 
-    def read_current(self) -> tuple[Path, Manifest] | None:
-        """Folder and manifest of the current release; None without one; raises if it is invalid."""
-        name = self.root.current() if self.root else None
-        if self.root is None or name is None:
-            return None
-        return self.root.folder(name), self.root.manifest(name)
-
     @cached_property
     def current(self) -> tuple[Path, Manifest] | None:
-        """Folder and manifest of the current release; None also if it is invalid."""
+        """Folder and manifest of the current release; None if there is none or it is invalid."""
         with suppress(ReleaseError, RootError, OSError):
-            return self.read_current()
+            if self.root:
+                name = self.root.chosen()
+                return self.root.folder(name), self.root.manifest(name)
         return None
 
     @cached_property

@@ -58,7 +58,9 @@ def nginx(host: Host) -> Iterator[Finding]:
     listeners = host.app.listeners if host.app else (urlsplit(host.urls[0]).netloc,)
     settings = host.unit.config.get("settings") or {} if host.unit else {}
     configured = (settings.get("http") or {}).get("idle_timeout")
-    idle_s = default_idle_s(_unit_version(host)) if configured is None else float(configured)
+    idle_s = (
+        default_idle_s(version_of(host.unit_version)) if configured is None else float(configured)
+    )
     upstreams = read_upstreams(run.stdout.decode(errors="replace"))
     leading = [each for each in upstreams if _leads(each, listeners)]
     if not leading:
@@ -121,9 +123,8 @@ def _with(upstream: Upstream, statement: list[str]) -> Upstream:
 
 def _words(text: str) -> Iterator[str]:
     for match in _WORD.finditer(text):
-        word = next((group for group in match.groups() if group is not None), None)
-        if word is not None:
-            yield word
+        if match.lastindex:
+            yield match[match.lastindex]
 
 
 def _seconds(text: str) -> float:
@@ -151,11 +152,6 @@ def _same_address(server: str, listener: str) -> bool:
 def _parts(address: str) -> tuple[str, str]:
     host, colon, port = address.rpartition(":")
     return (host, port) if colon and port.isdigit() else (address, "80")
-
-
-def _unit_version(host: Host) -> Version:
-    running = host.unit.version if host.unit else ""
-    return version_of(running or (host.unitd.version if host.unitd else ""))
 
 
 def version_of(text: str) -> Version:

@@ -38,11 +38,9 @@ def release(host: Host) -> Iterator[Finding]:
         )
         return
     try:
-        found = host.read_current()
-        if found is None:
-            raise root.none_yet()
-        folder, manifest = found
-        for _ in root.check(manifest.release) if host.asked.full else ():
+        name = root.chosen()
+        folder, manifest = root.folder(name), root.manifest(name)
+        for _ in root.check(name) if host.asked.full else ():
             pass
         check_release(folder, manifest)
     except RootError as error:

@@ -35,13 +35,11 @@ def unit(host: Host) -> Iterator[Finding]:
     if host.unitd is None and host.unit is None:
         yield absent("not here: no unitd on PATH; `lookalike serve` serves without it")
         return
-    running = host.unit
-    version = (running and running.version) or (host.unitd.version if host.unitd else "")
-    if running:
-        versions = python_versions(running.status)
+    if host.unit:
+        versions = python_versions(host.unit.status)
     else:
         versions = module_versions(Path(host.unitd.defaults["modulesdir"])) if host.unitd else []
-    yield python_module(version, versions)
+    yield python_module(host.unit_version, versions)
 
 
 def python_module(version: str, versions: list[str]) -> Finding:

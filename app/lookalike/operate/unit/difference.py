@@ -16,13 +16,11 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -
     """The lines of a unified diff of both as JSON, `name` for the new one; none if equal."""
     if before == after:
         return []
-    was, now = _pretty(before, before), _pretty(after, before)
+    was, now = (
+        json.dumps(_shown(each, before, ()), indent=4, ensure_ascii=False).split("\n")
+        for each in (before, after)
+    )
     return list(difflib.unified_diff(was, now, "Unit now", name, lineterm=""))
-
-
-def _pretty(config: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    shown = _shown(config, before, ())
-    return json.dumps(shown, indent=4, ensure_ascii=False).split("\n")
 
 
 def _shown(value: Any, before: Any, path: tuple[str, ...]) -> Any:
