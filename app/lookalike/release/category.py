@@ -9,21 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from lookalike.release import files
 from lookalike.release.arrays import Distances, Items
-from lookalike.release.files import (
-    ADDED,
-    DISTANCES,
-    FEATURES,
-    HOT_FILES,
-    INDEX,
-    NEIGHBOURS,
-    PRODUCT_IDS,
-    PROJECTION,
-    ROWS,
-    SPARES,
-    ReleaseError,
-    reason_of,
-)
+from lookalike.release.files import ReleaseError, reason_of
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest
 from lookalike.release.memory import map_bytes, read_in
@@ -34,12 +22,12 @@ Identity = tuple[tuple[int, ...], ...]
 _PIECE = 1024
 
 
-def identity_of(folder: Path, files: tuple[str, ...]) -> Identity:
-    """Equal for two folders exactly if their `files` are the same files on disk, unchanged.
+def identity_of(folder: Path, names: tuple[str, ...]) -> Identity:
+    """Equal for two folders exactly if the files of these names are the same on disk, unchanged.
 
     One of the two must be kept open: the system could give its inode number to another file otherwise.
     """
-    found = ((folder / file).stat() for file in files)
+    found = ((folder / file).stat() for file in names)
     return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
 
 
@@ -106,31 +94,33 @@ class Category:
     """
 
     def __init__(
-        self, folder: Path, entry: CategoryEntry, manifest: Manifest, files: tuple[str, ...]
+        self, folder: Path, entry: CategoryEntry, manifest: Manifest, names: tuple[str, ...]
     ) -> None:
-        """Check the category's `files` against `entry` and map them; ReleaseError if one is invalid."""
+        """Check the files of these names against `entry` and map them; ReleaseError if invalid."""
         name = folder.name
-        for file in files:
+        for file in names:
             entry.files[file].check_ends(folder / file, f"{name}/{file}")
-        for file in HOT_FILES:
+        for file in files.HOT_FILES:
             read_in(folder / file)
         table = (entry.n_items, entry.k)
         self.entry = entry
-        self.identity = identity_of(folder, files)
-        self.product_ids = map_array(folder / PRODUCT_IDS, (entry.n_items,))
-        self.neighbours = map_array(folder / NEIGHBOURS, table, "<u4")
-        distances = map_array(folder / DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4")
+        self.identity = identity_of(folder, names)
+        self.product_ids = map_array(folder / files.PRODUCT_IDS, (entry.n_items,))
+        self.neighbours = map_array(folder / files.NEIGHBOURS, table, "<u4")
+        distances = map_array(
+            folder / files.DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4"
+        )
         self.distances = distances[:, : entry.k]
         self.vectors = None
-        if INDEX in files:
+        if files.INDEX in names:
             self.vectors = _open_vectors(folder, entry, manifest.n_dims)
             # Only the builder reads them, and it trusts what a published release holds.
-            map_array(folder / SPARES, (entry.n_items, entry.n_spare), "<u4")
-        check_product_ids(self.product_ids, f"{name}/{PRODUCT_IDS}", manifest.product_id_type)
+            map_array(folder / files.SPARES, (entry.n_items, entry.n_spare), "<u4")
+        check_product_ids(self.product_ids, f"{name}/{files.PRODUCT_IDS}", manifest.product_id_type)
         # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
         if self.neighbours.size and int(self.neighbours.max()) >= entry.n_items:
             reason = f"names an item past the last of {entry.n_items}"
-            raise ReleaseError(f"{name}/{NEIGHBOURS}", reason)
+            raise ReleaseError(f"{name}/{files.NEIGHBOURS}", reason)
         integers = manifest.product_id_type == "integer"
         self.integers = IntegerTable.of(self.product_ids, self.neighbours) if integers else None
 
@@ -227,13 +217,13 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> n
 
 def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorIndex:
     n_index_dims = entry.n_index_dims
-    annoy = _load_index(folder / INDEX, entry)
+    annoy = _load_index(folder / files.INDEX, entry)
     return VectorIndex(
-        map_array(folder / FEATURES, (entry.n_base, n_dims), "<f4"),
-        map_array(folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
+        map_array(folder / files.FEATURES, (entry.n_base, n_dims), "<f4"),
+        map_array(folder / files.PROJECTION, (n_dims, n_index_dims), "<f4"),
         annoy
         if entry.search_k < entry.n_base
-        else map_projections(folder / INDEX, entry.n_base, n_index_dims),
+        else map_projections(folder / files.INDEX, entry.n_base, n_index_dims),
         entry.candidates,
         entry.search_k,
         entry.k,
@@ -243,9 +233,9 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
 
 def _open_changed(folder: Path, entry: CategoryEntry, n_dims: int) -> Changed | None:
     """What has changed since the index was built; None if nothing has."""
-    name = f"{folder.name}/{ROWS}"
-    rows = map_array(folder / ROWS, (entry.n_items,), "<u4")
-    added = map_array(folder / ADDED, (entry.n_added, n_dims), "<f4")
+    name = f"{folder.name}/{files.ROWS}"
+    rows = map_array(folder / files.ROWS, (entry.n_items,), "<u4")
+    added = map_array(folder / files.ADDED, (entry.n_added, n_dims), "<f4")
     if int(rows.max()) >= entry.n_base + entry.n_added:
         raise ReleaseError(name, f"names a row past the last of {entry.n_base + entry.n_added}")
     changed = Changed.of(rows, added, entry.n_base)
@@ -289,7 +279,7 @@ def _check_nodes(path: Path, name: str, entry: CategoryEntry) -> None:
     """Refuse a file of another dimension or metric: Annoy would load it and answer from it."""
     n_dims = entry.n_index_dims
     dtype = node_dtype(n_dims)
-    size = entry.files[INDEX].n_bytes
+    size = entry.files[files.INDEX].n_bytes
     if size % dtype.itemsize or size < entry.n_base * dtype.itemsize:
         reason = f"has {size} bytes, not {entry.n_base} items and trees of {n_dims} dimensions"
         raise ReleaseError(name, reason)

@@ -38,6 +38,7 @@ sizes, headers, the digest of each file's ends and the item numbers, in millisec
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -71,26 +72,21 @@ class Neighbours(NamedTuple):
     distances: list[float]
 
 
+@dataclass(eq=False)
 class Release:
     """An open release: its folder, manifest and categories by id, its behaviour, whether it is slim.
 
     `etag` is the ETag of its answers: a slim copy answers differently from the full release.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        categories: Mapping[Id, Category],
-        behaviour: Behaviour | None,
-        slim: bool,
-    ) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.categories = categories
-        self.behaviour = behaviour
-        self.slim = slim
-        self.etag = f'"{manifest.release}{"-slim" if slim else ""}"'
+    folder: Path
+    manifest: Manifest
+    categories: Mapping[Id, Category]
+    behaviour: Behaviour | None
+    slim: bool
+
+    def __post_init__(self) -> None:
+        self.etag = f'"{self.manifest.release}{"-slim" if self.slim else ""}"'
 
     def neighbours(self, category_id: Id, product_id: Id, limit: int = 10) -> Neighbours:
         """The `limit` products nearest to a product of a category, nearest first, without itself.

@@ -184,7 +184,10 @@ class ReleaseRoot:
         except OSError as error:
             raise RootError(f"cannot write to {self.path}: {error.strerror}") from error
         try:
-            while not _try_lock(descriptor):
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 if time.monotonic() >= until:
                     raise RootError(f"{busy}; wait for it to end")
                 time.sleep(_WAIT_S)
@@ -271,14 +274,6 @@ def stamp_of(name: str) -> datetime | None:
     with suppress(ValueError):
         return datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
     return None
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def sync(path: Path) -> None:

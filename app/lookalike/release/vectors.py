@@ -171,10 +171,14 @@ class VectorIndex:
         return self._best_of_trees(self.index, projected, candidates, search_k)
 
     def _best_of_all(self, projections: Float32, projected: Float32, n: int) -> Positions:
+        """The `n` rows with the largest scalar products, in no order; all rows if there are no more."""
         scores = projections @ projected
         if self.changed:
             scores[self.changed.gone] = -np.inf
-        return _largest(scores, n)
+        others = scores.size - n
+        if others <= 0:
+            return np.arange(scores.size)
+        return np.argpartition(scores, others - 1)[others:]
 
     def _best_of_trees(
         self, index: AnnoyIndex, projected: Float32, n: int, search_k: int
@@ -198,11 +202,3 @@ class VectorIndex:
             if rows.size >= n or asked == n_base:
                 return rows
             asked, search_k = min(2 * asked, n_base), 2 * search_k
-
-
-def _largest(scores: Float32, n: int) -> Positions:
-    """Where the `n` largest of `scores` are, in no order; all of them if there are no more."""
-    others = scores.size - n
-    if others <= 0:
-        return np.arange(scores.size)
-    return np.argpartition(scores, others - 1)[others:]

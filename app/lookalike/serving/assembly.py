@@ -1,7 +1,9 @@
 """Makes the application from its settings."""
 
 import logging
+import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lookalike.experiment import Experiment
@@ -9,7 +11,7 @@ from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
 from lookalike.serving.changes import ChangeHandler
-from lookalike.serving.limits import raise_open_files
+from lookalike.serving.limits import raise_limit
 from lookalike.serving.metrics import shared_metrics
 from lookalike.serving.searches import Searches
 from lookalike.serving.settings import ROOT, SettingError, Settings
@@ -44,7 +46,8 @@ def make_application(settings: Settings) -> Application:
 
 def application_from(environ: Mapping[str, str]) -> Application:
     """The application for the settings in `environ`; it is never ready if one of them is invalid."""
-    raise_open_files()
+    with suppress(OSError):  # a sandbox may refuse it
+        raise_limit(resource.RLIMIT_NOFILE)  # Annoy holds a file open for each category
     try:
         settings = Settings.read(environ)
     except SettingError as error:

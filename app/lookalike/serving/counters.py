@@ -104,10 +104,7 @@ class Counters:
 
 
 def remove_stale(folder: Path, prefix: str, kept: Path) -> None:
-    """Remove the counters' files in `folder` whose names begin with `prefix` and that no process uses.
-
-    The one at `kept` stays.
-    """
+    """Remove counters' files in `folder`, named `prefix` and more, but `kept` and those in use."""
     for path in folder.glob(f"{prefix}*"):
         if path == kept:
             continue

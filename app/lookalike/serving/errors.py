@@ -6,10 +6,7 @@ import msgspec
 
 
 class HttpError(Exception):
-    """An answer other than 200 or 304: the status line, the short `error`, perhaps a `detail`.
-
-    `headers` are headers that only this answer has.
-    """
+    """An answer other than 200 or 304: status line, short `error`, own headers, perhaps `detail`."""
 
     status: str
     error: str

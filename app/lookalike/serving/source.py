@@ -1,6 +1,7 @@
 """The source of the release that the app serves: follows the root's `current` in a thread."""
 
 import logging
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.opened import Release
 from lookalike.release.root import CURRENT, ReleaseRoot, RootError
 from lookalike.serving.errors import NotReady
-from lookalike.serving.limits import raise_locked_memory
+from lookalike.serving.limits import raise_limit
 from lookalike.serving.metrics import Metrics
 from lookalike.terminal.output import printable
 
@@ -140,7 +141,7 @@ def _follow(source: "ref[ReleaseSource]") -> None:
 
 
 def _lock(release: Release) -> None:
-    limit = raise_locked_memory()
+    limit = raise_limit(resource.RLIMIT_MEMLOCK)
     try:
         release.lock()
     except OSError as error:

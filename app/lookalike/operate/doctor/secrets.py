@@ -50,7 +50,11 @@ def _environment(path: Path) -> Iterator[Finding]:
 
 
 def _home(path: Path, serving: User | None, building: User) -> Iterator[Finding]:
-    if serving and serving.uid not in (0, building.uid) and _gets_at(serving, path):
+    if (
+        serving
+        and serving.uid not in (0, building.uid)
+        and any(refused(serving, [(path, what)]) is None for what in (READ, WRITE, SEARCH))
+    ):
         yield warning(
             f"user {serving.name} may look into {path}, where {BUILDING} has photos, features "
             f"and credentials: it is {described(path)}",
@@ -70,11 +74,6 @@ def _token(path: Path, serving: User | None, building: User | None) -> Iterator[
             f"{described(path)}",
             remedy,
         )
-
-
-def _gets_at(user: User, folder: Path) -> bool:
-    """Whether the user may list `folder`, write to it, or reach what is in it."""
-    return any(refused(user, [(folder, what)]) is None for what in (READ, WRITE, SEARCH))
 
 
 def _user(name: str) -> User | None:

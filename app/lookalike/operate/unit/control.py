@@ -90,6 +90,8 @@ class Control:
             body = None if document is None else json.dumps(document)
             connection.request(method, path, body)
             answer = json.loads(connection.getresponse().read())
+            if not isinstance(answer, dict):
+                raise ValueError("not a JSON object")
         except (
             http.client.HTTPException,
             ValueError,
@@ -105,8 +107,6 @@ class Control:
             raise UnitError(f"Unit's control socket {self.path}: {_why(error)}") from error
         finally:
             connection.close()
-        if not isinstance(answer, dict):
-            raise UnitError(f"{self.path} does not answer as Unit's control socket does")
         return answer
 
 
