@@ -211,7 +211,7 @@ class Application:
             return (NOT_MODIFIED, headers[:-1], b"")
         search = category.is_beyond(_n_neighbours(query))
         with self._searches.allowed(environ) if search else nullcontext():
-            return (OK, headers, _neighbours(category, item, query))
+            return (OK, headers, _neighbours(category, item, query.product_id, query))
 
     def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.served()
@@ -289,12 +289,12 @@ def _n_neighbours(query: Query | Body) -> int:
     return query.limit - (not query.exclude_self)
 
 
-def _neighbours(category: Category, item: int, query: Query) -> bytes:
+def _neighbours(category: Category, item: int, product_id: Id, query: Query | Body) -> bytes:
     """The body of a 200: the product itself unless excluded, then its neighbours, nearest first."""
     items, distances = category.nearest(item, _n_neighbours(query))
     product_ids = category.ids(items)
     if not query.exclude_self:
-        product_ids.insert(0, query.product_id)
+        product_ids.insert(0, product_id)
         distances = np.concatenate([np.zeros(1, np.float32), distances])
     return _products(product_ids, distances if query.distances else None)
 
@@ -312,8 +312,7 @@ def _answer_to(body: Body, category: Category) -> bytes:
     answers = []
     for product_id in body.product_ids or ():
         item = category.item_of(product_id)
-        query = Query(body.category_id, product_id, body.limit, body.exclude_self, body.distances)
-        answers.append(b"null" if item is None else _neighbours(category, item, query))
+        answers.append(b"null" if item is None else _neighbours(category, item, product_id, body))
     return b"[%b]" % b",".join(answers)
 
 

@@ -41,6 +41,13 @@ def say(*lines: str) -> None:
         raise
 
 
+def say_json(document: object) -> None:
+    """Print a document, of anything that msgspec encodes, as indented JSON."""
+    import msgspec  # not at the top: the app's log must work without it
+
+    say(*msgspec.json.format(msgspec.json.encode(document)).decode().split("\n"))
+
+
 def complain(*lines: str) -> None:
     """Print lines to standard error. Where that is not possible, work goes on without them."""
     with suppress(OSError):

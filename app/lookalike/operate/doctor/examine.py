@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from lookalike.operate import options
 from lookalike.operate.doctor import kernel, nginx, release, secrets, unit
 from lookalike.operate.doctor.finding import Finding, Level, warning
 from lookalike.operate.doctor.host import Asked, Host
 from lookalike.terminal.command import DONE, FAILED, command, flag, option
-from lookalike.terminal.output import say
+from lookalike.terminal.output import say, say_json
 from lookalike.terminal.types import FILE, url
 
 Check = Callable[[Host], Iterator[Finding]]
@@ -62,7 +60,7 @@ def run(
             say(*finding.lines())
     levels = [finding.level for finding in findings]
     if json:
-        say(*msgspec.json.format(msgspec.json.encode(findings)).decode().split("\n"))
+        say_json(findings)
     else:
         say(f"problems: {levels.count(Level.PROBLEM)}, warnings: {levels.count(Level.WARNING)}")
     return FAILED if Level.PROBLEM in levels else DONE
@@ -79,8 +77,5 @@ def examine(host: Host, checks: dict[str, Check] | None = None) -> Iterator[Find
                 yield replace(finding, check=name)
         except Exception as error:  # an odd host must get the findings of all other checks
             reason = " ".join(str(error).split()) or "no reason given"
-            finding = warning(
-                f"this check failed: {type(error).__name__}: {reason}",
-                "check this yourself, and report this line",
-            )
-            yield replace(finding, check=name)
+            text = f"this check failed: {type(error).__name__}: {reason}"
+            yield warning(text, "check this yourself, and report this line", check=name)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 _WIDTH = 13
 """The width of the longest name of a check."""
@@ -12,8 +13,11 @@ class Level(StrEnum):
 
     OK = "ok"
     ABSENT = "absent"
+    """There is nothing to check on this host, which may be right; the text says why."""
     WARNING = "warning"
+    """It works now but may fail later, or the doctor cannot tell."""
     PROBLEM = "problem"
+    """It does not work, or will soon break."""
 
 
 _PRINTED = {Level.ABSENT: "-", Level.PROBLEM: "PROBLEM"}
@@ -36,21 +40,5 @@ class Finding:
         return found
 
 
-def ok(text: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, text)
-
-
-def absent(text: str) -> Finding:
-    """There is nothing to check on this host, which may be right; the text says why."""
-    return Finding(Level.ABSENT, text)
-
-
-def warning(text: str, remedy: str) -> Finding:
-    """It works now but may fail later, or the doctor cannot tell."""
-    return Finding(Level.WARNING, text, remedy)
-
-
-def problem(text: str, remedy: str) -> Finding:
-    """It does not work, or will soon break."""
-    return Finding(Level.PROBLEM, text, remedy)
+ok, absent = partial(Finding, Level.OK), partial(Finding, Level.ABSENT)
+warning, problem = partial(Finding, Level.WARNING), partial(Finding, Level.PROBLEM)

@@ -6,7 +6,7 @@ If Unit closes a connection just as nginx sends a request on it, the request is 
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -62,7 +62,11 @@ def nginx(host: Host) -> Iterator[Finding]:
         default_idle_s(version_of(host.unit_version)) if configured is None else float(configured)
     )
     upstreams = read_upstreams(run.stdout.decode(errors="replace"))
-    leading = [each for each in upstreams if _leads(each, listeners)]
+    leading = [
+        each
+        for each in upstreams
+        if any(_same_address(*pair) for pair in product(each.servers, listeners))
+    ]
     if not leading:
         yield absent(f"none of nginx's upstreams leads to {' or '.join(listeners)}")
     version = re.search(r"nginx/([\d.]+)", output_of([program, "-v"]))
@@ -133,10 +137,6 @@ def _seconds(text: str) -> float:
     if not parts or "".join(map("".join, parts)) != text:
         raise LookupError(f"not a time: {text}")
     return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
-
-
-def _leads(upstream: Upstream, listeners: Iterable[str]) -> bool:
-    return any(_same_address(*pair) for pair in product(upstream.servers, listeners))
 
 
 def _same_address(server: str, listener: str) -> bool:

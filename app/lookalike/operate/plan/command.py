@@ -6,7 +6,7 @@ from lookalike.operate.plan.machine import Machine
 from lookalike.operate.plan.needs import Catalogue, PlanError, plan
 from lookalike.operate.plan.size import Shape
 from lookalike.terminal.command import REQUIRED, command, flag, gathered, option
-from lookalike.terminal.output import say
+from lookalike.terminal.output import say, say_json
 from lookalike.terminal.types import WholeNumber, percentage
 
 _N = WholeNumber(1)
@@ -61,4 +61,7 @@ def run(
         made = plan(catalogue, shape, machine(cores), photos_per_second, requests_per_second)
     except PlanError as error:
         raise click.UsageError(str(error)) from None
-    say(*(made.to_json().split("\n") if json else made.lines()))
+    if json:
+        say_json(made)
+    else:
+        say(*made.lines())

@@ -6,8 +6,6 @@ Sizes of files are exact except for Annoy's trees. Times and rates are estimates
 from dataclasses import dataclass
 from math import ceil
 
-import msgspec
-
 from lookalike.operate.amounts import bytes_text, seconds_text
 from lookalike.operate.plan import measured
 from lookalike.operate.plan.machine import Machine
@@ -91,10 +89,6 @@ class Plan:
     requests_s: float
     vectors_s: float
     serving_cores: int | None
-
-    def to_json(self) -> str:
-        """All of it as a JSON object."""
-        return msgspec.json.format(msgspec.json.encode(self)).decode()
 
     def lines(self) -> list[str]:
         """The table, as printed."""

@@ -26,7 +26,7 @@ class UnitError(LookalikeError):
 
 
 class RefusedError(UnitError):
-    """Unit refuses a configuration. `answer` is Unit's, `detailed` whether it gives a reason."""
+    """Unit refuses a configuration; `detailed` says whether it gives a reason."""
 
     def __init__(self, answer: Mapping[str, Any], pointer: str | None) -> None:
         texts = [str(answer[key]) for key in ("error", "detail") if answer.get(key)]
@@ -34,7 +34,6 @@ class RefusedError(UnitError):
             texts.append(f'Perhaps "{answer["suggestion"]}".')
         at = f" at {pointer}" if pointer else ""
         super().__init__(f"Unit refuses the configuration{at}: {' '.join(texts) or answer}")
-        self.answer = answer
         self.detailed = "detail" in answer
 
 

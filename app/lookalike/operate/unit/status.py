@@ -1,6 +1,5 @@
 """`lookalike unit status`: the status of Unit and of the app, on one screen."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from lookalike.operate.unit.control import Control, python_versions
 from lookalike.operate.unit.listener import ask, problem_of
 from lookalike.operate.unit.options import control as control_option
 from lookalike.terminal.command import DONE, FAILED, command, flag
-from lookalike.terminal.output import say
+from lookalike.terminal.output import say, say_json
 
 
 @command("sudo lookalike unit status")
@@ -25,14 +24,8 @@ def run(as_json: bool, control: str) -> int:
     answer = ask(addresses, "/release")
     release = answer[1] if answer and answer[0] == 200 else None
     if as_json:
-        document = {
-            "ready": problem is None,
-            "problem": problem,
-            "listeners": addresses,
-            "release": release,
-            "unit": unit,
-        }
-        say(*json.dumps(document, indent=2).split("\n"))
+        answers = {"listeners": addresses, "release": release, "unit": unit}
+        say_json({"ready": problem is None, "problem": problem, **answers})
     else:
         for name, text in _rows(unit, addresses, release, problem):
             say(f"{name:12} {text}")
