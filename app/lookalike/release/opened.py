@@ -193,11 +193,8 @@ def check_release(
     were checked when that release was published.
     """
     files = _files(folder, manifest)
-    known = {}
-    if before and _kind(before[1]) != _kind(manifest):
-        before = None
-    if before:
-        known = {entry.category_id: entry for entry in before[1].categories}
+    before = before if before and _kind(before[1]) == _kind(manifest) else None
+    known = {entry.category_id: entry for entry in before[1].categories} if before else {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
         if before and known.get(entry.category_id) == entry:
@@ -218,10 +215,7 @@ def check_release(
 
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
-    """Compare every byte of every file with the manifest; ReleaseError names the file.
-
-    Yields each category when it is done. Behaviour comes last.
-    """
+    """Compare every byte with the manifest, category by category; ReleaseError names the file."""
     files = _files(folder, manifest)
     for entry in manifest.categories:
         category = category_folder(entry.category_id)

@@ -131,10 +131,7 @@ class ReleaseRoot:
         return manifest
 
     def open(self, name: str, before: Release | None = None) -> Release:
-        """Open the release `name` for serving; ReleaseError if it must not be served.
-
-        Categories unchanged since the open release `before` are taken from it.
-        """
+        """Open a release as `map_release` does; ReleaseError if it must not be served."""
         return map_release(self.folder(name), self.manifest(name), before)
 
     def check(self, name: str) -> Iterator[CategoryEntry]:

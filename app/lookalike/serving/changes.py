@@ -83,10 +83,7 @@ class ChangeHandler:
         self._changes = reading(self._outcome)
 
     def methods(self, environ: "WSGIEnvironment") -> dict[str, Handler] | None:
-        """The handlers of a path by method; None for a path of other handlers.
-
-        Raises Unauthorized for a path of this one without the token.
-        """
+        """The handlers of a path by method, None for another path; Unauthorized without the token."""
         path = environ.get("PATH_INFO", "")
         if self._token is None or not path.startswith((_PRODUCTS, _CHANGES)):
             return None

@@ -103,8 +103,10 @@ class Related:
         for method in order:
             if method == "image":
                 found = self._similar(environ, release, query)
+            elif release.behaviour is not None:
+                found = release.behaviour.related(query.product_id, query.limit, query.exclude)
             else:
-                found = _rated(release, query)
+                found = []
             if found:
                 break
         else:
@@ -144,9 +146,3 @@ def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
         raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
     exclude = {typed_id(each, "exclude", manifest.product_id_type) for each in excluded}
     return _Query(product_id, category_id, visitor, limit, exclude)
-
-
-def _rated(release: Release, query: _Query) -> list[Id]:
-    if release.behaviour is None:
-        return []
-    return release.behaviour.related(query.product_id, query.limit, query.exclude)

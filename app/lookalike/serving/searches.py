@@ -24,10 +24,7 @@ _SAVED_S: Final = 0.25
 
 
 class Searches:
-    """The searches of one process: `max_per_request`, and in all `percent` of the process's time.
-
-    `clock` returns seconds since any moment.
-    """
+    """The searches of one process: `max_per_request`, and `percent` of all time by `clock` (s)."""
 
     def __init__(
         self,

@@ -159,10 +159,7 @@ _PLACEHOLDERS = ("{product_id}", "{category_id}")
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of `SETTINGS`: ``LOOKALIKE_MAX_LIMIT`` is `max_limit`, and so on.
-
-    Only `root` has no default. SettingError names the first invalid one.
-    """
+    """The values of `SETTINGS`, ``LOOKALIKE_ROOT`` as `root`; SettingError names an invalid one."""
 
     root: str | os.PathLike[str]
     max_limit: int = MAX_LIMIT.default

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from lookalike.operate import options
 from lookalike.operate.doctor import kernel, nginx, release, secrets, unit
 from lookalike.operate.doctor.finding import Finding, Level, warning
 from lookalike.operate.doctor.host import Asked, Host
-from lookalike.terminal.command import DONE, FAILED, command, flag, option
+from lookalike.terminal.command import DONE, FAILED, command, flag, gathered, option
 from lookalike.terminal.output import say, say_json
 from lookalike.terminal.types import FILE, url
 
@@ -35,26 +34,25 @@ CHECKS: dict[str, Check] = {
 
 
 @command("lookalike doctor --root /var/lib/lookalike")
-@options.root(required=False)
-@option("--control", FILE, None, "Unit's control socket", metavar="SOCKET")
-@option("--url", url, None, "where the app answers (Unit's listeners unless given)", metavar="URL")
-@option("--nginx", FILE, None, "nginx's main configuration file")
-@flag("--full", "compare every byte of the release")
+@gathered(
+    "asked",
+    Asked,
+    options.root(required=False),
+    option("--control", FILE, None, "Unit's control socket", metavar="SOCKET"),
+    option(
+        "--url", url, None, "where the app answers (Unit's listeners unless given)", metavar="URL"
+    ),
+    option("--nginx", FILE, None, "nginx's main configuration file"),
+    flag("--full", "compare every byte of the release"),
+)
 @flag("--json", "print JSON")
-def run(
-    root: Path | None,
-    control: Path | None,
-    url: str | None,
-    nginx: Path | None,
-    full: bool,
-    json: bool,
-) -> int:
+def run(asked: Asked, json: bool) -> int:
     """Say what is wrong with this host and what to do about it.
 
     Run it as root to see all.
     """
     findings = []
-    for finding in examine(Host(Asked(root, control, url, nginx, full))):
+    for finding in examine(Host(asked)):
         findings.append(finding)
         if not json:
             say(*finding.lines())

@@ -6,7 +6,7 @@ stays. `settings` and `access_log` concern all of Unit, so they are set only if 
 alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from lookalike.operate.unit.config import APPLICATIONS, Config, own_listeners, own_routes, routes
@@ -21,21 +21,11 @@ def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Confi
 
     UnitError if the host already uses an address or a name that is wanted.
     """
-    gone = set(own_listeners(present))
-    listeners = {
-        address: each
-        for address, each in present.get("listeners", {}).items()
-        if address not in gone
-    }
-    own = own_routes(present)
-    kept = {name: steps for name, steps in routes(present).items() if name not in own}
+    listeners = _without(own_listeners(present), present.get("listeners", {}))
+    kept = _without(own_routes(present), routes(present))
+    others = _without(APPLICATIONS, present.get("applications", {}))
     _check_listeners(listeners, wanted["listeners"])
     _check_routes(kept, routes(wanted))
-    others = {
-        name: each
-        for name, each in present.get("applications", {}).items()
-        if name not in APPLICATIONS
-    }
     applications = {**others, **wanted["applications"]}
     config = {
         **present,
@@ -52,6 +42,10 @@ def merged(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Confi
         if name in wanted:
             config[name] = wanted[name]
     return config, []
+
+
+def _without(gone: Container[str], members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in members.items() if name not in gone}
 
 
 def _in_order(present: Mapping[str, Any], part: str, members: dict[str, Any]) -> dict[str, Any]:
