@@ -13,8 +13,6 @@ Method = Literal["behaviour", "image", "none"]
 PATTERNS: Final[tuple[Pattern, ...]] = ("A", "B")
 METHODS: Final[tuple[Method, ...]] = ("behaviour", "image", "none")
 
-_HASHES: Final = 2**64
-
 
 class Experiment:
     """Assigns pattern B to `b_percent` of visitors, A to the others.
@@ -26,7 +24,7 @@ class Experiment:
     def __init__(self, key: bytes = b"lookalike", b_percent: int = 50) -> None:
         self._hash = hashlib.blake2b(key=key, digest_size=8)
         self._b_percent = b_percent
-        self._bound = _HASHES * b_percent // 100
+        self._bound = 2**64 * b_percent // 100  # of the hashes
 
     def pattern_of(self, visitor: str | None) -> Pattern:
         """The pattern of a visitor, known by any text; a random one for None."""

@@ -280,10 +280,7 @@ def _forget_live(database: sqlite3.Connection, before: float) -> None:
 
 
 def _create(path: Path) -> None:
-    """Make an empty file with its folder's rights to write, whatever the umask.
-
-    SQLite gives the same rights to its other files.
-    """
+    """Make an empty file with its folder's write permissions, which SQLite gives its other files."""
     # Never open an existing file here: closing it would release SQLite's locks of this process.
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -37,10 +37,7 @@ def run(root: Path, host: str, port: int, workers: int, photos: Path | None) -> 
 
 
 def serve(root: Path, host: str, port: int, workers: int, photos: Path | None = None) -> None:
-    """Serve the release root on http://host:port with `workers` processes until SIGINT or SIGTERM.
-
-    The files in the folder `photos` are served under ``/photos/``, for the page ``/browse``.
-    """
+    """Serve the release root, and the folder `photos`, on http://host:port until SIGINT or SIGTERM."""
     try:
         from granian import Granian
         from granian.constants import HTTPModes, Interfaces

@@ -93,10 +93,7 @@ def sha256_of(path: Path) -> str:
 
 
 def ends_sha256_of(path: Path) -> str:
-    """SHA-256 of a file's first and last `ENDS_BYTES` bytes, as hexadecimal.
-
-    Tells two files of the same size apart without reading them whole.
-    """
+    """SHA-256 of a file's first and last `ENDS_BYTES` bytes: tells files apart, and is soon read."""
     with path.open("rb") as file:
         head = file.read(ENDS_BYTES)
         file.seek(max(0, os.fstat(file.fileno()).st_size - ENDS_BYTES))

@@ -31,7 +31,6 @@ BEHAVIOUR_FORMAT: Final = 5
 """That of a release with behaviour, which versions that do not know it are to refuse."""
 METRIC: Final = "angular"
 
-
 MAX_DIMS: Final = 65_536
 MAX_ANNOY: Final = 2**31 - 1
 MAX_ROWS: Final = 2**32 - 1

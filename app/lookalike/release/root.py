@@ -42,8 +42,6 @@ UPDATE_SUFFIX = "-update"
 """The end of the name of a release that a follower made."""
 JOURNAL = Path("journal", "journal.sqlite")
 _NEXT = ".current"
-_LOCK = ".lock"
-_BUILD_LOCK = ".build.lock"
 FOLLOW_LOCK = ".follow.lock"
 AT_WORK = ".at-work"
 _WAIT_S = 0.05
@@ -51,7 +49,6 @@ _PEEK_S = 0.2
 """Longer than a check whether a follower is running holds the lock."""
 LOCK_WAIT_S = 3600.0
 """Longer than any writer holds the root's lock, so that it never costs a build hours of work."""
-_STAMP = "%Y%m%dT%H%M%S.%fZ"
 _DIGEST = 12
 _GIVEN_NAME = re.compile(
     rf"[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{3}}Z-([0-9a-f]{{{_DIGEST}}})(?:{UPDATE_SUFFIX})?"
@@ -163,11 +160,11 @@ class ReleaseRoot:
 
         RootError if another writer holds it for longer than `wait_s`. A killed writer holds no lock.
         """
-        return self._locked(_LOCK, f"another writer is at work on {self.path}", wait_s)
+        return self._locked(".lock", f"another writer is at work on {self.path}", wait_s)
 
     def build_lock(self) -> AbstractContextManager[None]:
         """Be the one builder, who works for hours before it takes `lock`; else RootError."""
-        return self._locked(_BUILD_LOCK, f"another builder is at work on {self.path}")
+        return self._locked(".build.lock", f"another builder is at work on {self.path}")
 
     def follow_lock(self) -> AbstractContextManager[None]:
         """Be the one follower; else RootError."""
@@ -269,7 +266,8 @@ def open_release(root: str | os.PathLike[str], name: str | None = None) -> Relea
 def stamp_of(name: str) -> datetime | None:
     """When the release `name` was made; None if the name does not say."""
     with suppress(ValueError):
-        return datetime.strptime(name.split("-", 1)[0], _STAMP).replace(tzinfo=UTC)
+        stamp = datetime.strptime(name.split("-", 1)[0], "%Y%m%dT%H%M%S.%fZ")
+        return stamp.replace(tzinfo=UTC)
     return None
 
 

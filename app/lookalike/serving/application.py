@@ -270,9 +270,8 @@ class Application:
 
 def _openapi(max_limit: int, max_product_ids: int) -> Answer:
     """The OpenAPI description, with the bounds that this process's settings give."""
-    described = msgspec.json.decode(
-        files("lookalike.serving").joinpath("openapi.json").read_bytes()
-    )
+    text = files("lookalike.serving").joinpath("openapi.json").read_bytes()
+    described = msgspec.json.decode(text)
     schemas = described["components"]["schemas"]
     for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", DEFAULT_RELATED_LIMIT)):
         schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}

@@ -12,7 +12,6 @@ DEFAULT_LIMIT = 10
 """How many product ids ``/nns`` answers if `limit` is not given, as in Miyake et al. (2017)."""
 
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_BOOLEANS = {"true": True, "false": False}
 
 
 class Query(NamedTuple):
@@ -132,9 +131,9 @@ def _whole(text: str, max_digits: int) -> int | None:
 
 def _boolean(values: dict[str, str], name: str) -> bool:
     text = values.get(name, "false")
-    if text not in _BOOLEANS:
+    if text not in ("true", "false"):
         raise BadRequest(f"{name} must be true or false, not {_quoted(text)}")
-    return _BOOLEANS[text]
+    return text == "true"
 
 
 def _quoted(text: str) -> str:

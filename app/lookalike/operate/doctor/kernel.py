@@ -28,7 +28,6 @@ OPEN_FILES, OPEN_SLIM = 1, 0
 """The most files that a process holds open for a category: Annoy keeps its file open."""
 MAPPED, MAPPED_SLIM = 8, 3
 """The most files that a process maps for a category."""
-_MAX_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 _OTHER_MAPPINGS = 1024
 """How many other mappings a process has: libraries and memory."""
 _OTHER_FILES = 64
@@ -135,7 +134,7 @@ def mapped_files(host: Host) -> Iterator[Finding]:
     folder, manifest = host.current
     each = MAPPED_SLIM if is_slim(folder, manifest) else MAPPED
     behaviour = len(BEHAVIOUR_HOT_FILES) if manifest.behaviour else 0
-    most = int(_MAX_MAPPINGS.read_text())
+    most = int(Path("/proc/sys/vm/max_map_count").read_text())
     yield mappings(each * len(manifest.categories) + behaviour, most)
 
 

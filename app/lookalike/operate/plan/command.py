@@ -10,7 +10,6 @@ from lookalike.terminal.output import say, say_json
 from lookalike.terminal.types import WholeNumber, percentage
 
 _N = WholeNumber(1)
-_CATALOGUE, _SHAPE = Catalogue(1), Shape()
 
 
 @command("lookalike plan --products 3800000 --categories 120 --largest-category 440000")
@@ -18,7 +17,7 @@ _CATALOGUE, _SHAPE = Catalogue(1), Shape()
     "catalogue",
     Catalogue,
     option("--products", _N, REQUIRED, "products, counted in each of their categories"),
-    option("--categories", _N, _CATALOGUE.categories, "categories"),
+    option("--categories", _N, Catalogue.categories, "categories"),
     option(
         "--largest-category",
         _N,
@@ -29,14 +28,14 @@ _CATALOGUE, _SHAPE = Catalogue(1), Shape()
     option(
         "--changed", percentage, 100, "percent of the categories that change a night", metavar="N"
     ),
-    option("--keep", _N, _CATALOGUE.keep, "releases kept"),
-    option("--photo-bytes", _N, _CATALOGUE.photo_bytes, "bytes of a photo from a URL"),
+    option("--keep", _N, Catalogue.keep, "releases kept"),
+    option("--photo-bytes", _N, Catalogue.photo_bytes, "bytes of a photo from a URL"),
 )
 @gathered(
     "shape",
     Shape,
-    option("--neighbours", _N, _SHAPE.neighbours, "neighbours kept of each product"),
-    option("--dims", _N, _SHAPE.n_dims, "numbers in a feature", dest="n_dims"),
+    option("--neighbours", _N, Shape.neighbours, "neighbours kept of each product"),
+    option("--dims", _N, Shape.n_dims, "numbers in a feature", dest="n_dims"),
     option(
         "--id-bytes", _N, None, "length of product ids that are strings (integers unless given)"
     ),

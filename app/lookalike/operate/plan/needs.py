@@ -36,10 +36,7 @@ class Catalogue:
     photo_bytes: int = 100_000
 
     def sizes(self) -> list[int]:
-        """Products by category, largest first; PlanError if that is impossible.
-
-        If the largest is unknown, the sizes decrease with the rank as rank^-0.8.
-        """
+        """Products by category, largest first, by rank^-0.8 unless known; PlanError if impossible."""
         if self.categories > self.products:
             raise PlanError(f"{self.categories} categories of {self.products} products")
         if self.largest is None:
