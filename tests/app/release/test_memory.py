@@ -188,7 +188,7 @@ def test_arrays_need_no_open_file(integer_root: ReleaseRoot) -> None:
     held = [link for link in links if link.readlink().is_relative_to(release.folder)]
     # Annoy keeps its own open.
     assert len(held) == sum(
-        each is not None and isinstance(each._index, AnnoyIndex) for each in vectors
+        each is not None and isinstance(each.index, AnnoyIndex) for each in vectors
     )
 
 

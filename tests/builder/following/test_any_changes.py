@@ -28,7 +28,7 @@ from lookalike.journal import (
     ForgottenError,
     Journal,
     clock,
-    queries,
+    reader,
     writer,
 )
 from lookalike.release.files import MANIFEST
@@ -109,7 +109,7 @@ class Following(RuleBasedStateMachine):
         ):
             self.stack.enter_context(mock.patch.object(module, name, value))
         self.clock = Clock()
-        for module in (writer, clock, queries, lookalike_build.catalogue.moment):
+        for module in (writer, clock, reader, lookalike_build.catalogue.moment):
             self.stack.enter_context(mock.patch.object(module, "time", self.clock))
         self.category_ids, self.product_ids = CATEGORY_IDS[ids], PRODUCT_IDS[ids]
         self.settings = IndexSettings(n_trees=2, neighbours=neighbours)
