@@ -60,10 +60,10 @@ def own_routes(config: Mapping[str, Any]) -> set[str]:
 
     Those to `CHANGES` alone are among them.
     """
-    ends = {name: set(ends(steps)) for name, steps in routes(config).items()}
+    leads = {name: set(ends(steps)) for name, steps in routes(config).items()}
     return {
         name
-        for name, found in ends.items()
+        for name, found in leads.items()
         if found & _LEADS and (found <= _LEADS or name.startswith(f"routes/{APPLICATION}"))
     }
 
