@@ -14,7 +14,14 @@ from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogu
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import Engine, PhotoPipeline, Product, Summary, extract
+from lookalike_build.extraction.pipeline import (
+    MAX_SAME_PHOTO,
+    Engine,
+    PhotoPipeline,
+    Product,
+    Summary,
+    extract,
+)
 from lookalike_build.features.store import PHOTOS, REJECTED
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
@@ -60,6 +67,13 @@ _MAX_SHOWN = 10
     "exit with status 1, and leave the store as it was, where more of the photos are rejected",
     metavar="PERCENT",
 )
+@option(
+    "--max-same-photo",
+    WholeNumber(1),
+    MAX_SAME_PHOTO,
+    'reject the products of a category that have one and the same photo, such as a "no photo" picture, '
+    "where there are more",
+)
 def run(
     catalogue: Path,
     columns: ColumnNames,
@@ -74,6 +88,7 @@ def run(
     cache: Path | None,
     no_cache: bool,
     max_rejected: float,
+    max_same_photo: int,
 ) -> None:
     """Take the features of every photo of a catalogue into a feature store."""
     started = time.monotonic()
@@ -104,6 +119,7 @@ def run(
             PhotoPipeline(reader, work, extractor.model, extractor.n_dims),
             features,
             max_rejected / 100,
+            max_same_photo,
             done,
             _Rejections(),
         )
@@ -116,6 +132,12 @@ def run(
     )
     if summary.n_stand_ins:
         say(f"cached photos used as their servers failed or sent no photo: {summary.n_stand_ins}")
+    if sharing := summary.sharing:
+        one = sharing.product
+        say(
+            f"{sharing.n_products} products have the photo of another of their category; at most "
+            f"{sharing.most} share one (that of product {one.product_id} of category {one.category_id})"
+        )
     _judge(summary, features, max_rejected)
 
 

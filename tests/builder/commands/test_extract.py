@@ -154,6 +154,30 @@ def test_photos_that_became_pages_are_read_from_the_cache_and_counted(
     assert FeatureStore.open(tmp_path / "f").path(1) == before
 
 
+def test_a_placeholder_is_rejected_beyond_max_same_photo_and_shared_photos_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    image = paint(tmp_path, "none.png", (5, 5, 5))
+    rows: list[Row] = [
+        (i, 1, image if i < 30 else paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(50)
+    ]
+    extract = ["extract", str(write_catalogue(tmp_path, rows)), "--features", str(tmp_path / "f")]
+    assert main(extract) == 1
+    said = capsys.readouterr().err
+    assert "rejected product 0: 30 products of its category have this photo, more than" in said
+    assert "60.0 % of the photos were rejected, more than --max-rejected 5" in said
+    assert main([*extract, "--max-rejected", "60"]) == 0
+    assert "50 products = 0 extracted + 20 known + 30 rejected" in capsys.readouterr().out
+    assert main([*extract, "--max-same-photo", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "+ 0 rejected" in said
+    assert (
+        "30 products have the photo of another of their category; at most 30 share one (that of "
+        "product 0 of category 1)\n"
+    ) in said
+
+
 def test_the_rejected_say_what_their_cell_holds(
     tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,14 @@ from lookalike.release.manifest import Model
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.extraction import local_engine
 from lookalike_build.extraction.local_engine import LocalEngine
-from lookalike_build.extraction.pipeline import PhotoPipeline, Product, Summary, extract
+from lookalike_build.extraction.pipeline import (
+    MAX_SAME_PHOTO,
+    PhotoPipeline,
+    Product,
+    Sharing,
+    Summary,
+    extract,
+)
 from lookalike_build.extraction.unfinished import Unfinished
 from lookalike_build.features.store import REJECTED, FeatureError, FeatureStore
 from lookalike_build.photos.decoding import HostError, decode_photo
@@ -56,7 +63,14 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-500])
     images = [good, "missing.jpg", "empty.jpg", "text.jpg", "cut.jpg", str(tmp_path / good), "."]
     summary, _ = run(tmp_path, [(i, 1, image) for i, image in enumerate(images)])
-    assert summary == Summary(n_products=7, n_extracted=1, n_known=1, n_rejected=5, complete=True)
+    assert summary == Summary(
+        n_products=7,
+        n_extracted=1,
+        n_known=1,
+        n_rejected=5,
+        sharing=Sharing(2, 2, Product(0, 1, good)),
+        complete=True,
+    )
     with (tmp_path / "features" / REJECTED).open(newline="") as file:
         rejected = {int(row["product_id"]): row for row in csv.DictReader(file)}
     assert sorted(rejected) == [1, 2, 3, 4, 6]
@@ -166,7 +180,11 @@ def test_a_photo_of_many_products_is_extracted_once(
     rows += [(100 + i, 9, paint(tmp_path, f"{i}.png", (i, 0, 0))) for i in range(3 * BATCH)]
     summary, network = run(tmp_path, list(rows))
     assert summary == Summary(
-        n_products=len(rows), n_extracted=3 * BATCH + 1, n_known=99, complete=True
+        n_products=len(rows),
+        n_extracted=3 * BATCH + 1,
+        n_known=99,
+        sharing=Sharing(100, 20, Product(0, 0, placeholder)),
+        complete=True,
     )
     assert sum(network.batches) == 3 * BATCH + 1
     found = features_in(tmp_path)
@@ -182,6 +200,75 @@ def test_a_photo_of_many_products_that_gives_no_features_rejects_them_all(tmp_pa
         n_products=6 * BATCH, n_extracted=3 * BATCH, n_known=0, n_rejected=3 * BATCH, complete=True
     )
     assert all(int(product_id) >= 100 for _, product_id in features_in(tmp_path))
+
+
+def test_products_of_a_category_with_one_photo_are_rejected_where_they_are_many(
+    tmp_path: Path,
+) -> None:
+    """They would be each other's neighbours; fewer are variants. Another category has its own many."""
+    placeholder, shirt = (paint(tmp_path, name, (5, 6, 7)) for name in ("none.png", "none2.png"))
+    paint(tmp_path, "shirt.png", (8, 8, 8))
+    rows: list[Row] = [(i, 1, (placeholder, shirt)[i % 2]) for i in range(30)]
+    rows += [(100 + i, 1, paint(tmp_path, f"{i}.png", (i, 9, 9))) for i in range(20)]
+    rows += [(200 + i, 1, "shirt.png") for i in range(3)]
+    rows += [(i, 2, placeholder) for i in range(MAX_SAME_PHOTO)]
+    rejected: dict[Product, str] = {}
+    summary, _ = run(tmp_path, rows, reject=rejected.__setitem__)
+    assert (summary.n_products, summary.n_rejected, summary.complete) == (73, 30, True)
+    assert summary.n_extracted + summary.n_known == 43
+    assert summary.n_extracted in (21, 22)  # the placeholder came with a rejected product or not
+    assert summary.sharing == Sharing(23, 20, Product(0, 2, placeholder))
+    assert {product[:2] for product in rejected} == {(i, 1) for i in range(30)}
+    assert set(rejected.values()) == {
+        '30 products of its category have this photo, more than --max-same-photo 20: a "no photo" '
+        "picture? give each its own"
+    }
+    with (tmp_path / "features" / REJECTED).open(newline="") as file:
+        assert [row["product_id"] for row in csv.DictReader(file)] == [str(i) for i in range(30)]
+    assert len(features_in(tmp_path)) == 43
+    store = FeatureStore.open(tmp_path / "features")
+    before = [store.path(category_id) for category_id in store.categories]
+    again, network = run(tmp_path, rows)
+    assert (again.n_extracted, again.n_known, again.n_rejected) == (0, 43, 30)
+    assert network.batches == []
+    store = FeatureStore.open(tmp_path / "features")
+    assert [store.path(category_id) for category_id in store.categories] == before
+    wider, _ = run(tmp_path, rows, max_same_photo=30)
+    assert (wider.n_rejected, wider.sharing) == (0, Sharing(53, 30, Product(0, 1, placeholder)))
+
+
+@pytest.mark.parametrize("cut_at", [1, 3])
+def test_one_photo_of_many_is_found_over_runs_that_were_cut(tmp_path: Path, cut_at: int) -> None:
+    rows: list[Row] = [(i, 1, paint(tmp_path, f"{i}.png", (i, 9, 9))) for i in range(4 * BATCH)]
+    rows += [(100 + i, 1, paint(tmp_path, "none.png", (5, 5, 5))) for i in range(21)]
+    rows += [(i, 2, "none.png") for i in range(21)]
+    with pytest.raises(Cut):
+        run(tmp_path, rows, FailsAt(cut_at))
+    summary, _ = run(tmp_path, rows)
+    assert (summary.n_rejected, summary.sharing) == (42, None)
+    assert sorted(features_in(tmp_path)) == [(1, i) for i in range(4 * BATCH)]
+    summary, network = run(tmp_path, rows)
+    assert (summary.n_extracted, summary.n_known, summary.n_rejected) == (0, 4 * BATCH, 42)
+    assert network.batches == [1]  # it is in no category's file
+
+
+def test_products_that_come_to_have_one_photo_are_rejected_and_return(tmp_path: Path) -> None:
+    images = [paint(tmp_path, f"{i}.png", (i, 9, 9)) for i in range(50)]
+    rows: list[Row] = [(i, 1, image) for i, image in enumerate(images)]
+    run(tmp_path, rows)
+    before = features_in(tmp_path)
+    for image in images[:30]:
+        paint(tmp_path, image, (5, 6, 7))
+    summary, _ = run(tmp_path, rows, most_rejected=0.5)
+    assert (summary.n_rejected, summary.complete) == (30, False)
+    assert features_in(tmp_path) == before
+    summary, _ = run(tmp_path, rows)
+    assert (summary.n_rejected, summary.complete) == (30, True)
+    assert sorted(features_in(tmp_path)) == [(1, i) for i in range(30, 50)]
+    for i, image in enumerate(images[:30]):
+        paint(tmp_path, image, (i, 9, 9))
+    run(tmp_path, rows)
+    assert features_in(tmp_path) == before
 
 
 class Newer(MeanColour):
