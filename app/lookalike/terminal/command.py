@@ -60,9 +60,14 @@ def command(example: str, name: str | None = None) -> Callable[[Run], Command]:
 def option(
     name: str, kind: Any, default: object, text: str, dest: str | None = None, **others: Any
 ) -> Decorator:
-    """A decorator: an option of a click type, as the parameter `dest`; `default` may be REQUIRED."""
+    """A decorator: an option, such as ``--keep N``, of a click type; `default` may be REQUIRED.
+
+    The function below gets its value as `dest`.
+    """
+    switch, _, metavar = name.partition(" ")
     others |= {"required": True} if default is REQUIRED else {"default": default}
-    return click.option(name, *([dest] if dest else []), type=kind, help=text, **others)
+    names = [switch, dest] if dest else [switch]
+    return click.option(*names, type=kind, help=text, metavar=metavar or None, **others)
 
 
 def flag(name: str, text: str, dest: str | None = None) -> Decorator:

@@ -28,13 +28,7 @@ def _name(text: str) -> str:
     "or features_<id>.csv (product id, then the features)",
 )
 @option("--dims", WholeNumber(1, MAX_DIMS), N_DIMS, "how many numbers a product has")
-@option(
-    "--model-name",
-    _name,
-    "adopted",
-    "what to call the network that made the features",
-    metavar="NAME",
-)
+@option("--model-name NAME", _name, "adopted", "what to call the network that made the features")
 @index_options("an hour before the oldest file was last written")
 def run(folder: Path, dims: int, model_name: str, publisher: Publisher) -> None:
     """Make a release of what another installation left: Annoy's indexes or features as CSV."""

@@ -39,18 +39,13 @@ def _bytes(text: str) -> int:
     "settings",
     RatingSettings,
     option(
-        "--half-life",
+        "--half-life DAYS",
         Number(0.001, 36_500),
         _USUAL.half_life,
         "a rating that is so much older than the newest of all weighs half",
-        metavar="DAYS",
     ),
     option(
-        "--neighbours",
-        WholeNumber(1),
-        _USUAL.neighbours,
-        "related products kept of each product",
-        metavar="K",
+        "--neighbours K", WholeNumber(1), _USUAL.neighbours, "related products kept of each product"
     ),
     option(
         "--user-ratings",
@@ -66,11 +61,10 @@ def _bytes(text: str) -> int:
     ),
 )
 @option(
-    "--memory-limit",
+    "--memory-limit SIZE",
     _bytes,
     "4GB",
     "how much memory to take, such as 4GB; the rest is in the root meanwhile",
-    metavar="SIZE",
 )
 @options.keep("releases to keep, and as many of those that `follow` made")
 def run(

@@ -61,11 +61,10 @@ _MAX_SHOWN = 10
 )
 @flag("--no-cache", "keep no photos from URLs")
 @option(
-    "--max-rejected",
+    "--max-rejected PERCENT",
     Number(0, 100),
     5.0,
     "exit with status 1, and leave the store as it was, where more of the photos are rejected",
-    metavar="PERCENT",
 )
 @option(
     "--max-same-photo",

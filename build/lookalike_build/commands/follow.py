@@ -26,12 +26,11 @@ from lookalike_build.photos.reader import PhotoReader
 @command("lookalike-build follow --root /var/lib/lookalike --changes changes.jsonl")
 @option("--root", PRESENT_FOLDER, REQUIRED, "the release root to publish in")
 @option(
-    "--changes",
+    "--changes FEED",
     str,
     None,
     "take changes from FEED as well: a file of JSON lines, followed as it grows and is "
     "rotated, a named pipe, or - for standard input, whose end ends this",
-    metavar="FEED",
 )
 @flag("--once", "stop when all changes that are there are live")
 @flag(

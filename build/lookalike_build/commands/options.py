@@ -31,12 +31,11 @@ def columns(usual: Any, who: str) -> Decorator:
         type(usual),
         *(
             option(
-                f"--{name.replace('_', '-')}-column",
+                f"--{name.replace('_', '-')}-column COLUMN",
                 str,
                 default,
                 f"what {who} {name}" + ("; it may be missing" if default is None else ""),
                 dest=name,
-                metavar="COLUMN",
             )
             for name, default in usual._asdict().items()
         ),
@@ -53,12 +52,11 @@ def keep(text: str) -> Decorator:
 def as_of(usual: str) -> Decorator:
     """`--as-of`; `usual` is what it is unless given."""
     return option(
-        "--as-of",
+        "--as-of TIME",
         _past,
         None,
         "when the export of the catalogue began, such as 2026-01-31T02:00+09:00: products changed "
         f"live since then stay as they are ({usual} unless given)",
-        metavar="TIME",
     )
 
 
@@ -105,21 +103,19 @@ network = gathered(
     "network",
     _network,
     option(
-        "--model",
+        "--model MODEL",
         _model,
         INCEPTION_V3,
         f"{GRAPHDEF}FILE takes the features from the tensor pool_3:0 of a frozen TensorFlow graph "
         "that is fed JPEG bytes at DecodeJpeg/contents:0: classify_image_graph_def.pb of "
         f"inception-2015-12-05, or one like it; {INCEPTION_V3} is that of Keras",
-        metavar="MODEL",
     ),
     option(
-        "--weights",
+        "--weights WEIGHTS",
         _weights,
         IMAGENET,
         f"{IMAGENET} (downloaded once), {UNTRAINED} (fixed seed: for tests and demos), or a "
         "Keras weights file of InceptionV3",
-        metavar="WEIGHTS",
     ),
     option(
         "--precision",
@@ -150,11 +146,10 @@ reader = gathered(
     "reader",
     _reader,
     option(
-        "--timeout",
+        "--timeout SECONDS",
         Number(0.1, 3600),
         30.0,
         "what one attempt to read a photo from a URL may take",
-        metavar="SECONDS",
     ),
     option(
         "--retries",
@@ -163,14 +158,13 @@ reader = gathered(
         "further attempts where a server is busy or cannot be reached",
     ),
     option(
-        "--allow-scheme",
+        "--allow-scheme SCHEME",
         _scheme,
         None,
         "take photos also from SCHEME:// URLs, by fsspec; may be given again (http, https, file, "
         "s3, gs and az need none). Some schemes, such as reference, read local files for whoever wrote "
         "the URL",
         multiple=True,
-        metavar="SCHEME",
     ),
     flag(
         "--public-addresses-only",
@@ -203,11 +197,10 @@ def engine(what: str) -> Decorator:
             is_eager=True,  # known to `only_with_ray`, whatever the order
         ),
         option(
-            "--ray-address",
+            "--ray-address HOST:PORT",
             str,
             None,
             "the Ray cluster (that of RAY_ADDRESS, else a Ray of this machine alone)",
-            metavar="HOST:PORT",
             callback=only_with_ray,
         ),
     )

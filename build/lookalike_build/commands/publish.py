@@ -83,11 +83,10 @@ def index_options(usual_as_of: str) -> Decorator:
         option("--root", FOLDER, REQUIRED, "the release root to publish in"),
         option("--trees", WholeNumber(1), _USUAL.n_trees, "trees of Annoy", dest="n_trees"),
         option(
-            "--neighbours",
+            "--neighbours K",
             WholeNumber(1),
             _USUAL.neighbours,
             "exact neighbours kept of each product",
-            metavar="K",
         ),
         option("--seed", WholeNumber(1), _USUAL.seed, "seed of Annoy's trees"),
         option(

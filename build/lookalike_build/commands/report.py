@@ -55,12 +55,11 @@ def _moment(text: str) -> float:
     LogPaths,
     *(
         option(
-            f"--{name}-path",
+            f"--{name}-path PATH",
             str,
             path,
             f"in access logs, the path of which a request is {_OF_PATHS[name]}",
             dest=name,
-            metavar="PATH",
         )
         for name, path in PATHS._asdict().items()
     ),
@@ -69,16 +68,13 @@ def _moment(text: str) -> float:
     "period",
     Period,
     option(
-        "--from",
+        "--from TIME",
         _moment,
         None,
         "only records from then on: 2026-01-31, or 2026-01-31T12:00+09:00 (UTC unless it says)",
         dest="start",
-        metavar="TIME",
     ),
-    option(
-        "--until", _moment, None, "only records from before then, given likewise", metavar="TIME"
-    ),
+    option("--until TIME", _moment, None, "only records from before then, given likewise"),
 )
 @gathered(
     "question",
@@ -114,12 +110,11 @@ def _moment(text: str) -> float:
     "memory",
     Memory,
     option(
-        "--memory-limit",
+        "--memory-limit SIZE",
         options.memory_size,
         Memory().limit,
         "how much memory to take, such as 4GB; the rest is on disk",
         dest="limit",
-        metavar="SIZE",
     ),
     option(
         "--temporary",

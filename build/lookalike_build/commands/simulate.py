@@ -62,15 +62,14 @@ def _records_file(text: str) -> Path:
 
 @command("lookalike-build simulate --out events.parquet --visitors 100000")
 @option(
-    "--out",
+    "--out FILE",
     _records_file,
     REQUIRED,
     f"the records to write, {', '.join(SUFFIXES)}; what is true comes beside them, FILE with "
     "the ending .truth.json",
-    metavar="FILE",
 )
 @option("--visitors", WholeNumber(1), 20_000, "how many there are")
-@option("--impressions", Number(1, 10_000), 8.0, "mean of a visitor's impressions", metavar="N")
+@option("--impressions N", Number(1, 10_000), 8.0, "mean of a visitor's impressions")
 @option("--days", WholeNumber(1, 3650), 30, "how long it goes on")
 @option("--seed", WholeNumber(0), 1, "of all chance")
 @gathered(
@@ -78,12 +77,11 @@ def _records_file(text: str) -> Path:
     Rates,
     *(
         option(
-            f"--{name}",
+            f"--{name} BEHAVIOUR IMAGE",
             _SHARE,
             rates,
             "over all categories, for what either method answers (the paper's)",
             nargs=2,
-            metavar="BEHAVIOUR IMAGE",
         )
         for name, rates in (("ctr", PAPER_CTR), ("cvr", PAPER_CVR))
     ),
@@ -110,21 +108,18 @@ def _records_file(text: str) -> Path:
 )
 @option("--share", _SHARE, 0.5, "of visitors with pattern B")
 @option(
-    "--fallback",
+    "--fallback A B",
     _SHARE,
     (0.0, 0.0),
     "how often a pattern has nothing and the other's method answers",
     nargs=2,
-    metavar="A B",
 )
 @option("--unanswered", _SHARE, 0.0, "how often nothing does")
 @flag(
     "--no-visitors",
     "records do not say whose they are, and every impression gets a pattern of its own",
 )
-@option(
-    "--url", str, None, "ask the server http://HOST:PORT for /related at every page", metavar="URL"
-)
+@option("--url URL", str, None, "ask the server http://HOST:PORT for /related at every page")
 @option("--root", PRESENT_FOLDER, None, "the release root that it serves: the catalogue")
 @gathered(
     "taste",

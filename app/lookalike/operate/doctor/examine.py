@@ -38,10 +38,8 @@ CHECKS: dict[str, Check] = {
     "asked",
     Asked,
     options.root(required=False),
-    option("--control", FILE, None, "Unit's control socket", metavar="SOCKET"),
-    option(
-        "--url", url, None, "where the app answers (Unit's listeners unless given)", metavar="URL"
-    ),
+    option("--control SOCKET", FILE, None, "Unit's control socket"),
+    option("--url URL", url, None, "where the app answers (Unit's listeners unless given)"),
     option("--nginx", FILE, None, "nginx's main configuration file"),
     flag("--full", "compare every byte of the release"),
 )

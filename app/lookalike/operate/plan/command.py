@@ -25,9 +25,7 @@ _N = WholeNumber(1)
         "products in the largest (by rank^-0.8 unless given)",
         dest="largest",
     ),
-    option(
-        "--changed", percentage, 100, "percent of the categories that change a night", metavar="N"
-    ),
+    option("--changed N", percentage, 100, "percent of the categories that change a night"),
     option("--keep", _N, Catalogue.keep, "releases kept"),
     option("--photo-bytes", _N, Catalogue.photo_bytes, "bytes of a photo from a URL"),
 )

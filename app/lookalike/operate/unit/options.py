@@ -3,4 +3,4 @@
 from lookalike.operate.unit.control import DEFAULT_SOCKET
 from lookalike.terminal.command import option
 
-control = option("--control", str, str(DEFAULT_SOCKET), "Unit's control socket", metavar="SOCKET")
+control = option("--control SOCKET", str, str(DEFAULT_SOCKET), "Unit's control socket")
