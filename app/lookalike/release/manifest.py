@@ -134,6 +134,11 @@ class Manifest:
     behaviour: BehaviourEntry | None = None
 
     @property
+    def id_types(self) -> tuple[IdType, IdType]:
+        """The types of the category ids and of the product ids."""
+        return self.category_id_type, self.product_id_type
+
+    @property
     def n_items(self) -> int:
         """Products over all categories."""
         return sum(entry.n_items for entry in self.categories)

@@ -19,10 +19,9 @@ Ids that are text are ordered by their UTF-8 bytes.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -119,7 +118,9 @@ class Ratings:
 
     def weigh(self, settings: RatingSettings) -> Counts:
         """Choose the ratings that count and weigh them; there must be at least one."""
-        ((n_ratings, newest),) = self._rows("SELECT count(*), max(rated_at) FROM event")
+        of_all = self._run("SELECT count(*) AS n, max(rated_at) AS newest FROM event").to_pylist()[
+            0
+        ]
         self._run("""
             CREATE TABLE product AS
             SELECT (row_number() OVER (ORDER BY id) - 1)::UINTEGER AS product, id
@@ -138,7 +139,7 @@ class Ratings:
                 2.0, 32 - (?::BIGINT - rated_at) / 86400e6 / ?::DOUBLE))) AS weight
             FROM rated
             QUALIFY row_number() OVER (PARTITION BY person ORDER BY rated_at DESC, product) <= ?""",
-            *(newest, settings.half_life, settings.user_ratings),
+            *(of_all["newest"], settings.half_life, settings.user_ratings),
         )
         self._run("DROP TABLE rated")
         self._run(
@@ -150,20 +151,20 @@ class Ratings:
         self._run("""
             CREATE TABLE mate AS SELECT person, product, weight FROM kept
             WHERE product IN (SELECT product FROM product SEMI JOIN released USING (id))""")
-        ((n_counted,),) = self._rows("SELECT count(*) FROM kept")
+        n_counted = self._run("SELECT count(*) AS n FROM kept")["n"][0].as_py()
         self._run("DROP TABLE kept")
         self._run("DROP TABLE released")
-        return Counts(n_ratings, n_counted, newest)
+        return Counts(of_all["n"], n_counted, of_all["newest"])
 
     def product_ids(self) -> Ids | list[str]:
         """All rated products, ascending: product i has list i."""
-        ids = self._table("SELECT id FROM product ORDER BY product")["id"]
+        ids = self._run("SELECT id FROM product ORDER BY product")["id"]
         numbers: npt.NDArray[np.int64] = ids.to_numpy()
         return numbers if self._id_type == "integer" else ids.to_pylist()
 
     def lists(self, settings: RatingSettings, n_products: int) -> Iterator[Lists]:
         """The lists of all products in order, as many at a time as fit in memory."""
-        found = self._table("""
+        found = self._run("""
             SELECT product, sum(n)::BIGINT AS n FROM rater
             JOIN (SELECT person, count(*) AS n FROM mate GROUP BY person) USING (person)
             GROUP BY product""")
@@ -174,7 +175,7 @@ class Ratings:
         while first < n_products:
             last = int(before.searchsorted(before[first] + self._pairs, "right")) - 1
             last = max(last, first + 1)
-            rows = self._table(
+            rows = self._run(
                 """
                 WITH pair AS (
                     SELECT rater.product AS product, mate.product AS other, sum(weight) AS weight
@@ -192,22 +193,9 @@ class Ratings:
             yield Lists(lengths, rows["other"].to_numpy())
             first = last
 
-    def _run(self, sql: str, *values: object) -> None:
-        with self._interpreted():
-            self._duckdb.execute(sql, values)
-
-    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with self._interpreted():
-            return self._duckdb.execute(sql).fetchall()
-
-    def _table(self, sql: str, *values: object) -> pa.Table:
-        with self._interpreted():
-            return self._duckdb.execute(sql, values).to_arrow_table()
-
-    @contextmanager
-    def _interpreted(self) -> Iterator[None]:
+    def _run(self, sql: str, *values: object) -> pa.Table:
         try:
-            yield
+            return self._duckdb.execute(sql, values).to_arrow_table()
         except duckdb.OutOfMemoryException as error:
             reason = str(error).splitlines()[0]
             raise RatingsError(f"{reason}; give more --memory-limit, or room on the disk") from None

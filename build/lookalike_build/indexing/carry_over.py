@@ -140,7 +140,7 @@ def _as_they_are(
 ) -> tuple[ChangesByCategory, list[_Lost]]:
     """The changes' products as they are in the release of `manifest`, and which cannot be had."""
     unlike = _unlike(store, root, manifest)
-    types = (manifest.category_id_type, manifest.product_id_type) if manifest else store.id_types
+    types = manifest.id_types if manifest else store.id_types
     by_category: dict[Id | None, list[Change]] = defaultdict(list)
     for change in changes:
         by_category[_typed(change.category_id, types[0])].append(change)

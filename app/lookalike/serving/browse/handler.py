@@ -87,7 +87,7 @@ class Browse:
         names = [state.release or release.manifest.release]
         names += [state.compare] if state.compare else []
         manifests = [self._manifest(name, release) for name in names]
-        if len({(each.category_id_type, each.product_id_type) for each in manifests}) > 1:
+        if len({each.id_types for each in manifests}) > 1:
             raise BadRequest(
                 "the ids of the two releases are of different types: nothing to compare"
             )
