@@ -1,9 +1,8 @@
 """``lookalike-build simulate``: visitors whose truth is known make the records of an experiment."""
 
 import time
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -16,7 +15,7 @@ from lookalike.terminal.types import PRESENT_FILE, PRESENT_FOLDER, Number, Whole
 from lookalike_build.commands.progress import progress
 from lookalike_build.experiment.writer import SUFFIXES
 from lookalike_build.simulation.files import Sample, simulate, simulate_shop, truth_path
-from lookalike_build.simulation.shop import Server, Shelf, Taste
+from lookalike_build.simulation.shop import Shelf, Taste, server
 from lookalike_build.simulation.visitors import (
     PAPER_CTR,
     PAPER_CVR,
@@ -26,31 +25,6 @@ from lookalike_build.simulation.visitors import (
 )
 
 _SHARE, _TASTE = Number(0, 1), Taste()
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How visitors with stated rates click and buy."""
-
-    ctr: tuple[float, float]
-    cvr: tuple[float, float]
-    categories: int
-    differ: float
-    preferences: Path | None
-    spread: float
-
-    def drawn(self, rng: np.random.Generator) -> Preferences:
-        """What they like; PreferenceError."""
-        if self.preferences is None:
-            return Preferences.drawn(
-                rng, self.categories, self.ctr, self.cvr, self.spread, self.differ
-            )
-        try:
-            with named(self.preferences):
-                document = msgspec.json.decode(self.preferences.read_bytes())
-            return Preferences.read(document, self.spread)
-        except (PreferenceError, ValueError, RecursionError) as error:
-            raise PreferenceError(f"{self.preferences}: {error}") from None
 
 
 def _records_file(text: str) -> Path:
@@ -74,7 +48,7 @@ def _records_file(text: str) -> Path:
 @option("--seed", WholeNumber(0), 1, "of all chance")
 @gathered(
     "rates",
-    Rates,
+    dict[str, Any],
     *(
         option(
             f"--{name} BEHAVIOUR IMAGE",
@@ -85,7 +59,7 @@ def _records_file(text: str) -> Path:
         )
         for name, rates in (("ctr", PAPER_CTR), ("cvr", PAPER_CVR))
     ),
-    option("--categories", WholeNumber(1, 100_000), 20, "how many there are"),
+    option("--categories", WholeNumber(1, 100_000), 20, "how many there are", dest="n_categories"),
     option(
         "--differ",
         Number(0, 3),
@@ -93,18 +67,18 @@ def _records_file(text: str) -> Path:
         "how much the categories' rates, and what image gains in each, differ: the standard "
         "deviation of their logarithms",
     ),
-    option(
-        "--preferences",
-        PRESENT_FILE,
-        None,
-        "a JSON file with each category's share and rates, in place of these: like a .truth.json",
-    ),
-    option(
-        "--spread",
-        Number(0, 100),
-        1.0,
-        "how much the visitors differ: the standard deviation of what multiplies the rates of each",
-    ),
+)
+@option(
+    "--preferences",
+    PRESENT_FILE,
+    None,
+    "a JSON file with each category's share and rates, in place of these: like a .truth.json",
+)
+@option(
+    "--spread",
+    Number(0, 100),
+    1.0,
+    "how much the visitors differ: the standard deviation of what multiplies the rates of each",
 )
 @option("--share", _SHARE, 0.5, "of visitors with pattern B")
 @option(
@@ -142,7 +116,9 @@ def run(
     impressions: float,
     days: int,
     seed: int,
-    rates: Rates,
+    rates: dict[str, Any],
+    preferences: Path | None,
+    spread: float,
     share: float,
     fallback: tuple[float, float],
     unanswered: float,
@@ -161,20 +137,31 @@ def run(
     with progress("simulate", visitors, "visitors") as done:
         if url and root:
             release = open_release(root.absolute())
-            with closing(Server(url)) as server:
-                n_records = simulate_shop(
-                    Shelf(release), server.ask, taste, impressions, sample, out, done
-                )
+            with server(url) as ask:
+                shelf = Shelf(release)
+                n_records = simulate_shop(shelf, ask, taste, impressions, sample, out, done)
         elif url or root:
             raise click.UsageError(
                 "--url and --root: give both, the server and the root that it serves"
             )
         else:
-            preferences = rates.drawn(np.random.default_rng(seed))
+            if preferences:
+                likes = _preferences(preferences, spread)
+            else:
+                likes = Preferences.drawn(np.random.default_rng(seed), spread=spread, **rates)
             simulation = Simulation(
-                preferences, impressions, share, fallback, unanswered, known=not no_visitors
+                likes, impressions, share, fallback, unanswered, known=not no_visitors
             )
             n_records = simulate(simulation, sample, out, done)
     seconds = time.monotonic() - started
     say(f"{n_records} records of {visitors} visitors in {out}, in {seconds:.1f} s")
     say(f"what is true of them is in {truth_path(out)}")
+
+
+def _preferences(file: Path, spread: float) -> Preferences:
+    try:
+        with named(file):
+            document = msgspec.json.decode(file.read_bytes())
+        return Preferences.read(document, spread)
+    except (PreferenceError, ValueError, RecursionError) as error:
+        raise PreferenceError(f"{file}: {error}") from None

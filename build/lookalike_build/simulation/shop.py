@@ -8,9 +8,12 @@ click leads to the next page. So visitors judge a pattern only by the products t
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from itertools import groupby
+from operator import attrgetter
+from statistics import fmean
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -18,7 +21,7 @@ import msgspec
 import numpy as np
 
 from lookalike.errors import LookalikeError
-from lookalike.experiment import METHODS, PATTERNS
+from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
 from lookalike.release.arrays import Float64
 from lookalike.release.ids import Id
 from lookalike.release.opened import Release
@@ -58,50 +61,48 @@ class Taste:
         return np.asarray(wanted * reached)
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct):
     """The related products that a server returns, with the pattern and the method."""
 
     product_ids: list[Id]
-    pattern: str
-    method: str
+    pattern: Pattern
+    method: Method
 
 
 Ask = Callable[[Id, Id, str], Answer]
+"""Asks for the products related to one, by its category id and its own, for a visitor."""
 
 
-class Server:
-    """The server at `url`: http://HOST:PORT, with the path before `/related` if there is one."""
+@contextmanager
+def server(url: str) -> Iterator[Ask]:
+    """Ask the server at `url`: http://HOST:PORT, with the path before `/related` if there is one.
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ShopError(f"{url}: must be http://HOST:PORT")
-        self._url = url.rstrip("/")
-        self._path = parts.path.rstrip("/") + RELATED_PATH
-        self._connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
+    What it gives raises ShopError if there is no answer.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ShopError(f"{url}: must be http://HOST:PORT")
+    url = url.rstrip("/")
 
-    def ask(self, category_id: Id, product_id: Id, visitor: str) -> Answer:
-        """Ask for the products related to one, for a visitor; ShopError if there is no answer."""
+    def ask(category_id: Id, product_id: Id, visitor: str) -> Answer:
         query = {"product_id": product_id, "category_id": category_id, "visitor": visitor}
-        target = f"{self._path}?{urlencode(query)}"
+        target = f"{parts.path.rstrip('/')}{RELATED_PATH}?{urlencode(query)}"
         try:
-            self._connection.request("GET", target)
-            answer = self._connection.getresponse()
+            connection.request("GET", target)
+            answer = connection.getresponse()
             body = answer.read()
         except (OSError, HTTPException) as error:
-            raise ShopError(f"{self._url}: {error or type(error).__name__}") from None
+            raise ShopError(f"{url}: {error or type(error).__name__}") from None
         if answer.status == 200:
-            with suppress(ValueError, RecursionError, KeyError, TypeError):
-                document = msgspec.json.decode(body)
-                found = Answer(document["product_ids"], document["pattern"], document["method"])
-                if found.pattern in PATTERNS and found.method in METHODS:
-                    return found
+            with suppress(ValueError, RecursionError):
+                return msgspec.json.decode(body, type=Answer)
         text = body[:100].decode(errors="replace")
-        raise ShopError(f"{self._url}: {target} is answered {answer.status} {text!r}")
+        raise ShopError(f"{url}: {target} is answered {answer.status} {text!r}")
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+    with closing(
+        HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
+    ) as connection:
+        yield ask
 
 
 class Shelf:
@@ -116,12 +117,11 @@ class Shelf:
         self._categories = list(release.categories.values())
         self._id_type = int if release.manifest.product_id_type == "integer" else str
         sizes = np.array([each.entry.n_items for each in self._categories], np.float64)
-        self._bounds = np.cumsum(sizes / sizes.sum())
+        self._shares = sizes / sizes.sum()
 
     def any_category(self, rng: np.random.Generator) -> int:
         """The index of a random category, a larger one more often."""
-        category = np.searchsorted(self._bounds, rng.random(), side="right")
-        return min(int(category), len(self._categories) - 1)
+        return int(rng.choice(self._shares.size, p=self._shares))
 
     def any_product(self, rng: np.random.Generator, category: int) -> Id:
         """A random product of a category."""
@@ -159,8 +159,8 @@ class Seen(NamedTuple):
     """One product page: what a visitor saw and did, and the probability of a click."""
 
     visitor: int
-    pattern: str
-    method: str
+    pattern: Pattern
+    method: Method
     category: int
     clicked: bool
     bought: bool
@@ -168,12 +168,7 @@ class Seen(NamedTuple):
 
 
 def browse(
-    shelf: Shelf,
-    ask: Ask,
-    taste: Taste,
-    rng: np.random.Generator,
-    visitor: int,
-    n_pages: int,
+    shelf: Shelf, ask: Ask, taste: Taste, rng: np.random.Generator, visitor: int, n_pages: int
 ) -> Iterator[Seen]:
     """The `n_pages` product pages that a visitor looks at."""
     favourite = shelf.any_category(rng)
@@ -199,16 +194,11 @@ def browse(
             clicked_on = None if its_category is None else (its_category, chosen)
 
 
-def impressions_of(pages: list[Seen]) -> Impressions:
+def arrays_of(pages: list[Seen]) -> Impressions:
     """The pages as arrays."""
-    return Impressions(
-        np.array([each.visitor for each in pages], np.int64),
-        np.array([PATTERNS.index(each.pattern) for each in pages], np.int64),
-        np.array([METHODS.index(each.method) for each in pages], np.int64),
-        np.array([each.category for each in pages], np.int64),
-        np.array([each.clicked for each in pages], np.bool_),
-        np.array([each.bought for each in pages], np.bool_),
-    )
+    visitor, pattern, method, *others, _ = zip(*pages, strict=True)
+    patterns, methods = [*map(PATTERNS.index, pattern)], [*map(METHODS.index, method)]
+    return Impressions(*map(np.array, (visitor, patterns, methods, *others)))
 
 
 def truth_of(pages: list[Seen], category_ids: list[Id], taste: Taste) -> dict[str, Any]:
@@ -217,22 +207,17 @@ def truth_of(pages: list[Seen], category_ids: list[Id], taste: Taste) -> dict[st
     They follow from the visitors' tastes, given the products that they looked at.
     """
 
-    def rates(some: list[Seen]) -> dict[str, float]:
-        ctr = sum(each.probability for each in some) / len(some)
-        return {"ctr": ctr, "cvr": ctr * taste.bought}
+    def rates(some: list[Seen]) -> dict[str, Any]:
+        clicks = {p: [each.probability for each in some if each.pattern == p] for p in PATTERNS}
+        ctr = {pattern: fmean(its) for pattern, its in clicks.items() if its}
+        return {p: {"ctr": rate, "cvr": rate * taste.bought} for p, rate in ctr.items()}
 
-    def by_pattern(some: list[Seen]) -> dict[str, Any]:
-        of = {p: [each for each in some if each.pattern == p] for p in PATTERNS}
-        return {pattern: rates(its) for pattern, its in of.items() if its}
-
-    answered = [each for each in pages if each.method != "none"]
-    by_category: dict[int, list[Seen]] = {}
-    for each in answered:
-        by_category.setdefault(each.category, []).append(each)
+    by_category = attrgetter("category")
+    answered = sorted((each for each in pages if each.method != "none"), key=by_category)
     return {
-        "patterns": by_pattern(answered),
+        "patterns": rates(answered),
         "categories": {
-            str(category_ids[category]): by_pattern(some)
-            for category, some in sorted(by_category.items())
+            str(category_ids[category]): rates(list(some))
+            for category, some in groupby(answered, by_category)
         },
     }

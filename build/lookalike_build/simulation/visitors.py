@@ -143,10 +143,8 @@ class Simulation:
         likes = self.preferences
         each = rng.geometric(1 / self.impressions, n)
         visitor = np.repeat(np.arange(n), each)
-        if self.known:
-            pattern = (rng.random(n) < self.share)[visitor].astype(np.int64)
-        else:
-            pattern = (rng.random(visitor.size) < self.share).astype(np.int64)
+        chance = rng.random(n)[visitor] if self.known else rng.random(visitor.size)
+        pattern = (chance < self.share).astype(np.int64)
         own = np.array(self.fallback)[pattern] <= rng.random(visitor.size)
         method = np.where(own, pattern, 1 - pattern)  # PATTERNS are in the order of METHODS
         answered = rng.random(visitor.size) >= self.unanswered
@@ -160,10 +158,9 @@ class Simulation:
         return Impressions(first + visitor, pattern, method, category, clicked, bought)
 
     def _categories(self, rng: np.random.Generator, visitor: Integers, n: int) -> Integers:
-        shares = np.cumsum(self.preferences.shares)
+        shares = self.preferences.shares / self.preferences.shares.sum()
         anywhere, favourite = (
-            np.searchsorted(shares, rng.random(size) * shares[-1], side="right")
-            for size in (visitor.size, n)
+            rng.choice(shares.size, size, p=shares) for size in (visitor.size, n)
         )
         at_home = rng.random(visitor.size) < _FAVOURITE
         return np.asarray(np.where(at_home, favourite[visitor], anywhere))
@@ -175,30 +172,24 @@ class Simulation:
         """
         likes = self.preferences
         fallback = np.array(self.fallback)[:, None]
-        rates = {
-            name: (1 - fallback) * of_method + fallback * of_method[::-1]
-            for name, of_method in (("ctr", likes.ctr), ("cvr", likes.cvr))
+        by_method = {"ctr": likes.ctr, "cvr": likes.cvr}
+        by_pattern = {
+            name: (1 - fallback) * rate + fallback * rate[::-1] for name, rate in by_method.items()
         }
 
-        def of(pattern: int, category: int) -> dict[str, float]:
-            return {name: float(rate[pattern, category]) for name, rate in rates.items()}
-
-        def by_method(method: int, category: int) -> dict[str, float]:
-            return {
-                "ctr": float(likes.ctr[method, category]),
-                "cvr": float(likes.cvr[method, category]),
-            }
+        def of(rates: dict[str, Float64], row: int, category: int) -> dict[str, float]:
+            return {name: float(rate[row, category]) for name, rate in rates.items()}
 
         return {
             "patterns": {
-                pattern: {name: float(rate[p] @ likes.shares) for name, rate in rates.items()}
+                pattern: {name: float(rate[p] @ likes.shares) for name, rate in by_pattern.items()}
                 for p, pattern in enumerate(PATTERNS)
             },
             "categories": {
                 category_id: {
                     "share": float(likes.shares[c]),
-                    **{method: by_method(m, c) for m, method in enumerate(_ANSWERING)},
-                    **{pattern: of(p, c) for p, pattern in enumerate(PATTERNS)},
+                    **{method: of(by_method, m, c) for m, method in enumerate(_ANSWERING)},
+                    **{pattern: of(by_pattern, p, c) for p, pattern in enumerate(PATTERNS)},
                 }
                 for c, category_id in enumerate(likes.category_ids)
             },

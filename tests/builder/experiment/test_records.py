@@ -19,7 +19,7 @@ from lookalike_build.experiment.files import EventColumns, event_files
 from lookalike_build.experiment.log import LogPaths
 from lookalike_build.experiment.records import EventError, Memory, Records, Tally, read_records
 from lookalike_build.experiment.writer import event_writer
-from lookalike_build.simulation.records import records_of, schema
+from lookalike_build.simulation.files import records_of, schema
 from lookalike_build.simulation.visitors import PAPER_CTR, PAPER_CVR, Preferences, Simulation
 from lookalike_build.tables.error import TableError
 
