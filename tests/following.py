@@ -15,7 +15,7 @@ from lookalike.journal import Journal
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.extraction.local_engine import LocalEngine
 from lookalike_build.extraction.pipeline import PhotoPipeline
-from lookalike_build.following.background import Background, BackgroundThread, Result
+from lookalike_build.following.background import Background, in_background
 from lookalike_build.following.follower import Follower
 from lookalike_build.photos.decoding import PhotoError
 from support import MODEL, Features
@@ -63,7 +63,7 @@ class Shelf:
 class AtOnce:
     """A background that has a job done when it is given."""
 
-    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+    def __call__(self, job: Callable[[], Any]) -> Future[Any]:
         return _done(Future(), job)
 
 
@@ -73,8 +73,8 @@ class Later:
     def __init__(self) -> None:
         self._jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
 
-    def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        future: Future[Result] = Future()
+    def __call__(self, job: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
         self._jobs.append((future, job))
         return future
 
@@ -84,7 +84,7 @@ class Later:
             _done(*self._jobs.pop(0))
 
 
-def _done(future: Future[Result], job: Callable[[], Result]) -> Future[Result]:
+def _done(future: Future[Any], job: Callable[[], Any]) -> Future[Any]:
     try:
         future.set_result(job())
     except Exception as error:
@@ -113,7 +113,7 @@ def follow_until_killed(path: Path, n_dims: int) -> None:
     """Follow the root at `path`, as the command does."""
     root = ReleaseRoot(path)
     with root.follow_lock(), closing(Journal(root.journal)) as journal:
-        follower = follower_of(root, journal, n_dims, BackgroundThread(), keep=2)
+        follower = follower_of(root, journal, n_dims, in_background, keep=2)
         while True:
             if not follower.step():
                 time.sleep(0.002)

@@ -101,7 +101,7 @@ def publish(root: Path, catalogue: Catalogue, features: Path, **settings: Any) -
 class Never:
     """A `Background` that does not come to do its jobs: worn indexes stay."""
 
-    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+    def __call__(self, job: Callable[[], Any]) -> Future[Any]:
         """What never is done."""
         return Future()
 

@@ -14,7 +14,7 @@ from lookalike_build.commands import options
 from lookalike_build.extraction.local_engine import LocalEngine
 from lookalike_build.extraction.pipeline import PhotoPipeline
 from lookalike_build.following.at_work import AtWork
-from lookalike_build.following.background import BackgroundThread
+from lookalike_build.following.background import in_background
 from lookalike_build.following.feed import open_feed
 from lookalike_build.following.follower import Follower, follow
 from lookalike_build.following.seal import FeedSeal
@@ -72,8 +72,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     with releases.follow_lock(), closing(Journal(releases.journal)) as journal:
-        manifest = releases.manifest(releases.chosen())
-        types = manifest.category_id_type, manifest.product_id_type
+        types = releases.manifest(releases.chosen()).id_types
         feed = None
         if changes is not None:
             seal = FeedSeal(releases.feed_key).seal
@@ -81,8 +80,7 @@ def run(
         extractor = network.make()
         engine = LocalEngine(extractor, connections)
         photos = PhotoPipeline(reader, engine, extractor.model, extractor.n_dims)
-        background = BackgroundThread()
-        follower = Follower(releases, journal, photos, background, keep, _log, at_work)
+        follower = Follower(releases, journal, photos, in_background, keep, _log, at_work)
         warm_up(extractor)
         say(f"following {releases.path}, model {extractor.model.name}")
         follow(follower, feed, stop, once)

@@ -33,7 +33,7 @@ import msgspec
 from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.release.files import reason_of
-from lookalike.release.ids import Id, IdType, json_id_problem, shown
+from lookalike.release.ids import IdType, json_id_problem, shown
 from lookalike_build.photos.image import is_url
 
 STANDARD_INPUT: Final = "-"
@@ -42,10 +42,8 @@ _BLOCK_BYTES = 2**20
 _HEAD_BYTES = 4096
 _TAIL_BYTES = 4096
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_FIELDS: Final = {
-    PUT: ("op", "category_id", "product_id", "image"),
-    DELETE: ("op", "category_id", "product_id"),
-}
+_IDS: Final = ("category_id", "product_id")
+_FIELDS: Final = {PUT: ("op", *_IDS, "image"), DELETE: ("op", *_IDS)}
 
 IdTypes = tuple[IdType, IdType]
 Complain = Callable[[str], object]
@@ -143,21 +141,17 @@ class _PipeFeed:
         until = self._cutter.n_bytes + _BLOCK_BYTES
         # Asked first, since standard input may be shared and must not be made non-blocking.
         while not self._at_end and self._cutter.n_bytes < until and self._ready.poll(0):
-            if not self._read_once():
+            number = self._cutter.n_lines + 1
+            try:
+                data = os.read(self._descriptor, _BLOCK_BYTES)
+            except OSError as error:
+                name = self._lines.name
+                raise FeedError(f"cannot read changes from {name}: {_reason(error)}") from error
+            lines = self._cutter.cut(data) if data else self._cutter.finish()
+            self._waiting += self._lines.changes(lines, number)
+            self._at_end = not data and not self._endless
+            if not data:
                 return
-
-    def _read_once(self) -> bool:
-        """Read what there is; whether that was anything, and not the end."""
-        number = self._cutter.n_lines + 1
-        try:
-            data = os.read(self._descriptor, _BLOCK_BYTES)
-        except OSError as error:
-            name = self._lines.name
-            raise FeedError(f"cannot read changes from {name}: {_reason(error)}") from error
-        self._at_end = not data and not self._endless
-        lines = self._cutter.cut(data) if data else self._cutter.finish()
-        self._waiting += self._lines.changes(lines, lambda: number)
-        return bool(data)
 
 
 class _FileFeed:
@@ -265,7 +259,9 @@ class _OpenFile:
         try:
             self.status = os.fstat(self._descriptor)
             if not stat.S_ISREG(self.status.st_mode):
-                raise FeedError(_no_file(str(path)))
+                raise FeedError(
+                    f"{path} is no file of lines; give a regular file, a pipe, or - for standard input"
+                )
             self._begin()
         except BaseException:
             self.close()
@@ -365,7 +361,7 @@ class _OpenFile:
         """Add the changes of lines numbered from `number`, the last of which ends what was `read`."""
         if not lines:
             return 0
-        changes = self._lines.changes(lines, lambda: self._n_lines_before + number)
+        changes = self._lines.changes(lines, number, lambda: self._n_lines_before)
         position = self._start + self._cutter.n_cut_bytes
         feed = (self._name, position) if self._name else None
         try:
@@ -435,10 +431,15 @@ class _Lines:
         self.complain = complain
         self._seal = seal
         self._folder = folder.absolute()
-        self._category_id_type, self._product_id_type = id_types
+        self._id_types = id_types
 
-    def changes(self, lines: Iterable[bytes], first: Callable[[], int]) -> list[Change]:
-        """The changes of lines that are numbered from `first`, which is called if one is no change."""
+    def changes(
+        self, lines: Iterable[bytes], first: int, n_before: Callable[[], int] = lambda: 0
+    ) -> list[Change]:
+        """The changes of lines, numbered from `first` on after `n_before` others.
+
+        These are counted only if a line is no change.
+        """
         changes = []
         for place, line in enumerate(lines):
             text = line.removeprefix(_BYTE_ORDER_MARK)
@@ -447,7 +448,7 @@ class _Lines:
             try:
                 changes.append(self._change(text))
             except _LineError as error:
-                self.complain(f"{self.name}:{first() + place}: {error}")
+                self.complain(f"{self.name}:{n_before() + first + place}: {error}")
         return changes
 
     def _change(self, text: bytes) -> Change:
@@ -456,10 +457,11 @@ class _Lines:
         if op not in (PUT, DELETE):
             raise _LineError(f'op must be "put" or "delete", not {shown(op)}')
         _check_fields(values, op)
-        category_id = _id(values, "category_id", self._category_id_type)
-        product_id = _id(values, "product_id", self._product_id_type)
-        image = self._image(values["image"]) if op == PUT else None
-        return Change(op, category_id, product_id, image)
+        ids = values["category_id"], values["product_id"]
+        for name, value, id_type in zip(_IDS, ids, self._id_types, strict=True):
+            if problem := json_id_problem(value, id_type):
+                raise _LineError(f"{name} {problem}")
+        return Change(op, *ids, self._image(values["image"]) if op == PUT else None)
 
     def _image(self, image: object) -> str:
         if not isinstance(image, str) or not image or "\0" in image:
@@ -492,17 +494,6 @@ def _check_fields(values: dict[str, Any], op: str) -> None:
     for name in fields:
         if name not in values:
             raise _LineError(f"{name} is missing; a {op} has {', '.join(fields)}")
-
-
-def _id(values: dict[str, Any], name: str, id_type: IdType) -> Id:
-    value: Id = values[name]
-    if problem := json_id_problem(value, id_type):
-        raise _LineError(f"{name} {problem}")
-    return value
-
-
-def _no_file(path: str) -> str:
-    return f"{path} is no file of lines; give a regular file, a pipe, or - for standard input"
 
 
 def _reason(error: OSError) -> str:

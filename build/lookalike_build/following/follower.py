@@ -10,7 +10,7 @@ harmless. To find a photo that kills it, the follower tries the changes that wer
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import chain, groupby
 
@@ -114,12 +114,16 @@ class Follower:
 
     def _batch(self, pending: list[tuple[int, Change]]) -> None:
         started = time.monotonic()
-        types = _id_types(self._current())
+        types = self._current().id_types
         reasons: dict[int, str] = {}
         changes: dict[Id, dict[Id, Features | None]] = defaultdict(dict)
         taken: list[int] = []
         failure = None
-        for group in self._groups(pending):
+        # Each suspect is in a group of its own, the changes between two suspects are in one.
+        for _, each in groupby(
+            pending, lambda one: one[0] if one[0] in self._at_work.suspects else None
+        ):
+            group = list(each)
             try:
                 self._take(group, types, reasons, changes)
             except Exception as error:
@@ -140,13 +144,6 @@ class Follower:
         self._log(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
         if failure:
             raise failure
-
-    def _groups(self, pending: list[tuple[int, Change]]) -> Iterator[list[tuple[int, Change]]]:
-        """The changes in order: each suspect in a group of its own, the rest between them together."""
-        for _, group in groupby(
-            pending, lambda one: one[0] if one[0] in self._at_work.suspects else None
-        ):
-            yield list(group)
 
     def _reject(self, reasons: Mapping[int, str]) -> None:
         if reasons:
@@ -219,7 +216,7 @@ class Follower:
         """
         with self._root.lock(LOCK_WAIT_S):
             manifest = self._current()
-            if types and types != _id_types(manifest):
+            if types and types != manifest.id_types:
                 raise FollowError(
                     f"release {manifest.release} became current, and its ids have other types; start "
                     "`follow` again"
@@ -279,10 +276,6 @@ class _Photos:
         if photo is None:
             raise PhotoError("its photo is not in the journal")
         return photo
-
-
-def _id_types(manifest: Manifest) -> IdTypes:
-    return manifest.category_id_type, manifest.product_id_type
 
 
 def _problem(change: Change, types: IdTypes) -> str | None:

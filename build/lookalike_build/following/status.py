@@ -1,11 +1,10 @@
 """The status of `lookalike-build follow`, in lines for a person. Changes nothing."""
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 
-from lookalike.journal import Outcome, Status, read_rejected, read_status
+from lookalike.journal import read_rejected, read_status
 from lookalike.release.files import ReleaseError
 from lookalike.release.root import FOLLOW_LOCK, ReleaseRoot, RootError
 
@@ -32,15 +31,12 @@ def report(root: ReleaseRoot) -> list[str]:
 def is_followed(root: ReleaseRoot) -> bool:
     """Whether a follower of `root` is running."""
     try:
-        descriptor = os.open(root.path / FOLLOW_LOCK, os.O_RDONLY)
+        with (root.path / FOLLOW_LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
     return False
 
 
@@ -62,14 +58,11 @@ def _release(root: ReleaseRoot) -> str:
     return f"{name}, products: {manifest.n_items}, categories: {len(manifest.categories)}"
 
 
-def _journal(root: ReleaseRoot) -> list[str]:
-    status = read_status(root.journal)
+def _journal(root: ReleaseRoot) -> Iterator[str]:
+    status, now = read_status(root.journal), time.time()
     if status is None:
-        return [f"changes: none yet (no journal {root.journal})"]
-    return list(_changes(status, read_rejected(root.journal, _N_REJECTED), time.time()))
-
-
-def _changes(status: Status, rejected: list[tuple[int, Outcome]], now: float) -> Iterator[str]:
+        yield f"changes: none yet (no journal {root.journal})"
+        return
     oldest = f", the oldest for {in_words(status.oldest_pending_s)}" if status.n_pending else ""
     yield f"changes pending: {status.n_pending}{oldest}"
     yield f"changes settled: {status.n_live} live, {status.n_rejected} rejected"
@@ -81,15 +74,12 @@ def _changes(status: Status, rejected: list[tuple[int, Outcome]], now: float) ->
         yield f"last batch: {n} {'change' if n == 1 else 'changes'} in {seconds:.1f} s, {ago} ago"
     else:
         yield "batches: none yet"
+    rejected = read_rejected(root.journal, _N_REJECTED)
     if rejected:
         yield "last rejected, newest first:"
     for number, outcome in rejected:
-        yield f"  {_rejected(number, outcome, now)}"
-
-
-def _rejected(number: int, outcome: Outcome, now: float) -> str:
-    settled_at = outcome.settled_at or now
-    return (
-        f"change {number}, {outcome.op} of product {outcome.product_id} in category "
-        f"{outcome.category_id}, {in_words(now - settled_at)} ago: {outcome.reason}"
-    )
+        ago = in_words(now - (outcome.settled_at or now))
+        yield (
+            f"  change {number}, {outcome.op} of product {outcome.product_id} in category "
+            f"{outcome.category_id}, {ago} ago: {outcome.reason}"
+        )

@@ -35,14 +35,6 @@ from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import CategoryWriter, Written
 from lookalike_build.publishing.staging import Staging
 
-
-class _Rebased(NamedTuple):
-    """A category whose index was rebuilt; `rows` are its items' rows in the index before."""
-
-    category: LiveCategory
-    rows: npt.NDArray[np.uint32]
-
-
 _RETRY_S = 60.0
 """The wait between a rebuild's first failure and the next try; it doubles with each further one."""
 _MAX_RETRY_S = 3600.0
@@ -57,6 +49,8 @@ class _Failure(NamedTuple):
     again_at: float
 
 
+# A category whose index was rebuilt, and the rows (n_items,) of its items in the index before.
+_Rebased = tuple[LiveCategory, npt.NDArray[np.uint32]]
 # What becomes of a category: it is changed, made of new products, or (None) removed.
 _Plan = dict[Id, LiveCategory | FeatureChanges | None]
 
@@ -141,12 +135,7 @@ class Updater:
         try:
             written = list(self._written(staging, manifest, plan))
             published = staging.publish(
-                manifest.model,
-                manifest.n_dims,
-                (manifest.category_id_type, manifest.product_id_type),
-                written,
-                applied,
-                UPDATE_SUFFIX,
+                manifest.model, manifest.n_dims, manifest.id_types, written, applied, UPDATE_SUFFIX
             )
         finally:
             staging.discard()
@@ -194,7 +183,7 @@ class Updater:
     def _begin_due(self, release: str) -> None:
         for category_id in self._due():
             try:
-                live = self._live(release, category_id)
+                live = self._live(self._root.manifest(release), category_id)
             except Exception as error:
                 self._failed(category_id, error)
                 continue
@@ -203,26 +192,19 @@ class Updater:
             else:
                 del self._failures[category_id]
 
-    def _live(self, release: str, category_id: Id) -> LiveCategory | None:
+    def _live(self, manifest: Manifest, category_id: Id) -> LiveCategory | None:
         """The release's category of that id; None if there is none."""
-        folder = self._root.folder(release) / category_folder(category_id)
-        for entry in self._root.manifest(release).categories:
-            if entry.category_id == category_id:
-                return LiveCategory.read(folder, entry)
-        return None
+        folder = self._root.folder(manifest.release) / category_folder(category_id)
+        entries = (entry for entry in manifest.categories if entry.category_id == category_id)
+        return next((LiveCategory.read(folder, entry) for entry in entries), None)
 
     def _plan(
         self, manifest: Manifest, changes: ChangesByCategory, rebased: Mapping[Id, _Rebased]
     ) -> _Plan:
-        folder = self._root.folder(manifest.release)
-        entries = {entry.category_id: entry for entry in manifest.categories}
         plan: _Plan = {}
         for category_id in {*changes, *rebased}:
             products = changes.get(category_id, {})
-            if category_id in entries:
-                live = LiveCategory.read(
-                    folder / category_folder(category_id), entries[category_id]
-                )
+            if live := self._live(manifest, category_id):
                 after = self._after(category_id, live, products, rebased.get(category_id))
                 if after is not live:
                     plan[category_id] = after
@@ -238,7 +220,7 @@ class Updater:
         None where no product is left; `live` itself where nothing differs.
         """
         if new:
-            live = live.onto(new.category, new.rows)
+            live = live.onto(*new)
         if live.n_items_after(products) == 0:
             return None
         return live.with_changes(products, self._statistics_of(category_id, live)) or live
@@ -282,9 +264,9 @@ class Updater:
         def work() -> _Rebased:
             folder.parent.mkdir(exist_ok=True)
             entry = live.rebased(CategoryWriter(category_id, folder, None)).entry
-            return _Rebased(LiveCategory.read(folder, entry), live.table.rows)
+            return LiveCategory.read(folder, entry), live.table.rows
 
-        self._rebasing[category_id] = self._background.submit(work)
+        self._rebasing[category_id] = self._background(work)
 
     def _forget(self, category_ids: Iterable[Id]) -> None:
         """Forget rebuilds; remove their files now, or once they have ended."""

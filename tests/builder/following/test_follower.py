@@ -791,9 +791,9 @@ def test_a_follower_that_stops_leaves_no_index_that_looks_failed(
     root: ReleaseRoot, journal: Journal, followed: Made
 ) -> None:
     class Begun(Later):
-        def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        def __call__(self, job: Callable[[], Any]) -> Future[Any]:
             (root.rebasing / "1").mkdir(parents=True)
-            return super().submit(job)
+            return super().__call__(job)
 
     journal.add(put(500 + one, one) for one in range(6))
     follow(followed(Begun()), None, threading.Event(), once=True)

@@ -18,7 +18,7 @@ from lookalike.release.manifest import Applied, Model
 from lookalike.release.root import CURRENT, ReleaseRoot
 from lookalike_build.catalogue.moment import as_text
 from lookalike_build.features.store import STORE, FeatureStore
-from lookalike_build.following.background import BackgroundThread
+from lookalike_build.following.background import in_background
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
@@ -64,7 +64,7 @@ def apply(
 ) -> None:
     manifest = root.manifest(str(root.current()))
     with root.lock():
-        Updater(root, BackgroundThread()).publish(manifest, changes, Applied(journal.id, number))
+        Updater(root, in_background).publish(manifest, changes, Applied(journal.id, number))
 
 
 def store_of(folder: Path, catalogue: Catalogue, as_of: float = 0) -> FeatureStore:
