@@ -1,6 +1,8 @@
 """``lookalike-build adopt``: another installation's files become a release."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,7 +10,7 @@ from lookalike.release.manifest import MAX_DIMS
 from lookalike.terminal.command import command, option
 from lookalike.terminal.output import say
 from lookalike.terminal.types import PRESENT_FOLDER, WholeNumber
-from lookalike_build.commands.publish import Publisher, index_options
+from lookalike_build.commands.publish import index_options, publish
 from lookalike_build.features.adopted import AdoptedFeatures
 from lookalike_build.networks.inception import N_DIMS
 
@@ -30,10 +32,11 @@ def _name(text: str) -> str:
 @option("--dims", WholeNumber(1, MAX_DIMS), N_DIMS, "how many numbers a product has")
 @option("--model-name NAME", _name, "adopted", "what to call the network that made the features")
 @index_options("an hour before the oldest file was last written")
-def run(folder: Path, dims: int, model_name: str, publisher: Publisher) -> None:
+def run(folder: Path, dims: int, model_name: str, **publishing: Any) -> None:
     """Make a release of what another installation left: Annoy's indexes or features as CSV."""
+    started = time.monotonic()
     adopted = AdoptedFeatures.open(folder.absolute(), dims, model_name)
     for category_id, n in adopted.without_vector.items():
         if n:
             say(f"category {category_id}: {n} items left out, which have no vector")
-    publisher.publish(adopted)
+    publish(adopted, started, **publishing)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ from lookalike_build.photos.image import has_urls
 from lookalike_build.photos.reader import PhotoReader
 
 _MAX_SHOWN = 10
+"""The most rejected products that are named on standard error; all are in the store's file."""
 
 
 @command("lookalike-build extract catalogue.csv --features features/")
@@ -112,6 +114,12 @@ def run(
 
         work = RayEngine(network.make, extractor.model, ray_address, workers, n_readers)
     reader = replace(reader, folder=rows.folder.absolute(), cache=photos)
+    n_rejected = count(1)
+
+    def rejected(product: Product, reason: str) -> None:
+        if next(n_rejected) <= _MAX_SHOWN:
+            complain(f"rejected product {product.product_id}: {reason}")
+
     with progress("extract", len(images)) as done:
         summary = extract(
             rows,
@@ -120,7 +128,7 @@ def run(
             max_rejected / 100,
             max_same_photo,
             done,
-            _Rejections(),
+            rejected,
         )
     if photos and summary.complete:
         photos.prune(images.to_pylist())
@@ -138,18 +146,6 @@ def run(
             f"{sharing.most} share one (that of product {one.product_id} of category {one.category_id})"
         )
     _judge(summary, features, max_rejected)
-
-
-class _Rejections:
-    """Names the first rejected products on standard error; all are in the store's file."""
-
-    def __init__(self) -> None:
-        self._left = _MAX_SHOWN
-
-    def __call__(self, product: Product, reason: str) -> None:
-        if self._left:
-            self._left -= 1
-            complain(f"rejected product {product.product_id}: {reason}")
 
 
 def _judge(summary: Summary, features: Path, max_rejected: float) -> None:
