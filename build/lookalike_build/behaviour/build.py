@@ -155,6 +155,11 @@ def _publish(
         link_if_same((root.folder(manifest.release) / BEHAVIOUR, old.files), (folder, entry.files))
     sync(folder)
     published = staging.publish(
-        manifest.model, manifest.n_dims, manifest.id_types, written, manifest.applied, behaviour=entry
+        manifest.model,
+        manifest.n_dims,
+        manifest.id_types,
+        written,
+        manifest.applied,
+        behaviour=entry,
     )
     return published, entry

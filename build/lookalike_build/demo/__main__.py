@@ -3,19 +3,16 @@
 import csv
 import subprocess
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from lookalike.errors import LookalikeError
 from lookalike.operate.serve import ServerError, check_address
-from lookalike.release.category import Category
-from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.opened import Release
-from lookalike.release.root import ReleaseRoot
+from lookalike.release.root import open_release
 from lookalike.serving.browse.handler import BROWSE_PATH
 from lookalike.terminal.command import call, command, option
-from lookalike.terminal.output import complain, say
+from lookalike.terminal.output import say
 from lookalike.terminal.types import FILE, FOLDER, WholeNumber
 from lookalike_build.demo.server import serve_demo
 
@@ -23,13 +20,8 @@ _HOST = "127.0.0.1"
 _SHOWN = 6
 _LIMIT = 10
 
-
-@dataclass(frozen=True)
-class Family:
-    """The names of a drawn product's category and family."""
-
-    category: str
-    family: str
+Families = dict[Id, tuple[str, str]]
+"""The names of each product's category and family."""
 
 
 @command("make demo PORT=8080", name="make demo")
@@ -38,93 +30,53 @@ class Family:
 @option("--port", WholeNumber(1, 65535), 8080, "port to listen on")
 def main(folder: Path, unit_config: Path, port: int) -> int:
     """Draw, extract, index, show and serve; what is there from an earlier run is kept."""
-    address = _HOST, port
     try:
-        check_address(*address)
+        check_address(_HOST, port)
     except ServerError as error:
-        complain(f"make demo PORT=…: {error}")
-        return 1
-    root = ReleaseRoot(folder / "root")
-    release = _opened(root)
-    if release is None:
-        if failed := _build(folder, root):
+        raise ServerError(f"{error}: make demo PORT=…") from None
+    root = folder / "root"
+    try:
+        release = open_release(root)
+    except LookalikeError:  # there is none yet, or another version made it
+        # In a process, whose end frees TensorFlow's memory.
+        pipeline = [sys.executable, "-m", "lookalike_build.demo.pipeline", str(folder), str(root)]
+        if failed := subprocess.run(pipeline, check=False).returncode:
             return failed
-        release = _opened(root)
-        if release is None:
-            return 1
-    catalogue = folder / "catalogue.csv"
-    photos = _link_photos(catalogue)
-    category_id, product_id = _show(release, _families(catalogue))
+        release = open_release(root)
+    with (folder / "catalogue.csv").open(newline="") as file:
+        families: Families = {
+            int(row["product_id"]): (row["category"], row["family"]) for row in csv.DictReader(file)
+        }
+    category_id, product_id = _show(release, families)
     server = f"http://{_HOST}:{port}"
     url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
     say("", f"try:   curl '{url}&limit=12'", f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
-    serve_demo(unit_config, address, root, photos)
+    serve_demo(unit_config, (_HOST, port), root.resolve(), folder.resolve() / "photos")
     return 0
 
 
-def _opened(root: ReleaseRoot) -> Release | None:
-    """The current release; None if there is none or another version made it."""
-    with suppress(ReleaseError):
-        current = root.current()
-        return root.open(current) if current else None
-    return None
-
-
-def _build(folder: Path, root: ReleaseRoot) -> int:
-    """Build the first release in a process, whose end frees TensorFlow's memory; its exit status."""
-    command = [sys.executable, "-m", "lookalike_build.demo.pipeline", str(folder), str(root.path)]
-    return subprocess.run(command, check=False).returncode
-
-
-def _families(catalogue: Path) -> dict[Id, Family]:
-    with catalogue.open(newline="") as file:
-        return {
-            int(row["product_id"]): Family(row["category"], row["family"])
-            for row in csv.DictReader(file)
-        }
-
-
-def _link_photos(catalogue: Path) -> Path:
-    """A folder of the photos, each named by its product id, so that URLs can name them."""
-    photos = catalogue.parent.resolve() / "photos"
-    photos.mkdir(exist_ok=True)
-    with catalogue.open(newline="") as file:
-        for row in csv.DictReader(file):
-            link = photos / row["product_id"]
-            link.unlink(missing_ok=True)
-            link.hardlink_to(catalogue.parent / row["image"])
-    return photos
-
-
-def _show(release: Release, families: dict[Id, Family]) -> tuple[Id, Id]:
+def _show(release: Release, families: Families) -> tuple[Id, Id]:
     """Print some answers and the share of neighbours of the same family; return a product to try."""
     say("", f"related products (✓ the same family), of model {release.manifest.model.name}:", "")
+    alike: list[bool] = []
     for category_id, category in release.categories.items():
-        item = category.entry.n_items // 3
-        product_id, *neighbours = _answer(category, item)
-        own = families[product_id]
-        say(f"  {own.category} {product_id}, {own.family}:")
+        ids = category.product_ids.tolist()
+        answers = {
+            product_id: category.ids(category.nearest(item, _LIMIT - 1)[0])
+            for item, product_id in enumerate(ids)
+        }
+        alike += [families[one] == families[other] for one in ids for other in answers[one]]
+        shown = ids[len(ids) // 3]
+        example = category_id, shown
+        name, family = families[shown]
         marks = [
-            f"{other} ✓" if families[other] == own else f"{other} ({families[other].family})"
-            for other in neighbours[:_SHOWN]
+            f"{other} ✓" if families[other] == (name, family) else f"{other} ({families[other][1]})"
+            for other in answers[shown][:_SHOWN]
         ]
-        say(f"      {'   '.join(marks)}")
-        example = (category_id, product_id)
-    alike = [
-        families[other] == families[product_id]
-        for category in release.categories.values()
-        for item in range(category.entry.n_items)
-        for product_id, *neighbours in [_answer(category, item)]
-        for other in neighbours
-    ]
+        say(f"  {name} {shown}, {family}:", f"      {'   '.join(marks)}")
     share = 100 * sum(alike) / len(alike)
     say("", f"{share:.1f} % of all neighbours (limit {_LIMIT}) are of the same family.")
     return example
-
-
-def _answer(category: Category, item: int) -> list[Id]:
-    items, _ = category.nearest(item, _LIMIT - 1)
-    return [int(category.product_ids[item]), *category.ids(items)]
 
 
 if __name__ == "__main__":
