@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lookalike.experiment import Experiment
+from lookalike.experiment import CHOSEN, Experiment
 
 N = 20_000
 VISITORS = [f"visitor {i}" for i in range(N)]
@@ -51,3 +51,25 @@ def test_visitors_alike_but_for_a_letter_are_assigned_apart() -> None:
     for texts in (["é", "e\u0301"], [f"{i}" for i in range(40)]):
         assert all(experiment.pattern_of(text) in ("A", "B") for text in texts)
     assert {experiment.pattern_of(f"{i}") for i in range(40)} == {"A", "B"}
+
+
+@pytest.mark.parametrize("holdout_percent", [0, 1, 10, 100])
+def test_only_visitors_held_out_are_assigned_and_as_before(holdout_percent: int) -> None:
+    before, after = Experiment(b"a key", 30), Experiment(b"a key", 30, holdout_percent)
+    patterns = {visitor: after.pattern_of(visitor) for visitor in VISITORS}
+    held_out = [visitor for visitor, pattern in patterns.items() if pattern != CHOSEN]
+    share = holdout_percent / 100
+    assert abs(len(held_out) / N - share) <= 5 * math.sqrt(share * (1 - share) / N)
+    assert all(before.pattern_of(each) == patterns[each] for each in held_out)
+    by_chance = sum(after.pattern_of(None) != CHOSEN for _ in range(N)) / N
+    assert abs(by_chance - share) <= 5 * math.sqrt(share * (1 - share) / N)
+    if held_out:
+        # Who is held out has nothing to do with the pattern.
+        of_b = sum(patterns[each] == "B" for each in held_out) / len(held_out)
+        assert abs(of_b - 0.3) < 5 * math.sqrt(0.21 / len(held_out))
+
+
+def test_with_a_larger_holdout_nobody_leaves_it() -> None:
+    small, large = Experiment(b"a key", 50, 10), Experiment(b"a key", 50, 30)
+    held_out = [each for each in VISITORS if small.pattern_of(each) != CHOSEN]
+    assert all(large.pattern_of(each) != CHOSEN for each in held_out)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from lookalike.choice import Choice
 from lookalike.experiment import Experiment
 from lookalike.release.arrays import Distances
 from lookalike.release.category import Category
@@ -72,7 +73,8 @@ class Application:
     """Answers from `source`'s release.
 
     `changes` accepts changes of products, `browse` serves the page for people, `experiment` assigns the
-    patterns of ``/related``, and `searches` bounds the time that searches take.
+    patterns of ``/related``, `choice` has the methods for visitors without one, and `searches` bounds
+    the time that searches take. `choice_problem` is why there is no choice, though one was wanted.
     """
 
     def __init__(
@@ -83,15 +85,18 @@ class Application:
         browse: Browse | None = None,
         experiment: Experiment | None = None,
         searches: Searches | None = None,
+        choice: Choice | None = None,
+        choice_problem: str | None = None,
     ) -> None:
         self._source = source
+        self._choice_problem = choice_problem
         self._changes = changes
         self._metrics = source.metrics
         self._max_limit = limits.max_limit
         self._max_product_ids = limits.max_product_ids
         self._searches = searches or Searches()
         self._related = Related(
-            experiment or Experiment(), self._searches, limits.max_limit, source.metrics
+            experiment or Experiment(), self._searches, limits.max_limit, source.metrics, choice
         )
         # After max-age a proxy asks again, by ETag. While it asks, or while we are down, it may use the
         # answer that it has (RFC 5861).
@@ -251,15 +256,18 @@ class Application:
         return headers
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:
-        name = self._source.served(self._source.problem).manifest.release
-        body = msgspec.json.encode({"status": "ready", "release": name})
-        return (OK, [NO_STORE, JSON], body)
+        state = {
+            "status": "ready",
+            "release": self._source.served(self._source.problem).manifest.release,
+        }
+        if self._choice_problem:
+            state["choice_problem"] = self._choice_problem
+        return (OK, [NO_STORE, JSON], msgspec.json.encode(state))
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
         problem = self._source.problem
-        body = msgspec.json.encode(
-            _description(self._source.served(problem)) | {"problem": problem}
-        )
+        problems = {"problem": problem, "choice_problem": self._choice_problem}
+        body = msgspec.json.encode(_description(self._source.served(problem)) | problems)
         return (OK, [NO_STORE, JSON], body)
 
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:

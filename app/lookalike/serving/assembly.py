@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from lookalike.choice import Choice, ChoiceError
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
@@ -14,8 +15,9 @@ from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.limits import raise_limit
 from lookalike.serving.metrics import shared_metrics
 from lookalike.serving.searches import Searches
-from lookalike.serving.settings import ROOT, SettingError, Settings
+from lookalike.serving.settings import CHOICE, ROOT, SettingError, Settings
 from lookalike.serving.source import NoSource, ReleaseSource
+from lookalike.terminal.output import printable
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +36,33 @@ def make_application(settings: Settings) -> Application:
         root, source, settings.token, settings.max_photo_bytes, settings.max_pending_bytes
     )
     browse = Browse(root, source, settings.image_url) if settings.browse else None
+    choice, problem = _choice(settings)
     return Application(
         source,
         AnswerLimits(settings.max_limit, settings.max_age_s, settings.max_product_ids),
         changes,
         browse,
-        Experiment(settings.experiment_key, settings.b_percent),
+        Experiment(
+            settings.experiment_key,
+            settings.b_percent,
+            settings.holdout_percent if choice else None,
+        ),
         Searches(settings.max_searches, settings.search_percent),
+        choice,
+        problem,
     )
+
+
+def _choice(settings: Settings) -> tuple[Choice | None, str | None]:
+    """The choice that the settings name, or what is wrong with it: then all visitors are measured."""
+    if settings.choice is None:
+        return None, None
+    try:
+        return Choice.read(Path(settings.choice)), None
+    except ChoiceError as error:
+        problem = printable(f"{CHOICE.name}: {error}; until a restart /related goes on without it")
+        logger.error("%s", problem)
+        return None, problem
 
 
 def application_from(environ: Mapping[str, str]) -> Application:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import accumulate, product
 from pathlib import Path
 
-from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
+from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Method, Pattern
 from lookalike.journal import Status
 from lookalike.release.files import MANIFEST
 from lookalike.release.manifest import Manifest
@@ -58,7 +58,7 @@ BUCKETS_S = (
 """Upper bounds of the latency histogram, seconds."""
 
 _SWAPS, _REFUSALS = 1, 2  # column 0 is not for counting
-_RELATED = {pair: 3 + i for i, pair in enumerate(product(PATTERNS, METHODS))}
+_RELATED = {pair: 3 + i for i, pair in enumerate(product((*PATTERNS, CHOSEN), METHODS))}
 _FIRST_ROUTE = 3 + len(_RELATED)
 # Then, for each route: requests by status, requests by latency, the sum of the latencies.
 _LATENCY = len(STATUSES)

@@ -4,7 +4,8 @@
 
 Pattern A answers with what visitors rated who rated this product (method "behaviour"), pattern B with
 similar images (method "image"). If one method finds nothing, the other answers. Body and headers name
-both pattern and method, so that an experiment can count them apart.
+both pattern and method, so that an experiment can count them apart. Where a method was chosen for each
+category, only visitors held out are assigned a pattern; for the others the pattern is "chosen".
 """
 
 import re
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from lookalike.experiment import METHODS, PATTERNS, Experiment, Method, Pattern
+from lookalike.choice import Answering, Choice
+from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.opened import Release
@@ -54,19 +56,27 @@ class _Query(NamedTuple):
 class Related:
     """Answers from a release by the pattern that `experiment` assigns, and counts the answers.
 
-    `max_limit` bounds `limit`; `searches` bounds the time that searches beyond the table take.
+    Visitors who are assigned none get what `choice` says; without it, similar images. `max_limit`
+    bounds `limit`; `searches` bounds the time that searches beyond the table take.
     """
 
     def __init__(
-        self, experiment: Experiment, searches: Searches, max_limit: int, metrics: Metrics
+        self,
+        experiment: Experiment,
+        searches: Searches,
+        max_limit: int,
+        metrics: Metrics,
+        choice: Choice | None = None,
     ) -> None:
         self._experiment = experiment
+        self._chosen = choice.by_id() if choice else {}
+        self._default: Answering = choice.default if choice else "image"
         self._searches = searches
         self._metrics = metrics
         self._max_limit = max_limit
         self._headers: dict[tuple[Pattern, Method], Headers] = {
             (pattern, method): [NO_STORE, (PATTERN_HEADER, pattern), (METHOD_HEADER, method), JSON]
-            for pattern in PATTERNS
+            for pattern in (*PATTERNS, CHOSEN)
             for method in METHODS
         }
 
@@ -77,7 +87,8 @@ class Related:
             return None
         product_text, category_text, visitor, limit_text = match.groups()
         limit = int(limit_text) if limit_text else DEFAULT_RELATED_LIMIT
-        category = release.categories.get(int(category_text))
+        category_id = int(category_text)
+        category = release.categories.get(category_id)
         if category is None or category.integers is None or not 1 <= limit <= self._max_limit:
             return None
         product_id = int(product_text)
@@ -87,7 +98,7 @@ class Related:
         # Only now that there is an answer: `answer` would draw a random pattern once more.
         pattern = self._experiment.pattern_of(visitor)
         method: Method = "image"
-        if pattern == "A" and release.behaviour is not None:
+        if release.behaviour is not None and self._first(pattern, category_id) == "behaviour":
             rated = release.behaviour.related(product_id, limit)
             if rated:
                 method, found = "behaviour", rated
@@ -99,8 +110,9 @@ class Related:
         """The answer to any request; BadRequest names the first invalid parameter."""
         query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest)
         pattern = self._experiment.pattern_of(query.visitor)
-        order: tuple[Method, ...] = METHODS[:2] if pattern == "A" else METHODS[1::-1]
-        for method in order:
+        first = self._first(pattern, query.category_id)
+        method: Method
+        for method in METHODS[:2] if first == "behaviour" else METHODS[1::-1]:
             if method == "image":
                 found = self._similar(environ, release, query)
             elif release.behaviour is not None:
@@ -114,6 +126,12 @@ class Related:
         self._metrics.related(pattern, method)
         body = msgspec.json.encode({"product_ids": found, "pattern": pattern, "method": method})
         return (OK, self._headers[pattern, method], body)
+
+    def _first(self, pattern: Pattern, category_id: Id) -> Answering:
+        """The method that is asked first."""
+        if pattern == CHOSEN:
+            return self._chosen.get(category_id, self._default)
+        return "behaviour" if pattern == "A" else "image"
 
     def _similar(self, environ: "WSGIEnvironment", release: Release, query: _Query) -> list[Id]:
         category = release.categories.get(query.category_id)

@@ -146,6 +146,20 @@ B_PERCENT = Setting(
     0,
     100,
 )
+CHOICE = Setting[str | None](
+    "LOOKALIKE_CHOICE",
+    None,
+    "A file of `lookalike-build report --choose`: the method by which `/related` answers in each "
+    "category. It is read when a process starts. Without it, all visitors are assigned a pattern.",
+)
+HOLDOUT_PERCENT = Setting(
+    "LOOKALIKE_HOLDOUT_PERCENT",
+    10,
+    "The percentage of visitors that `LOOKALIKE_CHOICE` does not apply to. They are assigned patterns "
+    "as before, so that the experiment goes on.",
+    0,
+    100,
+)
 
 SETTINGS = [each for each in list(globals().values()) if isinstance(each, Setting)]
 """All of the above, in that order."""
@@ -175,6 +189,8 @@ class Settings:
     image_url: str | None = None
     experiment_key: bytes = field(default=EXPERIMENT_KEY.default.encode(), repr=False)
     b_percent: int = B_PERCENT.default
+    choice: str | os.PathLike[str] | None = None
+    holdout_percent: int = HOLDOUT_PERCENT.default
 
     def __post_init__(self) -> None:
         for setting in SETTINGS:

@@ -1,6 +1,7 @@
 """The application made from settings: as Unit's, and nothing of the process is changed for it."""
 
 import gc
+import json
 import os
 import resource
 import signal
@@ -12,8 +13,11 @@ import pytest
 
 from lookalike import SettingError, Settings, make_application
 from lookalike.release.root import ReleaseRoot
+from lookalike.serving.assembly import application_from
 from support import Client
 from waiting import wait_until
+
+RELATED = "/related?product_id=100&category_id=1"
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +76,43 @@ def test_an_application_without_a_release_says_so(tmp_path: Path) -> None:
 def test_an_invalid_setting_is_named(values: dict[str, object], said: str) -> None:
     with pytest.raises(SettingError, match=said):
         Settings(Path("/r"), **values)  # type: ignore[arg-type]
+
+
+def test_a_choice_is_followed(tmp_path: Path, integer_root: ReleaseRoot) -> None:
+    path = tmp_path / "choice.json"
+    path.write_text('{"default":"behaviour","categories":{"1":"image"}}')
+    environ = {"LOOKALIKE_ROOT": str(integer_root.path), "LOOKALIKE_CHOICE": str(path)}
+    client = Client(application_from({**environ, "LOOKALIKE_HOLDOUT_PERCENT": "0"}))
+    assert json.loads(client.get(RELATED).body)["pattern"] == "chosen"
+    assert json.loads(client.get("/release").body)["choice_problem"] is None
+    patterns = {
+        json.loads(Client(application_from(environ)).get(f"{RELATED}&visitor={n}").body)["pattern"]
+        for n in range(100)
+    }
+    assert patterns == {"chosen", "A", "B"}
+    assert make_application(Settings(integer_root.path, choice=path, holdout_percent=0))
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"default":"both","categories":{}}'])
+def test_a_choice_that_cannot_be_used_is_named_and_stops_nothing(
+    tmp_path: Path,
+    integer_root: ReleaseRoot,
+    content: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "cho\nice.json"
+    if content is not None:
+        path.write_text(content)
+    environ = {"LOOKALIKE_ROOT": str(integer_root.path), "LOOKALIKE_CHOICE": str(path)}
+    client = Client(application_from(environ))
+    (said,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert said.startswith("LOOKALIKE_CHOICE: ")
+    assert "cho\\nice.json" in said
+    assert said.isprintable()
+    for target in ("/readyz", "/release"):
+        answer = client.get(target)
+        assert answer.status == "200 OK"
+        assert json.loads(answer.body)["choice_problem"] == said
+    answers = [client.get(f"{RELATED}&visitor={n}") for n in range(40)]
+    assert {answer.status for answer in answers} == {"200 OK"}
+    assert {json.loads(answer.body)["pattern"] for answer in answers} == {"A", "B"}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.choice import ANSWERING, Answering, Choice
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
@@ -222,6 +223,52 @@ def test_answers_are_counted_by_pattern_and_method(rated: ReleaseRoot) -> None:
     assert 'lookalike_requests_total{route="/related",status="200"} 6' in text
 
 
+def chosen(root: ReleaseRoot, categories: dict[str, Answering], default: Answering) -> Client:
+    """The app with a choice that all visitors get."""
+    source = ReleaseSource(root)
+    source.look()
+    experiment = Experiment(holdout_percent=0)
+    return Client(Application(source, experiment=experiment, choice=Choice(default, categories)))
+
+
+def test_what_was_chosen_for_a_category_answers(rated: ReleaseRoot) -> None:
+    image, behaviour = (chosen(rated, {"1": of}, "image") for of in ANSWERING[::-1])
+    for query in ("product_id=100&category_id=1", "category_id=1&product_id=100&visitor=v"):
+        expected = {"product_ids": similar(image, 1, 100), "pattern": "chosen", "method": "image"}
+        assert ask(image, query) == expected
+        expected = {"product_ids": [5000, 120, 130], "pattern": "chosen", "method": "behaviour"}
+        assert ask(behaviour, query) == expected
+    # Of what it cannot answer, the other does.
+    assert ask(behaviour, "product_id=140&category_id=1")["method"] == "image"
+    assert ask(image, f"product_id={UNSEEN}&category_id=1")["method"] == "behaviour"
+    assert ask(image, "product_id=1&category_id=1")["method"] == "none"
+
+
+@pytest.mark.parametrize("default", ANSWERING)
+def test_in_all_other_categories_the_default_answers(
+    rated: ReleaseRoot, default: Answering
+) -> None:
+    client = chosen(rated, {"2": "image", "1 ": "image", "01": "image"}, default)
+    assert ask(client, "product_id=100&category_id=1")["method"] == default
+    assert ask(client, "category_id=1&product_id=100&visitor=a.b")["method"] == default
+
+
+def test_string_categories_are_chosen_for(tmp_path: Path) -> None:
+    root = publish(tmp_path / "root", string_catalogue(), tmp_path / "features")
+    rate(root, [("u", "A-1", T), ("u", "ü/3", T)])
+    for method in ANSWERING:
+        client = chosen(root, {"shoes": method}, "image")
+        assert ask(client, "product_id=A-1&category_id=shoes")["method"] == method
+
+
+def test_what_was_chosen_is_counted_apart(rated: ReleaseRoot) -> None:
+    client = chosen(rated, {}, "image")
+    ask(client, "product_id=100&category_id=1")
+    text = client.get("/metrics").body.decode()
+    assert 'lookalike_related_total{pattern="chosen",method="image"} 1' in text
+    assert 'lookalike_related_total{pattern="B",method="image"} 0' in text
+
+
 class FullPath(Application):
     """The app without the fast path."""
 
@@ -233,9 +280,10 @@ class FullPath(Application):
 def both_paths(rated: ReleaseRoot) -> tuple[Client, Client]:
     source = ReleaseSource(rated)
     source.look()
-    experiment = Experiment(b"key", 50)
+    experiment = Experiment(b"key", 50, holdout_percent=50)
+    choice = Choice("image", {"1": "behaviour", "9": "behaviour"})
     fast, full = (
-        Client(kind(source, AnswerLimits(max_limit=200), experiment=experiment))
+        Client(kind(source, AnswerLimits(max_limit=200), experiment=experiment, choice=choice))
         for kind in (Application, FullPath)
     )
     return fast, full

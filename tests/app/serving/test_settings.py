@@ -79,6 +79,8 @@ def test_two_tokens_are_refused() -> None:
         ("LOOKALIKE_MAX_AGE_S", "1" * 5000, "from 0 to 31536000"),
         ("LOOKALIKE_LOCK_MEMORY", "yes", 'must be true or false, not "yes"'),
         ("LOOKALIKE_B_PERCENT", "101", 'from 0 to 100, not "101"'),
+        ("LOOKALIKE_HOLDOUT_PERCENT", "101", 'from 0 to 100, not "101"'),
+        ("LOOKALIKE_HOLDOUT_PERCENT", "a few", 'from 0 to 100, not "a few"'),
         ("LOOKALIKE_EXPERIMENT_KEY", 33 * "é", "must have at most 64 bytes, not 66"),
         ("LOOKALIKE_BROWSE", "1", 'must be true or false, not "1"'),
         ("LOOKALIKE_IMAGE_URL", "/photos/1.jpg", 'no other braces, not "/photos/1.jpg"'),

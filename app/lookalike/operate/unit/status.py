@@ -55,6 +55,8 @@ def _rows(
         rows.append(("release", f"{release['release']} ({counted}{slim})"))
         if release.get("problem"):
             rows.append(("refused", str(release["problem"])))
+        if release.get("choice_problem"):
+            rows.append(("choice", str(release["choice_problem"])))
     rows.append(("ready", "yes" if problem is None else f"no: {problem}"))
     return rows
 
