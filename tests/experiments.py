@@ -27,9 +27,9 @@ def tally(impressions: Impressions, chosen: Flags, known: bool = True) -> Tally:
         np.bincount(visitor, weight, visitor.max(initial=0) + 1).astype(np.int64)
         for weight in (np.ones(visitor.size), clicked, bought)
     )
-    n_visitors, n_anonymous = ((n > 0).sum(), 0) if known else (0, visitor.size)
-    sums = (n, x, y, n * n, n * x, x * x, n * y, y * y)
-    return Tally(int(n_visitors), n_anonymous, *(int(each.sum()) for each in sums))
+    units = (int((n > 0).sum()), int((x + y > 0).sum()))
+    sums = (n, x, y, n * n, n * x, x * x, x * y, y * y)
+    return Tally(*(*units, 0, 0) if known else (0, 0, *units), *(int(each.sum()) for each in sums))
 
 
 def records_in(
@@ -51,6 +51,7 @@ def records_in(
             for place, category_id in enumerate(category_ids)
         },
         methods=[],
+        n_visitors=sum(each.visitors for each in patterns.values()),
         assigned={pattern: its.units for pattern, its in patterns.items()},
         n_in_both=0,
         period=None,

@@ -7,17 +7,19 @@ from typing import get_args
 
 import click
 
+from lookalike.choice import ANSWERING, Answering
 from lookalike.terminal.command import command, gathered, option
 from lookalike.terminal.output import say
 from lookalike.terminal.types import FILE, PRESENT_FOLDER, Number, WholeNumber
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
+from lookalike_build.experiment import choice
 from lookalike_build.experiment.checks import Period
 from lookalike_build.experiment.files import COLUMNS, EventColumns, event_files
 from lookalike_build.experiment.html import as_html
 from lookalike_build.experiment.json import as_json
 from lookalike_build.experiment.log import PATHS, LogPaths
-from lookalike_build.experiment.records import Memory, read_records
+from lookalike_build.experiment.records import CountBy, Memory, read_records
 from lookalike_build.experiment.report import BestBy, Question, report_of
 from lookalike_build.experiment.text import as_text
 from lookalike_build.files.whole import whole_file
@@ -47,7 +49,7 @@ def _moment(text: str) -> float:
     nargs=-1,
     required=True,
     help="CSV, Parquet or JSON Lines files of events, or JSON access logs of Unit and nginx; "
-    "wildcards in quotes; text may be compressed by gzip",
+    "wildcards in quotes; text may be compressed by gzip, zstd, xz, bzip2 or zip",
 )
 @options.columns(COLUMNS, "the records call")
 @gathered(
@@ -95,17 +97,43 @@ def _moment(text: str) -> float:
         "--min-impressions",
         WholeNumber(1),
         _USUAL.min_impressions,
-        "a category with fewer of either pattern is undecided",
+        "a category with fewer of either pattern is undecided by click-through rate",
+    ),
+    option(
+        "--min-clicks",
+        WholeNumber(1),
+        _USUAL.min_clicks,
+        "a category with fewer of either pattern is undecided by conversion rate",
     ),
     option(
         "--best-by",
         click.Choice(get_args(BestBy)),
         _USUAL.best_by,
-        "a pattern did best where its rate is highest, or where it leads by most",
+        "a pattern did best where it leads by most, as in the paper, or where its rate is highest",
     ),
+)
+@option(
+    "--count-by",
+    click.Choice(get_args(CountBy)),
+    "pattern",
+    "what a record counts for: the pattern assigned, or the method that answered, as in the paper. "
+    "Only the assignment is random, so only by pattern are both compared on the same pages",
 )
 @option("--json", FILE, None, "write all of it as JSON, too")
 @option("--html", FILE, None, "write a page with plots, too")
+@option(
+    "--choose",
+    FILE,
+    None,
+    "write as JSON which method each category is to have, for the app's setting LOOKALIKE_CHOICE: the "
+    "one that won for certain by click-through rate, elsewhere --default",
+)
+@option(
+    "--default",
+    click.Choice(ANSWERING),
+    ANSWERING[0],
+    "for --choose, the method of categories that neither won for certain",
+)
 @gathered(
     "memory",
     Memory,
@@ -131,8 +159,11 @@ def run(
     paths: LogPaths,
     period: Period,
     question: Question,
+    count_by: CountBy,
     json: Path | None,
     html: Path | None,
+    choose: Path | None,
+    default: Answering,
     memory: Memory,
 ) -> None:
     """Say how pattern B, similar images, did against pattern A, from records of an experiment.
@@ -143,11 +174,16 @@ def run(
     started = time.monotonic()
     files = event_files(records, columns, paths)
     with progress("report", len(files), "files") as done:
-        added_up = read_records(files, period, memory, done)
+        added_up = read_records(files, period, memory, done, count_by)
     report = report_of(added_up, question)
     for path, render in ((json, as_json), (html, as_html)):
         if path:
             with whole_file(path) as part:
                 part.write_bytes(render(report))
     say(*as_text(report).split("\n"))
+    if choose:
+        chosen = choice.choice_of(report, default)
+        with whole_file(choose) as part:
+            part.write_bytes(choice.as_json(chosen))
+        say(f"{choice.summary(report, chosen)}; written to {choose}")
     say(f"files: {len(files)}, in {time.monotonic() - started:.1f} s")

@@ -54,10 +54,13 @@ def _records_file(text: str) -> Path:
             f"--{name} BEHAVIOUR IMAGE",
             _SHARE,
             rates,
-            "over all categories, for what either method answers (the paper's)",
+            f"{what}, over all categories, for what either method answers (the paper's)",
             nargs=2,
         )
-        for name, rates in (("ctr", PAPER_CTR), ("cvr", PAPER_CVR))
+        for name, rates, what in (
+            ("ctr", PAPER_CTR, "clicks per impression"),
+            ("cvr", PAPER_CVR, "purchases per click"),
+        )
     ),
     option("--categories", WholeNumber(1, 100_000), 20, "how many there are", dest="n_categories"),
     option(

@@ -1,22 +1,24 @@
 """Files of an experiment's records: which there are, and how DuckDB reads each.
 
 CSV (UTF-8, with a header), Parquet and JSON Lines hold a record a row, in the columns that
-`EventColumns` names. JSON access logs hold a request a line, see `log`. Text may be compressed by gzip.
+`EventColumns` names. JSON access logs hold a request a line, see `log`. Text may be compressed, see
+`packing`.
 
 DuckDB reads the files itself, on all cores: 100 million rows are too many for Python. So of the wing
 `tables` only the formats, the names of Parquet's columns and the errors are used.
 """
 
 import csv
+import errno
 import glob
-import gzip
 import io
-import zlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Final, Literal, NamedTuple, cast
+from typing import IO, Final, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -24,6 +26,14 @@ from lookalike.release.root import named
 from lookalike.terminal.output import is_utf8
 from lookalike_build.experiment import log
 from lookalike_build.experiment.log import PATHS, LogPaths
+from lookalike_build.experiment.packing import (
+    BY_DUCKDB,
+    Packing,
+    check_one,
+    check_text,
+    packing_of,
+    unpacked,
+)
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start
 from lookalike_build.tables.parquet import schema_of
@@ -31,7 +41,6 @@ from lookalike_build.tables.sql import identifier, literal
 
 Kind = Literal["csv", "parquet", "jsonl", "log"]
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _START_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 21
 
@@ -66,26 +75,52 @@ class EventFile:
 
     `fields` are what `scan` gives of each row; `places` says which of them is which column of
     `EventColumns`, `names` what the file calls these. `moments` says that the time is a Parquet
-    timestamp, not text or a number.
+    timestamp, not text or a number. `marked`: its text begins with a byte order mark. `unpacked_at` is
+    where its text is once it is unpacked.
     """
 
     path: Path
     kind: Kind
-    compressed: bool
+    packing: Packing
     fields: tuple[str, ...]
     places: Mapping[str, str]
     names: EventColumns
     paths: LogPaths
     moments: bool = False
+    marked: bool = False
+    unpacked_at: Path | None = None
 
-    def open(self) -> IO[bytes]:
-        """The bytes of a file that is not Parquet."""
-        return open_text(self.path, self.compressed)
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The text of a file that is not Parquet, as `packing.unpacked`, from its first line on."""
+        with unpacked(self.path, self.packing) as file:
+            if self.marked:
+                file.read(len(BYTE_ORDER_MARK))
+            yield file
+
+    @contextmanager
+    def readable(self, folder: Path | None) -> Iterator["EventFile"]:
+        """The file as DuckDB can read it, while the block runs: unpacked in a folder if need be."""
+        # Of a log with a byte order mark, DuckDB would not read the first line.
+        if self.packing in BY_DUCKDB and (self.kind == "csv" or not self.marked):
+            yield self
+            return
+        with tempfile.NamedTemporaryFile(prefix="lookalike-", dir=folder) as text:
+            with self.open() as file:
+                try:
+                    shutil.copyfileobj(file, text)
+                    text.flush()
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    room = f"no room to unpack it in {Path(text.name).parent} (--temporary)"
+                    raise TableError(self.path, [room]) from None
+            yield replace(self, unpacked_at=Path(text.name))
 
     def check_whole(self) -> None:
-        """Read compressed text through; TableError if it is cut short, which DuckDB does not tell."""
-        if self.compressed:
-            with _read_as_gzip(self.path), self.open() as file:
+        """Read packed text through; TableError if it is cut short, which DuckDB does not tell."""
+        if self.packing:
+            with self.open() as file:
                 while file.read(_START_BYTES):
                     pass
 
@@ -105,13 +140,14 @@ class EventFile:
         A line that is no JSON object is a row of nulls. One that is no row of CSV goes to the table
         `rejects` instead.
         """
-        path = literal(str(self.path))
+        path = literal(str(self.unpacked_at or self.path))
         if self.kind == "parquet":
             return f"read_parquet({path}, file_row_number = true)"
         types = ", ".join(f"{literal(field)}: 'VARCHAR'" for field in self.fields)
         file = f"{path}, columns = {{{types}}}"
-        if self.compressed:
-            file += ", compression = 'gzip'"
+        # Not by the name, which may say anything.
+        packing = "" if self.unpacked_at else self.packing
+        file += f", compression = '{packing or 'uncompressed'}'"
         if self.kind == "csv":
             return (
                 f"read_csv({file}, header = true, auto_detect = false, delim = ',', quote = '\"', "
@@ -125,7 +161,8 @@ class EventFile:
         """SQL of what all kinds have in common, to be selected from a table with `fields`.
 
         Columns: event, pattern, method, category_id, visitor and time, text; `at_s`, Unix seconds, null
-        where `time` is none; `other`, whether the row is no record of an experiment at all.
+        where `time` is none; `other`, whether the row is no record of an experiment at all; `is_shown`,
+        whether it is a request that the page sent when it was looked at.
         """
         if self.kind == "log":
             return log.columns(self.paths)
@@ -135,7 +172,7 @@ class EventFile:
         if self.moments:
             at, texts["time"] = f"epoch(CAST({names['time']} AS TIMESTAMPTZ))", "NULL"
         columns = ", ".join(f"{sql} AS {name}" for name, sql in texts.items())
-        return f"{columns}, {at} AS at_s, false AS other"
+        return f"{columns}, {at} AS at_s, false AS other, false AS is_shown"
 
 
 def event_files(
@@ -164,46 +201,45 @@ def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile
     if not is_utf8(str(path)):
         raise TableError(path, ["its name is not UTF-8; rename it"])
     with named(path):
-        compressed, start = _start(path)
-        if not start.removeprefix(BYTE_ORDER_MARK).strip():
+        packing = packing_of(path)
+        with unpacked(path, packing) as file:
+            start = file.read(_START_BYTES)
+        check_one(path, start)
+        text = start.removeprefix(BYTE_ORDER_MARK)
+        if not text.strip():
             return None
-        format_ = format_by_start(path, start)
+        format_ = format_by_start(path, text)
         if format_ == "parquet":
             return _parquet_file(path, columns, paths)
+        # A log may begin with anything: a line of another format, or one that was cut by rotation.
+        if format_ == "csv" and log.first_object(text, ("request_uri", columns.event)):
+            format_ = "jsonl"
+        if format_ == "csv":
+            check_text(path, text)
         make = _csv_file if format_ == "csv" else _json_file
-        return make(path, compressed, start, columns, paths)
-
-
-def _start(path: Path) -> tuple[bool, bytes]:
-    """Whether a file is compressed by gzip, and what it or its text begins with."""
-    with path.open("rb") as file:
-        compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    with _read_as_gzip(path), open_text(path, compressed) as file:
-        return compressed, file.read(_START_BYTES)
+        return replace(make(path, packing, text, columns, paths), marked=text != start)
 
 
 def _json_file(
-    path: Path, compressed: bool, start: bytes, columns: EventColumns, paths: LogPaths
+    path: Path, packing: Packing, start: bytes, columns: EventColumns, paths: LogPaths
 ) -> EventFile:
-    if start.startswith(BYTE_ORDER_MARK):
-        raise TableError(path, ["starts with a byte order mark, which JSON must not have"])
-    if log.is_log(start):
-        return EventFile(path, "log", compressed, log.FIELDS, {}, columns, paths)
+    if "request_uri" in log.first_object(start, ("request_uri", columns.event)):
+        return EventFile(path, "log", packing, log.FIELDS, {}, columns, paths)
     # A column that the first line lacks may be in a later one: every column is asked for.
     found = {name: field or name for name, field in columns._asdict().items()}
-    return EventFile(path, "jsonl", compressed, tuple(found.values()), found, columns, paths)
+    return EventFile(path, "jsonl", packing, tuple(found.values()), found, columns, paths)
 
 
 def _csv_file(
-    path: Path, compressed: bool, start: bytes, columns: EventColumns, paths: LogPaths
+    path: Path, packing: Packing, start: bytes, columns: EventColumns, paths: LogPaths
 ) -> EventFile:
-    text = io.StringIO(start.decode("utf-8-sig", "replace"), newline="")
+    text = io.StringIO(start.decode(errors="replace"), newline="")
     header = next(csv.reader(text), [])
     # By place, so that names which repeat do no harm to others.
     fields = tuple(f"c{place}" for place in range(len(header)))
     found = _columns(path, header, columns)
     places = {name: fields[header.index(own)] for name, own in found.items()}
-    return EventFile(path, "csv", compressed, fields, places, columns, paths)
+    return EventFile(path, "csv", packing, fields, places, columns, paths)
 
 
 def _parquet_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile:
@@ -212,7 +248,7 @@ def _parquet_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFi
     time = found.get("time")
     moments = time is not None and pa.types.is_temporal(schema.field(time).type)
     fields = tuple(found.values())
-    return EventFile(path, "parquet", False, fields, found, columns, paths, moments)
+    return EventFile(path, "parquet", "", fields, found, columns, paths, moments)
 
 
 def _columns(path: Path, header: Sequence[str], columns: EventColumns) -> dict[str, str]:
@@ -233,16 +269,3 @@ def _columns(path: Path, header: Sequence[str], columns: EventColumns) -> dict[s
                 ],
             )
     return found
-
-
-def open_text(path: Path, compressed: bool) -> IO[bytes]:
-    """The bytes of a file of text."""
-    return cast(IO[bytes], gzip.open(path)) if compressed else path.open("rb")
-
-
-@contextmanager
-def _read_as_gzip(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TableError(path, [f"cannot be read as gzip: {error}"]) from None

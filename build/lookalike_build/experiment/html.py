@@ -13,7 +13,7 @@ from lookalike.experiment import PATTERNS
 from lookalike_build.experiment import tables
 from lookalike_build.experiment.checks import excerpt
 from lookalike_build.experiment.rates import Interval
-from lookalike_build.experiment.report import MEASURES, Category, Report
+from lookalike_build.experiment.report import MEASURES, Report
 
 _MAX_PLOTTED = 100
 _WIDTH, _LEFT, _RIGHT = 400, 105, 386
@@ -33,10 +33,12 @@ class Mark(NamedTuple):
 class Plot(NamedTuple):
     """Values with their intervals, a line each, over one axis in percent that has 0 on it.
 
-    The axis has ticks at `first` to `last` times `step`.
+    The axis has ticks at `first` to `last` times `step`. `n` is how many values there are, with those
+    that are not drawn.
     """
 
     title: str
+    n: int
     marks: Sequence[Mark]
     step: float
     first: int
@@ -45,12 +47,12 @@ class Plot(NamedTuple):
     left: int = _LEFT
 
     @classmethod
-    def of(cls, marks: Sequence[Mark], title: str) -> "Plot":
+    def of(cls, marks: Sequence[Mark], title: str, n: int) -> "Plot":
         """The plot, with an axis that all finite ends of intervals are on."""
         ends = [100 * bound for mark in marks for bound in mark.interval if math.isfinite(bound)]
         low, high = min([0.0, *ends]), max([0.0, *ends])
         step = _step(high - low)
-        return cls(title, marks, step, math.floor(low / step), max(math.ceil(high / step), 1))
+        return cls(title, n, marks, step, math.floor(low / step), max(math.ceil(high / step), 1))
 
     def x(self, percent: float) -> str:
         """Where a value is, from the left; one that is not on the axis is at its end."""
@@ -72,7 +74,6 @@ def as_html(report: Report) -> bytes:
         tables=tables,
         measures=MEASURES,
         patterns=PATTERNS,
-        decided=[each for each in report.categories if each.measures],
         rate_plot=_rate_plot,
         difference_plot=_difference_plot,
     )
@@ -83,14 +84,16 @@ def _rate_plot(report: Report, measure: str) -> Plot:
     marks = []
     for pattern, row in report.patterns.items():
         estimate = getattr(row, measure)
-        name = f"pattern {pattern}"
-        message = f"{name}: {tables.rate(estimate)}"
-        marks.append(Mark(name, estimate.value, estimate.interval, pattern, message))
-    return Plot.of(marks, f"{measure.upper()} by pattern")
+        if estimate:
+            name = report.records.name_of(pattern)
+            message = f"{name}: {tables.rate(estimate)}"
+            marks.append(Mark(name, estimate.value, estimate.interval, pattern, message))
+    return Plot.of(marks, f"{measure.upper()} by pattern", len(marks))
 
 
-def _difference_plot(decided: Sequence[Category], measure: str) -> Plot:
-    """The categories with most impressions, by how much B is ahead."""
+def _difference_plot(report: Report, measure: str) -> Plot:
+    """The decided categories with most impressions, by how much B is ahead."""
+    decided = [each for each in report.categories if measure in each.measures]
     shown = sorted(
         decided[:_MAX_PLOTTED],
         key=lambda each: each.measures[measure].comparison.difference,
@@ -104,7 +107,7 @@ def _difference_plot(decided: Sequence[Category], measure: str) -> Plot:
         label = excerpt(category.category_id)
         message = f"{label}: {tables.difference(comparison)} points"
         marks.append(Mark(label, comparison.difference, comparison.interval, style, message))
-    return Plot.of(marks, f"{measure.upper()}, B - A by category")
+    return Plot.of(marks, f"{measure.upper()}, B - A by category", len(decided))
 
 
 def _step(span: float) -> float:

@@ -1,6 +1,7 @@
 """JSON access logs of Unit and nginx: a request a line, some of which are records of an experiment."""
 
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -37,16 +38,16 @@ FIELDS: Final = (
 )
 
 
-def is_log(text: bytes) -> bool:
-    """Whether the first line that is a JSON object is a request."""
+def first_object(text: bytes, keys: Collection[str]) -> dict[str, Any]:
+    """The first line that is a JSON object with one of these keys; an empty object if there is none."""
     for line in text.splitlines():
         try:
             record = msgspec.json.decode(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict):
-            return "request_uri" in record
-    return False
+        if isinstance(record, dict) and any(key in record for key in keys):
+            return record
+    return {}
 
 
 def columns(paths: LogPaths) -> str:
@@ -74,7 +75,8 @@ def columns(paths: LogPaths) -> str:
         parameter(request_uri, 'visitor') AS visitor,
         time,
         moment(time) AS at_s,
-        event IS NULL AND request_uri IS NOT NULL AND status IS NOT NULL AS other
+        event IS NULL AND request_uri IS NOT NULL AND status IS NOT NULL AS other,
+        coalesce(is_done AND path = {literal(paths.shown)}, false) AS is_shown
     """
 
 

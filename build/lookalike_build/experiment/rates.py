@@ -1,14 +1,15 @@
-"""Rates of events per impression: intervals, differences, tests. Pure functions of counts.
+"""Rates of events per trial: intervals, differences, tests. Pure functions of counts.
 
-Visitors are assigned at random, and the impressions of one visitor are not independent: some visitors
-click on everything, some on nothing. So the variance of a rate is that of a ratio of sums over visitors
-(the delta method, as for clusters in a survey). Dividing the number of impressions by the design effect
-gives the effective number: how many independent impressions would have that variance. With it come
+A trial is an impression, which a click may follow, or a click, which a purchase may follow. Visitors
+are assigned at random, and the trials of one visitor are not independent: some visitors click on
+everything, some on nothing. So the variance of a rate is that of a ratio of sums over visitors
+(the delta method, as for clusters in a survey). Dividing the number of trials by the design effect
+gives the effective number: how many independent trials would have that variance. With it come
 Wilson's interval for a rate (Wilson 1927; for clusters Korn and Graubard 1998), Newcombe's (1998)
 interval for a difference, made of two such, and Donner and Zou's (2012) for a ratio, made in the same
 way. A p-value is 1 less the confidence at which the interval of the difference ends at 0, so the test
-and both intervals always agree. Without visitors every impression is independent, and the intervals
-are Wilson's and Newcombe's own.
+and both intervals always agree. Without visitors every trial is independent, and the intervals are
+Wilson's and Newcombe's own.
 """
 
 import math
@@ -25,14 +26,14 @@ _MAX_Z = 35.0
 
 
 class Sums(NamedTuple):
-    """What units add up to: visitors, and impressions of which no visitor is known, each a unit.
+    """What units add up to: visitors, and trials of which no visitor is known, each a unit.
 
-    `impressions` n and `events` x are summed over the units, and so are `n_n` (n²), `n_x` (n x) and
+    `trials` n and `events` x are summed over the units, and so are `n_n` (n²), `n_x` (n x) and
     `x_x` (x²). `independent` says that no unit is a visitor.
     """
 
     units: int
-    impressions: int
+    trials: int
     events: int
     n_n: int
     n_x: int
@@ -40,9 +41,9 @@ class Sums(NamedTuple):
     independent: bool = False
 
     @classmethod
-    def of_impressions(cls, impressions: int, events: int) -> "Sums":
-        """The sums of impressions without visitors, each its own unit."""
-        return cls(impressions, impressions, events, impressions, events, events, independent=True)
+    def of_trials(cls, trials: int, events: int) -> "Sums":
+        """The sums of trials without visitors, each its own unit."""
+        return cls(trials, trials, events, trials, events, events, independent=True)
 
 
 class Interval(NamedTuple):
@@ -54,24 +55,24 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Rate:
-    """Events per impression: `sums` of at least one impression."""
+    """Events per trial: `sums` of at least one trial."""
 
     sums: Sums
 
     @property
     def value(self) -> float:
-        """Events over impressions; above 1 where there are more events than impressions."""
-        return self.sums.events / self.sums.impressions
+        """Events over trials; above 1 where there are more events than trials."""
+        return self.sums.events / self.sums.trials
 
     @cached_property
     def design_effect(self) -> float:
-        """How many times the variance is that of independent impressions; at least 1.
+        """How many times the variance is that of independent trials; at least 1.
 
-        Visitors do not make a rate more certain than independent impressions would: what is below 1
+        Visitors do not make a rate more certain than independent trials would: what is below 1
         is chance, as where a handful of clicks come from as many visitors.
         """
         units, n, x, n_n, n_x, x_x, independent = self.sums
-        plain = x * (n - x) if x < n else x * n  # n³ times the variance of independent impressions
+        plain = x * (n - x) if x < n else x * n  # n³ times the variance of independent trials
         if independent or units < 2 or plain == 0:
             return 1.0
         residual = (
@@ -86,8 +87,8 @@ class Rate:
         if not independent and units < MIN_UNITS:
             return Interval(0.0, 1.0 if p < 1 else math.inf)
         t = z if independent else student(z, units - 1)
-        n = self.sums.impressions / self.design_effect
-        if p > 1:  # not a share of the impressions: the same of a Poisson number
+        n = self.sums.trials / self.design_effect
+        if p > 1:  # not a share of the trials: the same of a Poisson number
             centre, half = p + t * t / (2 * n), t * math.sqrt(p / n + t * t / (4 * n * n))
         else:
             shrink = 1 + t * t / n

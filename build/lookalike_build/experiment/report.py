@@ -1,14 +1,15 @@
 """The experiment's report: the three tables of Miyake et al. (2017), with their certainty.
 
 They compare patterns A and B by click-through rate (CTR, clicks per impression) and conversion rate
-(CVR, purchases per impression): the rates, the categories in which each did best, the number of
-categories each won. A record counts for its assigned pattern, whichever method answered. Impressions
-that nothing answered are left out, as in the paper.
+(CVR, purchases per click): the rates, the categories in which each did best, the number of
+categories each won. A record counts for its assigned pattern, whichever method answered, or, as in the
+paper, for the method that answered. Impressions that nothing answered are left out, as in the paper.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from lookalike.errors import LookalikeError
@@ -25,12 +26,12 @@ from lookalike_build.experiment.rates import (
 )
 from lookalike_build.experiment.records import MethodTally, Records, Tally
 
-BestBy = Literal["rate", "lead"]
+BestBy = Literal["lead", "rate"]
 MEASURES: Final = ("ctr", "cvr")
 N_BEST: Final = 5
 MISMATCH_P: Final = 0.001
 """Below this p-value the assignment is judged wrong; by chance, one experiment in a thousand is."""
-_RATE: Final[dict[str, Callable[[Tally], Rate]]] = {"ctr": Tally.ctr, "cvr": Tally.cvr}
+_RATE: Final[dict[str, Callable[[Tally], Rate | None]]] = {"ctr": Tally.ctr, "cvr": Tally.cvr}
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,15 @@ class Question:
 
     `confidence` is that of the intervals; tests have the level 1 - `confidence`. `share` is the share
     of visitors that should have pattern B. With fewer than `min_impressions` of either pattern, a
-    category is undecided. `best_by`: a pattern did best where its rate, or its lead, is highest.
+    category is undecided by CTR, with fewer than `min_clicks` by CVR. `best_by`: a pattern did best
+    where its lead, or its rate, is highest.
     """
 
     confidence: float = 0.95
     share: float = 0.5
     min_impressions: int = 1000
-    best_by: BestBy = "rate"
+    min_clicks: int = 100
+    best_by: BestBy = "lead"
 
 
 class Estimate(NamedTuple):
@@ -57,7 +60,10 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class PatternRates:
-    """One pattern's counts and rates, overall or in one category; no rates without impressions."""
+    """One pattern's counts and rates, overall or in one category.
+
+    There is no CTR without impressions, and no CVR without clicks.
+    """
 
     visitors: int
     impressions: int
@@ -69,7 +75,7 @@ class PatternRates:
 
 @dataclass(frozen=True)
 class CategoryMeasure:
-    """One category by one measure, with enough impressions of both patterns.
+    """One category by one measure, with enough impressions or clicks of both patterns.
 
     `won` is the pattern with the higher rate, None if they are equal. `p_corrected` is the comparison's
     p-value, corrected for the number of categories; the result is `certain` if it is below the level.
@@ -83,7 +89,7 @@ class CategoryMeasure:
 
 @dataclass(frozen=True)
 class Category:
-    """One category: its rates by pattern, and its measures; none if it is undecided."""
+    """One category: its rates by pattern, and the measures by which it is decided."""
 
     category_id: str
     patterns: dict[str, PatternRates]
@@ -116,20 +122,21 @@ class Traffic(NamedTuple):
 class Report:
     """Everything that a report shows.
 
-    `comparisons` are of B with A over all categories, by measure. `categories` are sorted by
-    impressions, most first. `best` holds a pattern's best categories, by measure and pattern; `won` is
-    by measure; `undecided` categories have too few impressions. `ratio` is the check of the assignment,
-    `mismatch` whether it failed. `warnings` must be read.
+    `comparisons` are of B with A over all categories, by measure; None where a pattern has no such
+    rate. `categories` are sorted by impressions, most first. `best` holds a pattern's best categories,
+    by measure and pattern; `won` is by measure, as are the `undecided` categories, which have too few
+    impressions or clicks. `ratio` is the check of the assignment, `mismatch` whether it failed.
+    `warnings` must be read.
     """
 
     question: Question
     records: Records
     patterns: dict[str, PatternRates]
-    comparisons: dict[str, Comparison]
+    comparisons: dict[str, Comparison | None]
     categories: list[Category]
     best: dict[str, dict[str, list[Category]]]
     won: dict[str, Won]
-    undecided: list[Category]
+    undecided: dict[str, list[Category]]
     traffic: list[Traffic]
     ratio: SampleRatio
     mismatch: bool
@@ -156,20 +163,19 @@ def report_of(records: Records, question: Question) -> Report:
         if tally.impressions == 0:
             raise NoExperiment(_nothing(records, pattern))
     z = z_of(question.confidence)
-    a, b = records.patterns["A"], records.patterns["B"]
     categories = _categories(records, question, z)
-    decided = [category for category in categories if category.measures]
+    decided = {m: [each for each in categories if m in each.measures] for m in MEASURES}
     ratio = sample_ratio(records.assigned["A"], records.assigned["B"], question.share)
     mismatch = ratio.p < MISMATCH_P
     return Report(
         question,
         records,
         {pattern: _rates(tally, z) for pattern, tally in records.patterns.items()},
-        {measure: compare(rate(a), rate(b), z) for measure, rate in _RATE.items()},
+        {measure: _comparison(records.patterns, measure, z) for measure in MEASURES},
         categories,
-        {m: {p: _best(decided, m, p, question.best_by) for p in PATTERNS} for m in MEASURES},
-        {measure: _won(decided, measure) for measure in MEASURES},
-        [category for category in categories if not category.measures],
+        {m: {p: _best(decided[m], m, p, question.best_by) for p in PATTERNS} for m in MEASURES},
+        {measure: _won(decided[measure], measure) for measure in MEASURES},
+        {m: [each for each in categories if m not in each.measures] for m in MEASURES},
         _traffic(records.methods),
         ratio,
         mismatch,
@@ -178,11 +184,12 @@ def report_of(records: Records, question: Question) -> Report:
 
 
 def _nothing(records: Records, pattern: str) -> str:
-    problem = f"no impressions of pattern {pattern} that were answered"
+    problem = f"no impressions of {records.name_of(pattern)} that were answered"
     left_out = {
         "malformed": records.n_malformed,
         "outside the period": records.n_outside,
         "requests of other things": records.n_other,
+        "of visitors who were assigned no pattern": records.n_chosen,
     }
     if any(left_out.values()):
         problem += f"; left out: {', '.join(f'{n} {what}' for what, n in left_out.items() if n)}"
@@ -190,16 +197,21 @@ def _nothing(records: Records, pattern: str) -> str:
 
 
 def _rates(tally: Tally, z: float) -> PatternRates:
-    rates = {measure: rate(tally) for measure, rate in _RATE.items() if tally.impressions}
-    estimates = {measure: Estimate(rate.value, rate.interval(z)) for measure, rate in rates.items()}
-    return PatternRates(
-        tally.visitors,
-        tally.impressions,
-        tally.clicks,
-        tally.purchases,
-        estimates.get("ctr"),
-        estimates.get("cvr"),
+    ctr, cvr = (
+        Estimate(found.value, found.interval(z)) if (found := rate(tally)) else None
+        for rate in _RATE.values()
     )
+    return PatternRates(tally.visitors, tally.impressions, tally.clicks, tally.purchases, ctr, cvr)
+
+
+def _comparison(
+    tallies: dict[str, Tally], measure: str, z: float, least: int = 1
+) -> Comparison | None:
+    """B compared with A; None if one has fewer than `least` impressions (CTR) or clicks (CVR)."""
+    a, b = (_RATE[measure](tallies[pattern]) for pattern in PATTERNS)
+    if a is None or b is None or min(a.sums.trials, b.sums.trials) < least:
+        return None
+    return compare(a, b, z)
 
 
 def _categories(records: Records, question: Question, z: float) -> list[Category]:
@@ -209,7 +221,7 @@ def _categories(records: Records, question: Question, z: float) -> list[Category
         Category(
             category_id,
             {pattern: _rates(tally, z) for pattern, tally in tallies.items()},
-            measures.get(category_id, {}),
+            measures[category_id],
         )
         for category_id, tallies in records.categories.items()
     ]
@@ -219,17 +231,16 @@ def _categories(records: Records, question: Question, z: float) -> list[Category
 def _measures(
     records: Records, question: Question, z: float
 ) -> dict[str, dict[str, CategoryMeasure]]:
-    """By category with enough impressions, and by measure."""
-    enough = {
-        category_id: tallies
-        for category_id, tallies in records.categories.items()
-        if min(tally.impressions for tally in tallies.values()) >= question.min_impressions
-    }
-    measures: dict[str, dict[str, CategoryMeasure]] = {category_id: {} for category_id in enough}
-    for measure, rate in _RATE.items():
-        compared = [compare(rate(each["A"]), rate(each["B"]), z) for each in enough.values()]
-        corrected = holm([comparison.p for comparison in compared])
-        for category_id, comparison, p in zip(enough, compared, corrected, strict=True):
+    """By category, and by measure where there are enough impressions or clicks."""
+    measures: dict[str, dict[str, CategoryMeasure]] = {each: {} for each in records.categories}
+    for measure, least in (("ctr", question.min_impressions), ("cvr", question.min_clicks)):
+        compared = {
+            category_id: comparison
+            for category_id, tallies in records.categories.items()
+            if (comparison := _comparison(tallies, measure, z, least))
+        }
+        corrected = holm([comparison.p for comparison in compared.values()])
+        for (category_id, comparison), p in zip(compared.items(), corrected, strict=True):
             won = PATTERNS[comparison.difference > 0] if comparison.difference else None
             certain = p < 1 - question.confidence
             measures[category_id][measure] = CategoryMeasure(comparison, p, won, certain)
@@ -241,16 +252,16 @@ def _impressions(category: Category) -> int:
 
 
 def _best(decided: list[Category], measure: str, pattern: str, best_by: BestBy) -> list[Category]:
-    """The pattern's best categories, the best first."""
+    """The pattern's best categories, the best first; by lead only those in which it leads."""
 
     def good(category: Category) -> float:
         if best_by == "lead":
-            difference = category.measures[measure].comparison.difference
-            return difference if pattern == "B" else -difference
+            return abs(category.measures[measure].comparison.difference)
         estimate: Estimate = getattr(category.patterns[pattern], measure)
         return estimate.value
 
-    return sorted(decided, key=good, reverse=True)[:N_BEST]
+    able = [each for each in decided if best_by == "rate" or each.measures[measure].won == pattern]
+    return sorted(able, key=good, reverse=True)[:N_BEST]
 
 
 def _won(decided: list[Category], measure: str) -> Won:
@@ -308,10 +319,11 @@ def _warnings(
             "are too certain if visitors with several impressions keep their pattern"
         )
     for pattern, tally in records.patterns.items():
-        for n, what in ((tally.clicks, "clicks"), (tally.purchases, "purchases")):
-            if n > tally.impressions:
+        counts = {name: getattr(tally, name) for name in ("impressions", "clicks", "purchases")}
+        for (of, trials), (what, n) in pairwise(counts.items()):
+            if n > trials:
                 warnings.append(
-                    f"pattern {pattern} has more {what} ({n}) than impressions ({tally.impressions}): "
-                    f"impressions are missing, or {what} are repeated"
+                    f"{records.name_of(pattern)} has more {what} ({n}) than {of} ({trials}): "
+                    f"{of} are missing, or {what} are repeated"
                 )
-    return warnings
+    return [*warnings, *records.doubts]

@@ -27,10 +27,9 @@ def summary(report: Report) -> Iterator[str]:
     if records.period:
         first, last = (datetime.fromtimestamp(at, UTC).strftime(_MINUTE) for at in records.period)
         yield f"from {first} to {last} UTC"
-    visitors = sum(row.visitors for row in rows) - records.n_in_both
     yield (
         f"{count(sum(row.impressions for row in rows))} impressions"
-        + (f" of {count(visitors)} visitors" if visitors else "")
+        + (f" of {count(records.n_visitors)} visitors" if records.n_visitors else "")
         + f", {count(sum(row.clicks for row in rows))} clicks"
         f", {count(sum(row.purchases for row in rows))} purchases"
     )
@@ -39,9 +38,21 @@ def summary(report: Report) -> Iterator[str]:
         "records outside the period": records.n_outside,
         "malformed records": records.n_malformed,
         "requests of other things": records.n_other,
+        "clicks and purchases without a method": records.n_without_method,
+        "records of visitors who were assigned no pattern": records.n_chosen,
     }
     if any(left_out.values()):
         yield f"left out: {', '.join(f'{count(n)} {what}' for what, n in left_out.items() if n)}"
+    if records.n_unnamed:
+        yield (
+            f"taken as of no visitor: {count(records.n_unnamed)} records whose visitor is undefined, "
+            "null or the like"
+        )
+    yield {
+        "pattern": "counted by the pattern assigned, whichever method answered",
+        "method": "counted by the method that answered, as in Miyake et al. (2017): what one pattern "
+        "could not answer counts for the other, so the two are not compared on the same products",
+    }[records.count_by]
     yield assignment(report)
 
 
@@ -64,13 +75,15 @@ def rates_title(report: Report) -> str:
 
 def rates_table(report: Report) -> ReportTable:
     """Table 1: counts and rates by pattern."""
+    all_impressions = sum(row.impressions for row in report.patterns.values())
     return ReportTable(
-        ("", "visitors", "impressions", "clicks", "CTR", "purchases", "CVR"),
+        ("", "visitors", "impressions", "of all", "clicks", "CTR", "purchases", "CVR"),
         [
             (
-                f"pattern {pattern}",
+                report.records.name_of(pattern),
                 count(row.visitors) if row.visitors else "unknown",
                 count(row.impressions),
+                f"{100 * row.impressions / all_impressions:.2f} %",
                 count(row.clicks),
                 rate(row.ctr),
                 count(row.purchases),
@@ -87,21 +100,27 @@ def comparisons_table(report: Report) -> ReportTable:
         ("", "B - A, points", "relative", "p"),
         [
             (m.upper(), difference(each), lift(each), probability(each.p))
-            for m, each in report.comparisons.items()
+            if (each := report.comparisons[m])
+            else (m.upper(), "none", "none", "")
+            for m in MEASURES
         ],
     )
 
 
-def best_title(report: Report, measure: str) -> str:
-    """The title of table 2."""
-    by_rate = report.question.best_by == "rate"
-    best = "highest" if by_rate else "largest lead in"
-    return f"Table 2. The {N_BEST} categories with each pattern's {best} {measure.upper()}"
+def best_title(report: Report, measure: str, pattern: str) -> str:
+    """The title of table 2, of A's best categories, or of table 3, of B's."""
+    number = 2 + PATTERNS.index(pattern)
+    best = {"lead": "largest lead in", "rate": "highest"}[report.question.best_by]
+    name = report.records.name_of(pattern)
+    return (
+        f"Table {number}. The {N_BEST} categories in which {name} has the {best} {measure.upper()}"
+    )
 
 
 def best_table(report: Report, measure: str, pattern: str) -> ReportTable:
-    """Table 2: one pattern's best categories by one measure."""
-    return categories_table(report.best[measure][pattern], (measure,), f"pattern {pattern}")
+    """Table 2 or 3: one pattern's best categories by one measure."""
+    best = report.best[measure][pattern]
+    return categories_table(best, (measure,), "category" if best else "none")
 
 
 def categories_table(
@@ -132,17 +151,19 @@ def _cells(category: Category, measure: str) -> Iterator[str]:
 
 
 def won_title(report: Report) -> str:
-    """The title of table 3."""
-    n = len(report.categories) - len(report.undecided)
-    least = count(report.question.min_impressions)
-    return f"Table 3. Categories won, of {n} with {least} impressions of each pattern or more"
+    """The title of the number of categories won."""
+    impressions, clicks = count(report.question.min_impressions), count(report.question.min_clicks)
+    return (
+        f"Categories won, of those with {impressions} impressions (CTR) or {clicks} clicks "
+        "(CVR) of each pattern or more"
+    )
 
 
 def won_table(report: Report) -> ReportTable:
-    """Table 3: the number of categories that each pattern won."""
+    """The number of categories that each pattern won."""
     return ReportTable(
-        ("", "A", "B", "equal", "A, certain", "B, certain"),
-        [(measure.upper(), *map(count, report.won[measure])) for measure in MEASURES],
+        ("", "of", "A", "B", "equal", "A, certain", "B, certain"),
+        [(m.upper(), count(sum(report.won[m][:3])), *map(count, report.won[m])) for m in MEASURES],
     )
 
 
@@ -157,11 +178,13 @@ def won_notes(report: Report) -> Iterator[str]:
         "the best of many owe some of it to luck: expect less of them, and judge by the corrected p, "
         "not by whether an interval contains 0"
     )
-    if report.undecided:
-        shown = [excerpt(each.category_id) for each in report.undecided[:_MAX_UNDECIDED]]
-        more = len(report.undecided) - len(shown)
-        names = ", ".join(shown) + (f" and {count(more)} more" if more else "")
-        yield f"undecided, with fewer impressions: {count(len(report.undecided))} ({names})"
+    for measure, fewer in (("ctr", "fewer impressions"), ("cvr", "fewer clicks")):
+        undecided = report.undecided[measure]
+        if undecided:
+            shown = [excerpt(each.category_id) for each in undecided[:_MAX_UNDECIDED]]
+            more = len(undecided) - len(shown)
+            names = ", ".join(shown) + (f" and {count(more)} more" if more else "")
+            yield f"undecided by {measure.upper()}, with {fewer}: {count(len(undecided))} ({names})"
 
 
 TRAFFIC_TITLE = "Impressions by pattern and by what answered"
@@ -175,8 +198,8 @@ def traffic_table(report: Report) -> ReportTable:
             (
                 f"pattern {each.pattern}, {each.method}",
                 count(each.impressions),
-                f"{100 * each.share:.1f} %",
-                f"{100 * each.share_of_all:.1f} %",
+                f"{100 * each.share:.2f} %",
+                f"{100 * each.share_of_all:.2f} %",
                 count(each.clicks),
                 count(each.purchases),
             )

@@ -27,18 +27,17 @@ def as_text(report: Report) -> str:
         summary(report),
         [rates_title(report), *_lines(rates_table(report))],
         _lines(comparisons_table(report)),
-        *([best_title(report, measure), *_best(report, measure)] for measure in MEASURES),
+        *(
+            [best_title(report, m, p), *_lines(best_table(report, m, p))]
+            for m in MEASURES
+            for p in PATTERNS
+        ),
         [won_title(report), *_lines(won_table(report)), *won_notes(report)],
         [TRAFFIC_TITLE, *_lines(traffic_table(report))],
         [f"malformed: {fault}" for fault in report.records.faults],
     ]
     texts = ("\n".join(section) for section in sections)
     return "\n\n".join(text for text in texts if text) + "\n"
-
-
-def _best(report: Report, measure: str) -> Iterator[str]:
-    for pattern in PATTERNS:
-        yield from _lines(best_table(report, measure, pattern))
 
 
 def _lines(table: ReportTable) -> Iterator[str]:

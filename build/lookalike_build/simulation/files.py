@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from lookalike.experiment import METHODS, PATTERNS
+from lookalike.experiment import CHOSEN, METHODS, PATTERNS
 from lookalike_build.experiment.checks import EVENTS
 from lookalike_build.experiment.writer import event_writer
 from lookalike_build.files.whole import whole_file
@@ -102,7 +102,7 @@ def records_of(
     row, event, at_s = row[order], event[order], at_s[order]
     columns = {
         "event": _named(event, EVENTS),
-        "pattern": _named(impressions.pattern[row], PATTERNS),
+        "pattern": _named(impressions.pattern[row], (*PATTERNS, CHOSEN)),
         "method": _named(impressions.method[row], METHODS),
         "category_id": _named(impressions.category[row], category_ids),
         "visitor": pa.array(impressions.visitor[row]).cast(pa.string()),

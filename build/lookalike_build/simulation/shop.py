@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from lookalike.errors import LookalikeError
-from lookalike.experiment import METHODS, PATTERNS, Method, Pattern
+from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Method, Pattern
 from lookalike.release.arrays import Float64
 from lookalike.release.ids import Id
 from lookalike.release.opened import Release
@@ -197,23 +197,25 @@ def browse(
 def arrays_of(pages: list[Seen]) -> Impressions:
     """The pages as arrays."""
     visitor, pattern, method, *others, _ = zip(*pages, strict=True)
-    patterns, methods = [*map(PATTERNS.index, pattern)], [*map(METHODS.index, method)]
+    patterns = [(*PATTERNS, CHOSEN).index(each) for each in pattern]
+    methods = [*map(METHODS.index, method)]
     return Impressions(*map(np.array, (visitor, patterns, methods, *others)))
 
 
 def truth_of(pages: list[Seen], category_ids: list[Id], taste: Taste) -> dict[str, Any]:
-    """The rates that a report estimates, as a JSON document: mean probabilities of click and purchase.
+    """The rates that a report estimates, as a JSON document.
 
-    They follow from the visitors' tastes, given the products that they looked at.
+    They are the mean probability of a click, and that of a purchase after a click. They follow from the
+    visitors' tastes, given the products that they looked at.
     """
 
     def rates(some: list[Seen]) -> dict[str, Any]:
         clicks = {p: [each.probability for each in some if each.pattern == p] for p in PATTERNS}
-        ctr = {pattern: fmean(its) for pattern, its in clicks.items() if its}
-        return {p: {"ctr": rate, "cvr": rate * taste.bought} for p, rate in ctr.items()}
+        return {p: {"ctr": fmean(its), "cvr": taste.bought} for p, its in clicks.items() if its}
 
     by_category = attrgetter("category")
-    answered = sorted((each for each in pages if each.method != "none"), key=by_category)
+    measured = (each for each in pages if each.method != "none" and each.pattern != CHOSEN)
+    answered = sorted(measured, key=by_category)
     return {
         "patterns": rates(answered),
         "categories": {

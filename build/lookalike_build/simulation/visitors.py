@@ -1,8 +1,8 @@
 """Simulated experiments: visitors whose clicks and purchases follow known preferences.
 
 A visitor sees impressions in some categories. The probability of a click is the rate of the category
-and of the method that answered, times the visitor's own appetite; some of the clicked products are
-bought. So the rates that a report estimates are known.
+and of the method that answered, times the visitor's own appetite for clicks; that of a purchase after a
+click likewise, with another appetite. So the rates that a report estimates are known.
 """
 
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class PreferenceError(LookalikeError):
 class Preferences:
     """What visitors like, in n categories.
 
-    `shares` (n,) of the impressions sum to 1. `ctr` and `cvr` (2, n) are clicks and purchases per
-    impression that behaviour (0) or image (1) answered. `spread` is the standard deviation of the
+    `shares` (n,) of the impressions sum to 1. `ctr` (2, n) are clicks per impression that behaviour (0)
+    or image (1) answered, `cvr` (2, n) purchases per click. `spread` is the standard deviation of the
     visitors' appetites over their mean; 0 makes them alike.
     """
 
@@ -51,15 +51,17 @@ class Preferences:
             raise PreferenceError("the shares of the categories must be 0 or more and sum to 1")
         if not ((self.ctr > 0) & (self.ctr < 1)).all():
             raise PreferenceError("every ctr must be above 0 and below 1")
-        if not ((self.cvr >= 0) & (self.cvr <= self.ctr)).all():
-            raise PreferenceError("every cvr must be from 0 to its ctr: what is bought was clicked")
-        top = float(self.ctr.max())
-        most = ((1 - top) / top) ** 0.5
-        if not 0 <= self.spread < most:
+        if not ((self.cvr >= 0) & (self.cvr < 1)).all():
             raise PreferenceError(
-                f"spread must be from 0 to below {most:.3g} with a ctr of {top:.3g}, not "
-                f"{self.spread:g}"
+                "every cvr must be 0 or more and below 1: it is purchases per click"
             )
+        for name, top in (("ctr", self.ctr.max()), ("cvr", self.cvr.max())):
+            most = ((1 - top) / top) ** 0.5 if top else np.inf
+            if not 0 <= self.spread < most:
+                raise PreferenceError(
+                    f"spread must be from 0 to below {most:.3g} with a {name} of {top:.3g}, not "
+                    f"{self.spread:g}"
+                )
 
     @classmethod
     def drawn(
@@ -71,18 +73,20 @@ class Preferences:
         spread: float = 1.0,
         differ: float = 0.3,
     ) -> "Preferences":
-        """Categories of different sizes and rates; their means are exactly `ctr` and `cvr`.
+        """Categories of different sizes and rates; over all of them these are exactly `ctr` and `cvr`.
 
-        `differ` is the standard deviation of two logarithms: of a category's rates over the mean, and
-        of its ratio of image to behaviour over that of all.
+        `differ` is the standard deviation of two logarithms: of a category's rates over those of all,
+        and of its ratio of image to behaviour over that of all.
         """
         shares = 1 / np.arange(1, n_categories + 1)
         shares /= shares.sum()
         levels, ratios = np.exp(differ * rng.standard_normal((2, n_categories)))
         relative = np.stack([levels, levels * ratios])
-        relative /= (relative @ shares)[:, None]
         ids = tuple(str(number) for number in range(1, n_categories + 1))
-        of_ctr, of_cvr = (np.array(rates)[:, None] * relative for rates in (ctr, cvr))
+        of_ctr = relative * (np.array(ctr) / (relative @ shares))[:, None]
+        clicks = shares * of_ctr
+        mean = (relative * clicks).sum(axis=1) / clicks.sum(axis=1)
+        of_cvr = relative * (np.array(cvr) / mean)[:, None]
         return cls(ids, shares, of_ctr, of_cvr, spread)
 
     @classmethod
@@ -109,8 +113,8 @@ class Preferences:
 class Impressions(NamedTuple):
     """What visitors saw and did: arrays (n,) with an element for each impression.
 
-    `visitor` is the visitor's number; `pattern`, `method` and `category` are indices into `PATTERNS`,
-    `METHODS` and the preferences' categories.
+    `visitor` is the visitor's number; `pattern`, `method` and `category` are indices into `PATTERNS`
+    (one more is `CHOSEN`), `METHODS` and the preferences' categories.
     """
 
     visitor: Integers
@@ -149,11 +153,12 @@ class Simulation:
         method = np.where(own, pattern, 1 - pattern)  # PATTERNS are in the order of METHODS
         answered = rng.random(visitor.size) >= self.unanswered
         category = self._categories(rng, visitor, n)
-        # Beta-distributed, so that a visitor's rate is never above 1 and the mean is exact.
-        appetite = _appetites(rng, n, float(likes.ctr.max()), likes.spread)[visitor]
-        ctr, cvr = likes.ctr[method, category], likes.cvr[method, category]
-        clicked = answered & (rng.random(visitor.size) < ctr * appetite)
-        bought = clicked & (rng.random(visitor.size) < cvr / ctr)
+        to_click, to_buy = (
+            rates[method, category] * _appetites(rng, n, float(rates.max()), likes.spread)[visitor]
+            for rates in (likes.ctr, likes.cvr)
+        )
+        clicked = answered & (rng.random(visitor.size) < to_click)
+        bought = clicked & (rng.random(visitor.size) < to_buy)
         method[~answered] = _NONE
         return Impressions(first + visitor, pattern, method, category, clicked, bought)
 
@@ -172,24 +177,23 @@ class Simulation:
         """
         likes = self.preferences
         fallback = np.array(self.fallback)[:, None]
-        by_method = {"ctr": likes.ctr, "cvr": likes.cvr}
-        by_pattern = {
-            name: (1 - fallback) * rate + fallback * rate[::-1] for name, rate in by_method.items()
-        }
+        # Of each method, then of each pattern: clicks and purchases per impression in each category.
+        of_method = np.stack([likes.ctr, likes.ctr * likes.cvr])
+        of_pattern = (1 - fallback) * of_method + fallback * of_method[:, ::-1]
 
-        def of(rates: dict[str, Float64], row: int, category: int) -> dict[str, float]:
-            return {name: float(rate[row, category]) for name, rate in rates.items()}
+        def rates(clicks: np.float64, purchases: np.float64) -> dict[str, float]:
+            return {"ctr": float(clicks), "cvr": float(purchases / clicks)}
 
         return {
             "patterns": {
-                pattern: {name: float(rate[p] @ likes.shares) for name, rate in by_pattern.items()}
+                pattern: rates(*(of_pattern[:, p] @ likes.shares))
                 for p, pattern in enumerate(PATTERNS)
             },
             "categories": {
                 category_id: {
                     "share": float(likes.shares[c]),
-                    **{method: of(by_method, m, c) for m, method in enumerate(_ANSWERING)},
-                    **{pattern: of(by_pattern, p, c) for p, pattern in enumerate(PATTERNS)},
+                    **{method: rates(*of_method[:, m, c]) for m, method in enumerate(_ANSWERING)},
+                    **{pattern: rates(*of_pattern[:, p, c]) for p, pattern in enumerate(PATTERNS)},
                 }
                 for c, category_id in enumerate(likes.category_ids)
             },
@@ -197,8 +201,11 @@ class Simulation:
 
 
 def _appetites(rng: np.random.Generator, n: int, top: float, spread: float) -> Float64:
-    """Factors (n,) of mean 1 and standard deviation `spread`, at most 1 / `top`."""
-    if spread == 0:
+    """Factors (n,) of mean 1 and standard deviation `spread`, at most 1 / `top`.
+
+    Beta-distributed, so that a visitor's rate is never above 1 and the mean is exact.
+    """
+    if spread == 0 or top == 0:
         return np.ones(n)
     total = (1 - top) / top / spread**2 - 1
     return rng.beta(top * total, (1 - top) * total, n) / top

@@ -30,16 +30,18 @@ def simulation(ctr: tuple[float, float], cvr: tuple[float, float], **more: Any) 
     return Simulation(likes, **more)
 
 
-PAPER = simulation(PAPER_CTR, PAPER_CVR, fallback=(0.1, 0.02), unanswered=0.02)
+CVR = (0.2, 0.25)
+"""The paper's, of which no purchase comes of 100 clicks, would make every interval hold the truth."""
+PAPER = simulation(PAPER_CTR, CVR, fallback=(0.1, 0.02), unanswered=0.02)
 """The paper's rates; visitors that differ as much as they click, and fallbacks."""
-EAGER = simulation((0.05, 0.06), (0.015, 0.02), spread=2.0)
-"""Visitors of which a few click much and most not at all."""
-UNKNOWN = simulation(PAPER_CTR, PAPER_CVR, known=False, unanswered=0.02)
-ALIKE = simulation((0.02, 0.02), (0.008, 0.008), spread=2.0, differ=0.0)
+EAGER = simulation((0.05, 0.06), (0.1, 0.12), spread=2.0)
+"""Visitors of which a few click and buy much and most not at all."""
+UNKNOWN = simulation(PAPER_CTR, CVR, known=False, unanswered=0.02)
+ALIKE = simulation((0.02, 0.02), (0.1, 0.1), spread=2.0, differ=0.0)
 """Patterns between which there is no difference, in any category."""
-ALIKE_UNKNOWN = simulation((0.02, 0.02), (0.008, 0.008), known=False, differ=0.0)
+ALIKE_UNKNOWN = simulation((0.02, 0.02), (0.2, 0.2), known=False, differ=0.0)
 
-VISITORS = {"paper": 6000, "eager": 800, "unknown": 6000, "alike": 1500, "alike unknown": 1500}
+VISITORS = {"paper": 6000, "eager": 1600, "unknown": 6000, "alike": 3000, "alike unknown": 1500}
 KINDS = dict(zip(VISITORS, (PAPER, EAGER, UNKNOWN, ALIKE, ALIKE_UNKNOWN), strict=True))
 
 
@@ -47,7 +49,7 @@ def covered(made: Simulation, n_visitors: int) -> Counter[str]:
     """In how many of N experiments each interval holds the truth, and each test finds something."""
     truth: Mapping[str, Any] = made.truth()["patterns"]
     rng = np.random.default_rng(11)
-    question = Question(min_impressions=100)
+    question = Question(min_impressions=100, min_clicks=10)
     counts: Counter[str] = Counter()
 
     def count(name: str, interval: Interval, value: float) -> None:
@@ -63,6 +65,7 @@ def covered(made: Simulation, n_visitors: int) -> Counter[str]:
                 estimate = getattr(report.patterns[pattern], measure)
                 count(f"{measure} {pattern}", estimate.interval, truth[pattern][measure])
             comparison = report.comparisons[measure]
+            assert comparison is not None
             count(f"{measure} difference", comparison.interval, b - a)
             count(f"{measure} lift", comparison.lift_interval, b / a - 1)
             counts[f"{measure} found"] += comparison.p < 0.05
@@ -70,8 +73,10 @@ def covered(made: Simulation, n_visitors: int) -> Counter[str]:
             counts[f"{measure} won for certain"] += won.a_certain + won.b_certain > 0
         counts["mismatch"] += report.mismatch
         clicked = records.patterns["A"]
-        plain = Rate(Sums.of_impressions(clicked.impressions, clicked.clicks))
+        plain = Rate(Sums.of_trials(clicked.impressions, clicked.clicks))
         count("ctr A, visitors forgotten", plain.interval(z_of(0.95)), truth["A"]["ctr"])
+        plain = Rate(Sums.of_trials(clicked.clicks, clicked.purchases))
+        count("cvr A, visitors forgotten", plain.interval(z_of(0.95)), truth["A"]["cvr"])
     return counts
 
 
@@ -105,10 +110,18 @@ def test_a_difference_as_large_as_the_papers_is_found(counts: dict[str, Counter[
     assert counts["paper"]["ctr found"] > 0.5 * N
 
 
+@pytest.mark.parametrize(("measure", "most"), [("ctr", 0.8), ("cvr", 0.9)])
 def test_intervals_that_forget_the_visitors_promise_too_much(
-    counts: dict[str, Counter[str]],
+    counts: dict[str, Counter[str]], measure: str, most: float
 ) -> None:
-    assert counts["eager"]["ctr A, visitors forgotten"] < 0.8 * N
+    assert counts["eager"][f"{measure} A, visitors forgotten"] < most * N
+
+
+def test_the_papers_few_purchases_are_no_surer_than_stated() -> None:
+    found = covered(simulation(PAPER_CTR, PAPER_CVR), 6000)
+    for what in ("A", "B", "difference", "lift"):
+        assert found[f"cvr {what}"] >= within(N, 0.95)[0]
+    assert found["cvr found"] <= within(N, 0.05)[1]
 
 
 def test_an_even_assignment_is_flagged_at_the_stated_rate(counts: dict[str, Counter[str]]) -> None:

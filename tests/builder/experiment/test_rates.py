@@ -22,7 +22,7 @@ Z = z_of(0.95)
 
 
 def rate(events: int, impressions: int) -> Rate:
-    return Rate(Sums.of_impressions(impressions, events))
+    return Rate(Sums.of_trials(impressions, events))
 
 
 def rate_of_visitors(visitors: list[tuple[int, int]]) -> Rate:

@@ -54,14 +54,20 @@ RECORDS = [
 
 
 def assert_read(found: Records) -> None:
+    """That these are RECORDS and nothing else."""
+    assert found.n_malformed == 0
+    assert_sums(found)
+
+
+def assert_sums(found: Records) -> None:
     """What all of RECORDS add up to, by hand."""
     assert found.patterns == {
-        "A": Tally(2, 0, 3, 2, 0, 2 * 2 + 1, 2 * 2, 2 * 2, 0, 0),
-        "B": Tally(2, 1, 3, 1, 1, 3, 1, 1, 1, 1),
+        "A": Tally(2, 1, 0, 0, 3, 2, 0, 2 * 2 + 1, 2 * 2, 2 * 2, 0, 0),
+        "B": Tally(2, 1, 1, 0, 3, 1, 1, 3, 1, 1, 1, 1),
     }
     assert found.categories == {
-        "1": {"A": found.patterns["A"], "B": Tally(1, 1, 2, 0, 0, 2, 0, 0, 0, 0)},
-        "a&b/c ü+": {"A": Tally(), "B": Tally(1, 0, 1, 1, 1, 1, 1, 1, 1, 1)},
+        "1": {"A": found.patterns["A"], "B": Tally(1, 0, 1, 0, 2, 0, 0, 2)},
+        "a&b/c ü+": {"A": Tally(), "B": Tally(1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)},
     }
     assert [tuple(each) for each in found.methods] == [
         ("A", "behaviour", 2, 2, 0),
@@ -71,7 +77,7 @@ def assert_read(found: Records) -> None:
     ]
     assert found.assigned == {"A": 2, "B": 3}
     assert found.period == (1767323045, 1767571200)
-    assert (found.n_in_both, found.n_outside, found.n_malformed) == (0, 0, 0)
+    assert (found.n_in_both, found.n_outside) == (0, 0)
 
 
 def as_csv(path: Path, records: Iterable[Record] = RECORDS) -> Path:
@@ -93,11 +99,11 @@ def as_parquet(path: Path) -> Path:
     return path
 
 
-def as_log(path: Path, **said: str) -> Path:
-    """The records as nginx logs them; `said` replaces a field of every line."""
+def as_log(path: Path, records: Iterable[Record] = RECORDS) -> Path:
+    """The records as nginx logs them."""
     paths = {"impression": "/related", "click": "/clicked", "purchase": "/purchased"}
     lines = []
-    for each in RECORDS:
+    for each in records:
         query = {name: each[name] for name in ("category_id", "visitor") if each[name] is not None}
         line = {"time": each["time"], "request_method": "GET", "status": "204"}
         if each["event"] == "impression":
@@ -108,7 +114,7 @@ def as_log(path: Path, **said: str) -> Path:
             query = {"pattern": each["pattern"], "method": each["method"], **query}
             line |= {"x_lookalike_pattern": "", "x_lookalike_method": "-"}
         line["request_uri"] = f"{paths[str(each['event'])]}?product_id=9&{urlencode(query)}"
-        lines.append({**line, **said})
+        lines.append(line)
     return write_jsonl(path, lines)
 
 
@@ -150,7 +156,7 @@ def test_visitors_in_numbers_and_text_are_the_same(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "r.parquet")
     found = read(tmp_path / "r.*")
-    assert found.patterns["A"] == Tally(1, 0, 1, 2, 0, 1, 2, 4, 0, 0)
+    assert found.patterns["A"] == Tally(1, 1, 0, 0, 1, 2, 0, 1, 2, 4)
     assert list(found.categories) == ["1"]
 
 
@@ -188,7 +194,7 @@ def test_other_columns_do_no_harm(tmp_path: Path) -> None:
         b"\xef\xbb\xbfx,event,method,pattern,x,category_id\r\n"
         b'1,impression,image,A,"a\nb",1\r\n\r\n2,click,,A,,"1"\r\n3,impression,image,B,,1'
     )
-    assert read(path).patterns["A"] == Tally(0, 1, 1, 1, 0, 1, 1, 1, 0, 0)
+    assert read(path).patterns["A"] == Tally(0, 0, 1, 1, 1, 1, 0, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +355,7 @@ def test_of_a_log_only_what_was_answered_counts(tmp_path: Path) -> None:
         line(f"/purchased?{query}&pattern=A", 202, request_method="POST"),
     ]
     found = read(write_jsonl(tmp_path / "access.log", lines))
-    assert found.patterns["A"] == Tally(1, 0, 2, 1, 1, 4, 2, 1, 2, 1)
+    assert found.patterns["A"] == Tally(1, 1, 0, 0, 2, 1, 1, 4, 2, 1, 1, 1)
     assert found.patterns["B"].impressions == 1
     assert found.methods[-1][:3] == ("B", "behaviour", 1)
     assert (found.n_other, found.n_malformed) == (8, 0)
@@ -416,7 +422,7 @@ def test_visitors_of_both_patterns_are_told(tmp_path: Path) -> None:
         ("r.csv", b"event,event,pattern\n", "has 2 column event, expected one"),
         ("r.csv", b"event,pattern,method,shelf\n", "--category-id-column says what it is called"),
         ("r.json", b'[{"event":"click"}]', "is one JSON array"),
-        ("r.json", b'\xef\xbb\xbf{"event":"click"}', "starts with a byte order mark"),
+        ("r.json", b'[\n{"event":"click"},\n{"event":"click"}\n]', "is one JSON array"),
         ("r.gz", b"\x1f\x8b\x08broken", "cannot be read as gzip"),
         ("r.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
         ("r.csv", "event,pattern".encode("utf-16"), "is in UTF-16; save it in UTF-8"),
@@ -471,3 +477,101 @@ def test_too_little_memory_is_said_with_the_folder_for_the_rest(tmp_path: Path) 
     room = rf"; give more --memory-limit, or room in {tmp_path} \(--temporary\)$"
     with pytest.raises(EventError, match=f"^Out of Memory Error: .*{room}"):
         read_records([file], Period(), Memory("1MB", tmp_path), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "nobody",
+    [
+        "undefined",
+        "null",
+        "NULL",
+        "NaN",
+        "None",
+        "(null)",
+        "[object Object]",
+        "-",
+        " ",
+        "\tundefined ",
+        "nil",
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "log"])
+def test_a_visitor_that_names_nobody_is_no_visitor_and_is_counted(
+    tmp_path: Path, nobody: str, form: str
+) -> None:
+    named = [event(pattern="AB"[n % 2], visitor=f"v{n}", time=TIME) for n in range(6)]
+    records = [
+        *named,
+        *[event(pattern="B", visitor=nobody, time=TIME)] * 3,
+        event(visitor="", time=TIME),
+    ]
+    path = tmp_path / f"r.{form}"
+    if form == "csv":
+        as_csv(path, records)
+    elif form == "jsonl":
+        write_jsonl(path, records)
+    else:
+        as_log(path, records)
+    found = read(path)
+    assert (found.patterns["A"].visitors, found.patterns["A"].anonymous) == (3, 1)
+    assert (found.patterns["B"].visitors, found.patterns["B"].anonymous) == (3, 3)
+    assert found.n_unnamed == 3
+    assert found.n_malformed == 0
+
+
+@pytest.mark.parametrize(
+    "somebody", ["0", "undefined7", "nullable", "Nan Goldin", "--x", "falsetto"]
+)
+def test_a_visitor_that_looks_like_nobody_may_be_somebody(tmp_path: Path, somebody: str) -> None:
+    found = read(write_jsonl(tmp_path / "r.jsonl", [event(visitor=somebody)] * 3))
+    assert (found.patterns["A"].visitors, found.n_unnamed) == (1, 0)
+
+
+OTHER_STARTS = {
+    "another format": b'127.0.0.1 - - [02/Jan/2026:03:04:05 +0000] "GET / HTTP/1.1" 200 2 "-" "curl"\n',
+    "a start-up line": b'2026/01/02 03:04:05 [notice] 1#1: using the "epoll" event method\n',
+    "an empty line": b"\n",
+    "blanks": b"  \r\n\t\n",
+    "the end of a line": b'quest_uri":"/related?category_id=1","x_lookalike_pattern":"A"}\n',
+    "the start of a line": b'{"time": "2026-01-02T03:04:05+00:00", "status": "20\n',
+    "another object": b'{"level":"info","msg":"started"}\n',
+    "a header": b"time,status,request_uri\n",
+    "a hole left by rotation": b"\0" * 500 + b"\n",
+    "bytes of anything": b"\x1b[31m\xff\xfe\x80\n",
+    "many lines": b"Starting ...\n" * 200,
+}
+
+
+@pytest.mark.parametrize("start", OTHER_STARTS)
+@pytest.mark.parametrize("form", ["log", "jsonl", "log.gz"])
+def test_a_log_that_begins_with_something_else_is_a_log(
+    tmp_path: Path, start: str, form: str
+) -> None:
+    path = tmp_path / f"r.{form}"
+    if form == "jsonl":
+        write_jsonl(path, RECORDS)
+    else:
+        as_log(path)
+    content = OTHER_STARTS[start] + path.read_bytes()
+    path.write_bytes(gzip.compress(content) if form.endswith("gz") else content)
+    found = read(path)
+    n_malformed = {"an empty line": 0, "blanks": 0, "many lines": 200}.get(start, 1)
+    assert found.n_malformed == n_malformed
+    assert len(found.faults) == min(n_malformed, 10)
+    if n_malformed:
+        assert found.faults[0].startswith(f"{path}: line 1: ")
+    assert_sums(found)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "log", "log.gz"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"r.{form}"
+    if form == "csv":
+        as_csv(path)
+    elif form == "jsonl":
+        write_jsonl(path, RECORDS)
+    else:
+        as_log(path)
+    content = b"\xef\xbb\xbf" + path.read_bytes()
+    path.write_bytes(gzip.compress(content) if form.endswith("gz") else content)
+    assert_read(read(path))

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,13 +20,14 @@ from lookalike_build.experiment.json import as_json
 from lookalike_build.experiment.records import Records, Tally
 from lookalike_build.experiment.report import NoExperiment, Question, Report, report_of
 from lookalike_build.experiment.text import as_text
+from support import REPOSITORY
 
 Counts = tuple[int, int, int]
 
 
 def anonymous(impressions: int, clicks: int, purchases: int) -> Tally:
     n, x, y = impressions, clicks, purchases
-    return Tally(0, n, n, x, y, n, x, x, y, y)
+    return Tally(0, 0, n, x, n, x, y, n, x, x, y, y)
 
 
 def records_of(categories: dict[str, tuple[Counts, Counts]], **more: Any) -> Records:
@@ -39,6 +41,7 @@ def records_of(categories: dict[str, tuple[Counts, Counts]], **more: Any) -> Rec
         patterns = {pattern: its.plus(of_category[pattern]) for pattern, its in patterns.items()}
     nothing: dict[str, Any] = {
         "methods": [],
+        "n_visitors": 0,
         "assigned": {pattern: its.units for pattern, its in patterns.items()},
         "n_in_both": 0,
         "period": None,
@@ -59,41 +62,104 @@ CATEGORIES = {
     "ties": ((1200, 6, 0), (1100, 9, 0)),
     "gloves": ((999, 500, 100), (9000, 1, 1)),
 }
+"""Impressions, clicks and purchases of A and B: in percent, CTR is 0.5 and 1.6, 1.5 and 0.5, 0.5 and
+0.53, 0.5 and 0.5, 2.0 and 0.9, 0.5 and 0.82; CVR is 40 and 37.5, 13 and 40, 40 and 31, 40 and 40, 10
+and 11, 0 and 0."""
 
 
 def the_report(**question: Any) -> Report:
-    return report_of(records_of(CATEGORIES), Question(**question))
+    return report_of(records_of(CATEGORIES), Question(**{"min_clicks": 6, **question}))
 
 
 def ids(categories: Sequence[Any]) -> list[str]:
     return [each.category_id for each in categories]
 
 
-def test_the_categories_in_which_each_pattern_did_best() -> None:
+def test_the_categories_in_which_each_pattern_leads_by_most() -> None:
     found = the_report().best
-    # CTR in percent: A 0.5, 1.5, 0.5, 0.5, 2.0, 0.5; B 1.6, 0.5, 0.53, 0.5, 0.9, 0.82.
+    assert ids(found["ctr"]["A"]) == ["socks", "hats"]
+    assert ids(found["ctr"]["B"]) == ["shoes", "ties", "bags"]
+    assert ids(found["cvr"]["A"]) == ["bags", "shoes"]
+    said = as_text(the_report())
+    assert re.search(
+        r"^Table 2\..* pattern A has the largest lead in CTR\n.*\nsocks .*\nhats ", said, re.M
+    )
+    assert re.search(r"^Table 3\..* pattern B has the largest lead in CTR\n.*\nshoes ", said, re.M)
+
+
+def test_a_pattern_that_leads_nowhere_has_no_best_categories() -> None:
+    found = report_of(records_of({"1": ((1000, 3, 0), (1000, 3, 4))}), Question())
+    assert found.best["ctr"] == {"A": [], "B": []}
+    assert re.search(r"^Table 2\..*\nnone +CTR of A ", as_text(found), re.M)
+
+
+def test_or_in_which_its_rate_is_highest() -> None:
+    found = the_report(best_by="rate").best
     assert ids(found["ctr"]["A"])[:2] == ["socks", "hats"]
     assert ids(found["ctr"]["B"]) == ["shoes", "socks", "ties", "bags", "hats"]
     assert len(found["cvr"]["A"]) == 5
 
 
-def test_or_by_how_much_each_pattern_leads() -> None:
-    found = the_report(best_by="lead").best
-    assert ids(found["ctr"]["A"]) == ["socks", "hats", "belts", "bags", "ties"]
-    assert ids(found["ctr"]["B"])[:3] == ["shoes", "ties", "bags"]
-
-
 def test_the_number_of_categories_each_pattern_won() -> None:
     won = the_report().won
     assert won["ctr"] == (2, 3, 1, 1, 1)
-    assert (won["cvr"].a, won["cvr"].b, won["cvr"].equal) == (2, 1, 3)
+    assert (won["cvr"].a, won["cvr"].b, won["cvr"].equal) == (2, 2, 2)
 
 
-def test_a_category_with_few_impressions_of_one_pattern_is_undecided() -> None:
-    found = the_report()
-    assert ids(found.undecided) == ["gloves"]
-    assert ids(the_report(min_impressions=999).undecided) == []
-    assert ids(the_report(min_impressions=1001).undecided) == ["gloves", "socks"]
+def test_a_category_with_few_impressions_of_one_pattern_is_undecided_by_ctr() -> None:
+    assert ids(the_report().undecided["ctr"]) == ["gloves"]
+    assert ids(the_report(min_impressions=999).undecided["ctr"]) == []
+    assert ids(the_report(min_impressions=1001).undecided["ctr"]) == ["gloves", "socks"]
+
+
+def test_a_category_with_few_clicks_of_one_pattern_is_undecided_by_cvr() -> None:
+    assert ids(the_report().undecided["cvr"]) == ["gloves"]
+    assert ids(the_report(min_clicks=1).undecided["cvr"]) == []
+    found = the_report(min_clicks=10)
+    assert ids(found.undecided["cvr"]) == ["gloves", "socks", "ties"]
+    # Holm's correction is for the four that are decided.
+    (hats,) = (each for each in found.categories if each.category_id == "hats")
+    measure = hats.measures["cvr"]
+    assert measure.p_corrected == pytest.approx(4 * measure.comparison.p)
+
+
+def test_cvr_is_purchases_per_click() -> None:
+    found = the_report().patterns["A"].cvr
+    assert found is not None
+    assert found.value == 131 / 646
+    z2 = 1.96**2
+    half = 1.96 / (1 + z2 / 646) * (131 / 646 * 515 / 646 / 646 + z2 / (4 * 646**2)) ** 0.5
+    centre = (131 / 646 + z2 / (2 * 646)) / (1 + z2 / 646)
+    assert found.interval == pytest.approx((centre - half, centre + half), abs=1e-5)
+
+
+def test_without_clicks_there_is_no_cvr() -> None:
+    records = records_of({"1": ((9000, 0, 0), (9000, 30, 3)), "2": ((9000, 0, 2), (9000, 0, 0))})
+    found = report_of(records, Question(min_clicks=1))
+    assert found.patterns["A"].cvr is None
+    assert found.comparisons["cvr"] is None
+    assert ids(found.undecided["cvr"]) == ["1", "2"]
+    assert found.won["cvr"] == (0, 0, 0, 0, 0)
+    assert found.warnings[-1].startswith(
+        "pattern A has more purchases (2) than clicks (0): clicks are"
+    )
+    said = as_text(found)
+    assert re.search(r"^pattern A .* 2 +none$", said, re.MULTILINE)
+    assert re.search(r"^CVR +none +none$", said, re.MULTILINE)
+    assert json.loads(as_json(found))["patterns"]["A"]["cvr"] is None
+    Page(as_html(found).decode())
+
+
+def test_purchases_of_visitors_who_click_much_are_less_certain() -> None:
+    # 200 clicks, 40 purchases. Of each by another visitor, or all of ten by ten of whom two buy all.
+    apart = Tally(200, 200, 0, 0, 2000, 200, 40, 20_000, 2000, 200, 40, 40)
+    together = Tally(200, 20, 0, 0, 2000, 200, 40, 20_000, 2000, 2000, 400, 400)
+    few, many = apart.cvr(), together.cvr()
+    assert few is not None
+    assert many is not None
+    assert few.value == many.value == 0.2
+    assert few.design_effect == pytest.approx(200 / 199)
+    assert many.design_effect == pytest.approx(10 * 20 / 19)
 
 
 def test_tests_are_corrected_for_the_number_of_categories_that_are_decided() -> None:
@@ -124,6 +190,19 @@ def test_more_clicks_than_impressions_are_a_warning() -> None:
     records = records_of({"1": ((1000, 1200, 0), (1000, 3, 0))})
     found = report_of(records, Question())
     assert "pattern A has more clicks (1200) than impressions (1000)" in found.warnings[-1]
+
+
+def test_more_purchases_than_clicks_are_a_warning() -> None:
+    found = report_of(records_of({"1": ((1000, 3, 0), (1000, 3, 4))}), Question())
+    assert found.warnings[-1].endswith(
+        "B has more purchases (4) than clicks (3): clicks are missing, or purchases are repeated"
+    )
+    assert "133.33 %" in as_text(found)
+
+
+def test_more_clicks_than_impressions_are_shown() -> None:
+    records = records_of({"1": ((1000, 1200, 0), (1000, 3, 0))})
+    found = report_of(records, Question())
     assert "120.00 %" in as_text(found)
 
 
@@ -138,28 +217,130 @@ def test_without_impressions_of_both_patterns_there_is_no_experiment() -> None:
     )
 
 
+def paper() -> dict[str, list[float]]:
+    """The README's table of the paper's numbers: a row's name, and its numbers of A and of B."""
+    readme = (REPOSITORY / "build" / "README.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| ([0-9.]+)(?: %)? \| ([0-9.]+)(?: %)? \|$", readme, re.M)
+    return {name: [float(a), float(b)] for name, a, b in rows}
+
+
+def paper_counts() -> dict[str, tuple[Counts, Counts]]:
+    """Of each of 120 categories, counts with the paper's rates in three million impressions."""
+    rows = paper()
+    totals = [round(30_000 * share) for share in rows.pop("share of the impressions counted")]
+    clicks = [
+        round(n * rate / 100)
+        for n, rate in zip(totals, rows.pop("CTR, all categories"), strict=True)
+    ]
+    purchases = [
+        round(n * rate / 100)
+        for n, rate in zip(clicks, rows.pop("CVR, all categories"), strict=True)
+    ]
+    (won_by_a, won_by_b) = map(int, rows.pop("categories with the higher CTR"))
+    assert len(rows) == 10
+    counts: dict[str, list[list[int]]] = {
+        name: [[30_000, round(300 * rate), 0] for rate in rates] for name, rates in rows.items()
+    }
+    # Both lead by 0.99 points in the paper, which lists shells first.
+    counts["materials / ribbons, tapes"][0][1] += 1
+    rest = [f"another {n}" for n in range(won_by_a + won_by_b - 10)]
+    for name in rest:
+        counts[name] = [[0, 0, 0], [0, 0, 0]]
+    for of in (0, 1):
+        missing = totals[of] - sum(each[of][0] for each in counts.values())
+        for place, name in enumerate(rest):
+            counts[name][of][0] = missing // 110 + (place < missing % 110)
+        for name in rest[: won_by_a - 5]:
+            counts[name][of][1] = counts[name][of][0] * (6, 5)[of] // 1000
+        missing = clicks[of] - sum(each[of][1] for each in counts.values())
+        for place, name in enumerate(rest[won_by_a - 5 :]):
+            n = won_by_b - 5
+            counts[name][of][1] = missing // n + (place < missing % n)
+        counts[rest[-1]][of][2] = purchases[of]
+    return {name: (tuple(a), tuple(b)) for name, (a, b) in counts.items()}  # type: ignore[misc]
+
+
+def assert_papers(said: str) -> None:
+    """That a report's text has the paper's tables 1, 2 and 3, to the digit."""
+    rows = {name: [f"{rate:.2f} %" for rate in rates] for name, rates in paper().items()}
+    overall = rows["CTR, all categories"], rows["CVR, all categories"]
+    shares = rows["share of the impressions counted"]
+    for name, share, ctr, cvr in zip(("behaviour (A)", "image (B)"), shares, *overall, strict=True):
+        row = rf"^{re.escape(name)} .* {share} +[0-9,]+  {ctr} \(.* {cvr} \("
+        assert re.search(row, said, re.MULTILINE)
+    best = [name for name in rows if " / " in name]
+    for number, names in ((2, best[:5]), (3, best[5:])):
+        lines = [
+            rf"{re.escape(name)} +{rows[name][0]} \(.*\) +{rows[name][1]} \(.*" for name in names
+        ]
+        assert re.search(
+            rf"^Table {number}\..* CTR\n.*\n{chr(10).join(lines)}\n\n", said, re.MULTILINE
+        )
+    a, b = (round(n) for n in paper()["categories with the higher CTR"])
+    assert re.search(rf"^CTR +{a + b} +{a} +{b} +0 ", said, re.MULTILINE)
+
+
+def test_the_papers_counts_give_the_papers_tables() -> None:
+    records = records_of(paper_counts(), count_by="method")
+    assert_papers(as_text(report_of(records, Question())))
+
+
 @pytest.mark.slow
-def test_the_papers_counts_give_the_papers_table_1(
+def test_counted_by_method_the_papers_records_give_the_papers_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    n = {"A": (100_000, 510, 210), "B": (100_000, 760, 280)}
-    events = [
-        (name, pattern)
-        for pattern, counts in n.items()
-        for name, count in zip(("impression", "click", "purchase"), counts, strict=True)
-        for _ in range(count)
-    ]
-    names, patterns = zip(*events, strict=True)
-    ones = ["1"] * len(events)
-    methods = ["behaviour" if pattern == "A" else "image" for pattern in patterns]
-    table = pa.table({"event": names, "pattern": patterns, "method": methods, "category_id": ones})
+    counts = paper_counts()
+    names = [*counts]
+    # Of each category: what behaviour answered, then image, each event for itself.
+    n = np.array([*counts.values()])
+    group = np.repeat(np.arange(n.size), n.ravel())
+    category, method, event = np.unravel_index(group, n.shape)
+    # Half of the impressions are A's; what image had no answer to, behaviour answered for B.
+    by_fallback = np.cumsum((method == 0) & (event == 0)) > n[..., 0].sum() // 2
+    pattern = np.where((method == 0) & ~by_fallback, 0, 1)
+    columns = {
+        "event": (event, ["impression", "click", "purchase"]),
+        "pattern": (pattern, ["A", "B"]),
+        "method": (method, ["behaviour", "image"]),
+        "category_id": (category, names),
+    }
+    table = pa.table({name: pa.array(of).take(pa.array(i)) for name, (i, of) in columns.items()})
     pq.write_table(table, tmp_path / "paper.parquet")
-    assert main(["report", str(tmp_path / "paper.parquet")]) == 0
+    found = report(tmp_path / "paper.parquet", "--count-by", "method")
     said = capsys.readouterr().out
-    a, b = (line for line in said.splitlines() if re.match(r"pattern . +\S+ +100,000", line))
-    assert re.fullmatch(r"pattern A .* 510  0\.51 % .* 210  0\.21 % .*", a)
-    assert re.fullmatch(r"pattern B .* 760  0\.76 % .* 280  0\.28 % .*", b)
-    assert "+0.25 (+0.18 to +0.32)  +49 % (+33 to +67)  p < 0.0001" in said
+    assert_papers(said)
+    assert "counted by the method that answered" in said
+    assert not found["mismatch"]
+    assert (found["ratio"]["a"], found["ratio"]["b"]) == (1_500_000, 1_500_000)
+    found = report(tmp_path / "paper.parquet")
+    assert "counted by the pattern assigned" in capsys.readouterr().out
+    assert (
+        found["patterns"]["A"]["impressions"] == found["patterns"]["B"]["impressions"] == 1_500_000
+    )
+
+
+def test_counted_by_method_what_names_no_method_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [event("impression", "A", visitor=f"a{n}") for n in range(20)]
+    records += [event("impression", "B", visitor=f"b{n}") for n in range(20)]
+    records += [event("impression", "B", "behaviour", visitor=f"b{n}") for n in range(10)]
+    records += [event("click", "B", "behaviour", visitor="b1"), event("click", "B", visitor="b2")]
+    records += [{**event("click", "B", visitor="b3"), "method": None}]
+    found = report(write_jsonl(tmp_path / "r.jsonl", records), "--count-by", "method")
+    assert found["count_by"] == "method"
+    a, b = found["patterns"]["A"], found["patterns"]["B"]
+    assert (a["visitors"], a["impressions"], a["clicks"]) == (30, 30, 1)
+    assert (b["visitors"], b["impressions"], b["clicks"]) == (20, 20, 1)
+    assert found["categories"][0]["patterns"]["A"]["impressions"] == 30
+    assert found["left_out"]["without_method"] == 1
+    # The assignment is checked by pattern, whatever is counted.
+    assert (found["ratio"]["a"], found["ratio"]["b"], found["visitors_in_both"]) == (20, 20, 0)
+    said = capsys.readouterr().out
+    assert "50 impressions of 40 visitors, 2 clicks" in said
+    assert "left out: 1 clicks and purchases without a method" in said
+    assert re.search(r"^behaviour \(A\) +30 +30 +60\.00 % +1 ", said, re.MULTILINE)
+    assert report(tmp_path / "r.jsonl")["patterns"]["B"]["clicks"] == 3
 
 
 def test_fallbacks_count_for_the_pattern_assigned_and_the_unanswered_for_none(
@@ -183,7 +364,7 @@ def test_fallbacks_count_for_the_pattern_assigned_and_the_unanswered_for_none(
     assert found["traffic"][1]["share_of_all"] == 0.4
     said = capsys.readouterr().out
     assert "left out: 15 impressions that nothing answered" in said
-    assert re.search(r"pattern A, image +30 +60\.0 % +40\.0 % +3 +0", said)
+    assert re.search(r"pattern A, image +30 +60\.00 % +40\.00 % +3 +0", said)
 
 
 def test_json_has_what_text_says(tmp_path: Path) -> None:
@@ -194,7 +375,7 @@ def test_json_has_what_text_says(tmp_path: Path) -> None:
     assert shoes["measures"]["ctr"]["comparison"]["difference"] == pytest.approx(0.011)
     assert found["won"]["ctr"] == {"a": 2, "b": 3, "equal": 1, "a_certain": 1, "b_certain": 1}
     assert found["best"]["ctr"]["B"][0] == "shoes"
-    assert found["undecided"] == ["gloves"]
+    assert found["undecided"] == {"ctr": ["gloves"], "cvr": ["gloves"]}
     ties = next(each for each in found["categories"] if each["category_id"] == "ties")
     assert ties["measures"]["cvr"]["comparison"]["lift"] is None
     assert ties["measures"]["cvr"]["comparison"]["lift_interval"] == {"low": -1, "high": None}
@@ -205,7 +386,8 @@ def test_text_says_what_is_undecided_and_what_is_certain() -> None:
     said = as_text(the_report())
     assert said.startswith("WARNING: sample ratio mismatch")
     assert "SAMPLE RATIO MISMATCH" in said
-    assert "undecided, with fewer impressions: 1 (gloves)" in said
+    assert "undecided by CTR, with fewer impressions: 1 (gloves)" in said
+    assert "undecided by CVR, with fewer clicks: 1 (gloves)" in said
     assert re.search(r"^shoes .* B, certain +p < 0\.0001$", said, re.MULTILINE)
     many = {str(n): ((9, 0, 0), (9, 0, 0)) for n in range(100)}
     assert "100 (0, 1, 10, 11," in as_text(report_of(records_of(many), Question()))
@@ -249,7 +431,7 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_all() -> None:
     records = records_of(
         {**CATEGORIES, AWKWARD: ((5000, 3, 1), (5000, 9, 2)), "<b>": ((1, 0, 0),) * 2}
     )
-    html = as_html(report_of(records, Question())).decode()
+    html = as_html(report_of(records, Question(min_clicks=6))).decode()
     page = Page(html)
     assert "script" not in page.tags
     assert "b" not in page.tags
@@ -267,8 +449,8 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_all() -> None:
 def test_the_page_shows_what_is_infinite_and_what_is_zero() -> None:
     records = records_of({"1": ((1000, 0, 0), (1000, 0, 0)), "2": ((1000, 0, 0), (1000, 5, 0))})
     Page(as_html(report_of(records, Question())).decode())
-    few = {pattern: Tally(3, 0, 300, 400, 0, 30_000, 9, 9, 0, 0) for pattern in "AB"}
-    records = Records(few, {"1": few}, [], {"A": 3, "B": 3}, 0, None, 0, 0, 0, [])
+    few = {pattern: Tally(3, 3, 0, 0, 300, 400, 0, 30_000, 9, 9, 0, 0) for pattern in "AB"}
+    records = Records(few, {"1": few}, [], 6, {"A": 3, "B": 3}, 0, None, 0, 0, 0, [])
     page = Page(as_html(report_of(records, Question(min_impressions=1))).decode())
     assert "133.33 % (0.00 to any)" in page.text
 

@@ -48,13 +48,19 @@ def test_fallbacks_mix_the_methods_rates_into_the_patterns() -> None:
     assert truth["patterns"]["A"]["ctr"] == pytest.approx((0.0051 + 0.0076) / 2)
     assert truth["patterns"]["B"]["ctr"] == pytest.approx(0.9 * 0.0076 + 0.1 * 0.0051)
     category = truth["categories"]["3"]
-    mixed = (category["behaviour"]["cvr"] + category["image"]["cvr"]) / 2
-    assert category["A"]["cvr"] == pytest.approx(mixed)
+    clicks, purchases = (
+        sum(
+            rates["ctr"] * rates.get(name, 1)
+            for rates in (category["behaviour"], category["image"])
+        )
+        for name in ("", "cvr")
+    )
+    assert category["A"]["cvr"] == pytest.approx(purchases / clicks)
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_is_drawn_has_the_stated_rates(known: bool) -> None:
-    likes = Preferences.drawn(np.random.default_rng(1), 3, (0.1, 0.2), (0.05, 0.02), spread=1.5)
+    likes = Preferences.drawn(np.random.default_rng(1), 3, (0.1, 0.2), (0.15, 0.1), spread=1.5)
     made = Simulation(likes, 6.0, 0.3, (0.4, 0.1), 0.2, known)
     seen = made.draw(np.random.default_rng(2), 100, 200_000)
     truth = made.truth()
@@ -73,7 +79,8 @@ def test_what_is_drawn_has_the_stated_rates(known: bool) -> None:
             where = its & (seen.category == category)
             expected = truth["categories"][str(category + 1)][pattern]
             assert seen.clicked[where].mean() == pytest.approx(expected["ctr"], rel=0.05)
-            assert seen.bought[where].mean() == pytest.approx(expected["cvr"], rel=0.1)
+            clicked = where & seen.clicked
+            assert seen.bought[clicked].mean() == pytest.approx(expected["cvr"], rel=0.1)
     patterns_of = [set(seen.pattern[seen.visitor == v]) for v in range(100, 200)]
     assert all(len(each) == 1 for each in patterns_of) == known
 
@@ -85,6 +92,12 @@ def test_visitors_differ_as_much_as_stated() -> None:
     many = n > 100
     rates = np.bincount(seen.visitor, seen.clicked)[many] / n[many]
     assert rates.std() / rates.mean() == pytest.approx(1.5, abs=0.1)
+    eager = Preferences(("1",), np.ones(1), np.full((2, 1), 0.9), np.full((2, 1), 0.3), spread=0.3)
+    seen = Simulation(eager, 400.0).draw(np.random.default_rng(2), 0, 3000)
+    n = np.bincount(seen.visitor, seen.clicked)
+    many = n > 100
+    rates = np.bincount(seen.visitor, seen.bought)[many] / n[many]
+    assert rates.std() / rates.mean() == pytest.approx(0.32, abs=0.05)
     alike = Simulation(drawn(spread=0.0)).draw(np.random.default_rng(2), 0, 10)
     assert alike.visitor.size >= 10
 
@@ -102,10 +115,14 @@ def test_a_truth_is_preferences_for_another_experiment() -> None:
     [
         ({"share": 0.6}, "sum to 1"),
         ({"image": {"ctr": 0, "cvr": 0}}, "every ctr must be above 0 and below 1"),
-        ({"image": {"ctr": 0.1, "cvr": 0.2}}, "every cvr must be from 0 to its ctr"),
+        ({"image": {"ctr": 0.1, "cvr": 1}}, "every cvr must be 0 or more and below 1"),
         (
             {"image": {"ctr": 0.5, "cvr": 0.2}},
             "spread must be from 0 to below 1 with a ctr of 0.5",
+        ),
+        (
+            {"image": {"ctr": 0.1, "cvr": 0.6}},
+            "spread must be from 0 to below 0.816 with a cvr of 0.6",
         ),
         ({"image": {"ctr": 0.5}}, "KeyError: 'cvr'"),
         ({"image": None}, 'must be {"categories": {ID: {"share": …'),
@@ -146,9 +163,9 @@ def test_the_report_finds_the_truth_in_what_the_command_writes(
         "0.05",
         "0.08",
         "--cvr",
-        "0.02",
+        "0.2",
     ]
-    arguments += ["0.03", "--fallback", "0.3", "0.1", "--unanswered", "0.1", "--days", "7"]
+    arguments += ["0.3", "--fallback", "0.3", "0.1", "--unanswered", "0.1", "--days", "7"]
     assert main(["simulate", "--out", str(out), *arguments]) == 0
     said = capsys.readouterr()
     n = int(re.match(r"(\d+) records of 20000 visitors in ", said.out)[1])  # type: ignore[index]
@@ -411,7 +428,7 @@ def test_truth_of_what_was_shown_by_hand() -> None:
         Seen(2, "B", "none", 1, False, False, 0.0),
     ]
     found = truth_of(pages, [7, 8], Taste(bought=0.1))
-    assert found["patterns"]["A"] == pytest.approx({"ctr": 0.3, "cvr": 0.03})
-    assert found["patterns"]["B"] == pytest.approx({"ctr": 0.5, "cvr": 0.05})
-    assert found["categories"]["8"]["A"] == pytest.approx({"ctr": 0.4, "cvr": 0.04})
+    assert found["patterns"]["A"] == pytest.approx({"ctr": 0.3, "cvr": 0.1})
+    assert found["patterns"]["B"] == pytest.approx({"ctr": 0.5, "cvr": 0.1})
+    assert found["categories"]["8"]["A"] == pytest.approx({"ctr": 0.4, "cvr": 0.1})
     assert list(found["categories"]["7"]) == ["A"]
