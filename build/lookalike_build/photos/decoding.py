@@ -11,15 +11,24 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageFile,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
 from lookalike.errors import LookalikeError
+from lookalike_build.photos.avif import coded_pixels
 from lookalike_build.photos.format import format_of, is_picture
 from lookalike_build.photos.memory_budget import DECODING
 
@@ -46,8 +55,9 @@ MAX_SIDE = 65_535
 MAX_SCANS = 100
 
 # The most memory that a pixel takes, in bytes, measured with 100 megapixels of each kind: decoded and,
-# at 4 bytes, as RGB. WebP's decoder holds two more copies.
-_PIXEL_BYTES = {"JPEG": 5, "PNG": 8, "GIF": 5, "WEBP": 16}
+# at 4 bytes, as RGB. WebP's decoder holds two more copies. An AVIF of 12 bits with alpha and film grain
+# takes 26, a HEIC of 10 bits with alpha 21 (both measured with 5 megapixels).
+_PIXEL_BYTES = {"JPEG": 5, "PNG": 8, "GIF": 5, "WEBP": 16, "AVIF": 26, "HEIF": 22}
 # A JPEG in more than one scan also keeps each channel's coefficients.
 _COEFFICIENT_BYTES = 2
 # A picture at its own size also takes: its colours converted, it turned, and its PNG file.
@@ -71,8 +81,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Load the formats now: without a free descriptor that would fail, and photos would be rejected.
 Image.init()
-_FORMATS = ("JPEG", "PNG", "WebP", "GIF")
-_OTHER = "not a JPEG, PNG, WebP or GIF"
+_FORMATS = {"JPEG": "JPEG", "PNG": "PNG", "WebP": "WEBP", "GIF": "GIF"}
+"""The formats that are read, and what Pillow calls them."""
+_LIBRARIES = {"AVIF": "pip install --upgrade pillow", "HEIC": "pip install pillow-heif"}
+"""What makes Pillow read the others."""
+if AvifImagePlugin.SUPPORTED:
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # photos are decoded in parallel already
+    _FORMATS["AVIF"] = "AVIF"
+with suppress(ImportError):
+    import pillow_heif
+
+    # No thumbnail in a photo's place.
+    pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    _FORMATS["HEIC"] = "HEIF"
+_OTHER = "not a JPEG, PNG, WebP, GIF or AVIF"
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -120,6 +142,7 @@ _HOST_FAULTS = {
     errno.ENOSPC,
 }
 
+_OUT_OF_MEMORY = "out of memory error|Failed to decode frame 0: Out of memory"
 _MORE_FILES = "; allow more open files (ulimit -n, LimitNOFILE=) or fewer --connections"
 _MORE_MEMORY = "; give it more memory or fewer CPUs"
 _NO_MEMORY = f"out of memory{_MORE_MEMORY}"
@@ -155,7 +178,7 @@ def host_error(error: BaseException) -> HostError | None:
     cause: BaseException | None = error
     while cause is not None:
         # Errors of Pillow's decoders and of starting threads are recognised by their text alone.
-        if isinstance(cause, MemoryError) or str(cause).startswith("out of memory error"):
+        if isinstance(cause, MemoryError) or re.match(_OUT_OF_MEMORY, str(cause)):
             return HostError(_NO_MEMORY)
         if isinstance(cause, OSError) and cause.errno in _HOST_FAULTS:
             return _host_error(cause)
@@ -199,10 +222,11 @@ def read_photo(path: Path) -> bytes:
 def decode_photo(data: bytes) -> npt.NDArray[np.uint8]:
     """Return the photo in `data` as uint8 (299, 299, 3): sRGB, 0 to 255.
 
-    It is JPEG, PNG, WebP or GIF; of an animation the first frame is taken. As in a browser, the picture
-    is turned as EXIF says, its ICC profile is applied unless broken, and transparent pixels become
-    white. As in the paper's graph, the whole picture is stretched to the square. The bilinear filter
-    averages all pixels that a new one covers.
+    It is JPEG, PNG, WebP, GIF, AVIF or, where pillow-heif is installed, HEIC; of an animation the first
+    frame is taken. As in a browser, the picture is turned as EXIF (in AVIF and HEIC, the file's
+    properties) says, its ICC profile is applied unless broken, and transparent pixels become white. As
+    in the paper's graph, the whole picture is stretched to the square. The bilinear filter averages all
+    pixels that a new one covers.
 
     Raises PhotoError if the photo has another format, exceeds `MAX_PIXELS` or `MAX_SIDE`, would take
     very long, is truncated or cannot be decoded; HostError if this machine is at fault; nothing else.
@@ -268,6 +292,8 @@ def _unread(data: bytes) -> str:
     found = format_of(data)
     if found in _FORMATS:
         return "broken: unreadable header"
+    if found in _LIBRARIES:
+        return f"{found}; {_LIBRARIES[found]}, or convert it to JPEG"
     if is_picture(data):
         return f"{found}; convert it to JPEG or PNG"
     return f"{found}, not a photo" if found else _OTHER
@@ -305,7 +331,7 @@ def _decoded(
     with ExitStack() as memory:
         if webp_size:  # Pillow's WebP decoder allocates as it opens
             memory.enter_context(memory_to_decode(webp_size, _PIXEL_BYTES["WEBP"] + more_bytes))
-        picture = Image.open(io.BytesIO(data), formats=list(map(str.upper, _FORMATS)))
+        picture = Image.open(io.BytesIO(data), formats=list(_FORMATS.values()))
         if max(picture.size) > MAX_SIDE:
             raise PhotoError(f"more than {MAX_SIDE} pixels wide or high")
         size, n_channels = picture.size, len(picture.getbands())
@@ -316,7 +342,10 @@ def _decoded(
             shrunk = picture.width * picture.height / (size[0] * size[1])
             memory.enter_context(memory_to_decode(size, kept_bytes + _PIXEL_BYTES["JPEG"] * shrunk))
         elif not webp_size:
-            n_bytes = _PIXEL_BYTES[str(picture.format)] + more_bytes
+            n_bytes: float = _PIXEL_BYTES[str(picture.format)]
+            if picture.format == "AVIF":
+                n_bytes *= max(1, coded_pixels(data) / (size[0] * size[1]))
+            n_bytes += more_bytes
             memory.enter_context(memory_to_decode(size, n_bytes))
         try:
             picture.load()

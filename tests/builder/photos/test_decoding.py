@@ -1,5 +1,6 @@
 """The photo: read from a file, decoded as a browser would show it, or rejected with a reason."""
 
+import base64
 import errno
 import io
 import os
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -53,7 +55,10 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "lossless WebP": ("WEBP", {"lossless": True}),
     "lossy WebP": ("WEBP", {"quality": 95}),
     "GIF": ("GIF", {}),
+    "AVIF": ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
 }
+if find_spec("pillow_heif"):
+    FORMATS["HEIC"] = ("HEIF", {"quality": -1, "chroma": 444, "matrix_coefficients": 0})
 
 every_format = pytest.mark.parametrize("name", FORMATS)
 
@@ -161,6 +166,25 @@ def animated(format_name: str, **options: Any) -> bytes:
 YCCK_RED = bytearray(plain("CMYK", (76, 84, 254, 0), "JPEG", quality=95))
 YCCK_RED[YCCK_RED.index(b"Adobe") + 11] = 2
 
+# Red of 10 bits, and half red of 12, by avifenc.
+AVIF_10 = base64.b64decode(
+    "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAA"
+    "AAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0AAAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAACMAAAAo"
+    "aWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlwcnAAAABLaXBjbwAAABRpc3BlAAAAAAAA"
+    "ABAAAAAQAAAAEHBpeGkAAAAAAwoKCgAAAAxhdjFDgSBAAAAAABNjb2xybmNseAABAA0ABoAAAAAXaXBtYQAAAAAA"
+    "AAABAAEEAQKDBAAAACttZGF0EgAKCDgM/9jAQ0GkMhUQAAAAFLm3ZaTU0UW8kElKjk5uiCM="
+)
+AVIF_12 = base64.b64decode(
+    "AAAAHGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZgAAAY1tZXRhAAAAAAAAAChoZGxyAAAAAAAAAABwaWN0AAAAAAAA"
+    "AAAAAAAAbGliYXZpZgAAAAAOcGl0bQAAAAAAAQAAACxpbG9jAAAAAEQAAAIAAQAAAAEAAAHDAAAAJgACAAAAAQAA"
+    "AbEAAAASAAAAQmlpbmYAAAAAAAIAAAAaaW5mZQIAAAAAAQAAYXYwMUNvbG9yAAAAABppbmZlAgAAAAACAABhdjAx"
+    "QWxwaGEAAAAAGmlyZWYAAAAAAAAADmF1eGwAAgABAAEAAADDaXBycAAAAJ1pcGNvAAAAFGlzcGUAAAAAAAAAEAAA"
+    "ABAAAAAQcGl4aQAAAAADDAwMAAAADGF2MUOBQGAAAAAAE2NvbHJuY2x4AAEADQAGgAAAAA5waXhpAAAAAAEMAAAA"
+    "DGF2MUOBQHwAAAAAOGF1eEMAAAAAdXJuOm1wZWc6bXBlZ0I6Y2ljcDpzeXN0ZW1zOmF1eGlsaWFyeTphbHBoYQAA"
+    "AAAeaXBtYQAAAAAAAAACAAEEAQKDBAACBAEFhgcAAABAbWRhdBIACgVYDP/Y6jIHEAAAHhWjKhIACglYDP/Y0BDQ"
+    "aIAyFxAAAAAUuba0IDdNFFrfQ09Kjk5arLIw"
+)
+
 PALETTE = bytes(BLUE + RED)
 TWO_MB = b"name\0\0" + zlib.compress(bytes(2**21))
 
@@ -173,6 +197,8 @@ PLAIN: dict[str, tuple[bytes, Colour]] = {
     "LA half": (plain("LA", (0, 128)), GREY),
     "LA solid": (plain("LA", (77, 255)), (77, 77, 77)),
     "WebP half": (plain("RGBA", (*RED, 128), "WEBP", lossless=True), HALF_RED),
+    "AVIF half": (plain("RGBA", (*RED, 128), "AVIF", quality=100), HALF_RED),
+    "AVIF half, 12 bits": (AVIF_12, HALF_RED),
     "GIF clear": (plain("L", 0, "GIF", transparency=0), WHITE),
     "palette clear": (png(8, 3, b"\1", PLTE=PALETTE, tRNS=b"\xff\0"), WHITE),
     "palette half": (png(8, 3, b"\1", PLTE=PALETTE, tRNS=b"\0\x80"), HALF_RED),
@@ -188,6 +214,8 @@ PLAIN: dict[str, tuple[bytes, Colour]] = {
     "16-bit RGB": (png(16, 2, b"\x10\xff\x20\xff\x30\xff"), (0x10, 0x20, 0x30)),
     "16-bit RGBA": (png(16, 6, b"\xff\xff\0\0\0\0\x80\0"), HALF_RED),
     "16-bit LA": (png(16, 4, b"\0\0\x80\0"), GREY),
+    "10-bit AVIF": (AVIF_10, RED),
+    "grey AVIF": (plain("L", 127, "AVIF"), GREY),
     "1-bit black": (plain("1", 0), BLACK),
     "1-bit white": (plain("1", 1), WHITE),
     "grey JPEG": (plain("L", 127, "JPEG"), GREY),
@@ -199,6 +227,7 @@ PLAIN: dict[str, tuple[bytes, Colour]] = {
     "JPEG profile": (plain("RGB", RED, "JPEG", quality=95, icc_profile=SWAPPED), GREEN),
     "PNG profile": (plain("RGB", RED, icc_profile=SWAPPED), GREEN),
     "WebP profile": (plain("RGB", RED, "WEBP", lossless=True, icc_profile=SWAPPED), GREEN),
+    "AVIF profile": (plain("RGB", RED, "AVIF", quality=100, icc_profile=SWAPPED), GREEN),
     "sRGB profile": (profiled(SRGB, "RGB", (20, 100, 200)), (20, 100, 200)),
     "profile of a palette": (profiled(SWAPPED, "P"), GREEN),
     "profile under transparency": (profiled(SWAPPED, "RGBA", (*RED, 0)), WHITE),
@@ -216,6 +245,7 @@ PLAIN: dict[str, tuple[bytes, Colour]] = {
     # First frames, and metadata
     "animated GIF": (animated("GIF"), RED),
     "animated WebP": (animated("WEBP", lossless=True), RED),
+    "animated AVIF": (animated("AVIF", quality=100), RED),
     "animated PNG": (animated("PNG"), RED),
     "MPO": (animated("MPO", quality=95), RED),
     "much text": (png(8, 2, bytes(RED), zTXt=TWO_MB), RED),
@@ -309,7 +339,9 @@ def exif_of(orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("name", ["baseline JPEG", "PNG", "lossless WebP"])
+@pytest.mark.parametrize(
+    "name", [*FORMATS.keys() & {"baseline JPEG", "PNG", "lossless WebP", "AVIF", "HEIC"}]
+)
 def test_all_orientations_give_the_same_picture(name: str, orientation: int) -> None:
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](quarters())))
     upright = decode_photo(written(Image.fromarray(quarters()), name))
@@ -374,8 +406,8 @@ GOOD_PNG = plain("RGB", RED)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 XML = b'\xef\xbb\xbf<?xml version="1.0" encoding="UTF-8"?>\n'
 OTHERS = [
-    (b"RIFF\x24\0\0\0WAVEfmt ", "not a JPEG, PNG, WebP or GIF"),
-    (bytes(99), "not a JPEG, PNG, WebP or GIF"),
+    (b"RIFF\x24\0\0\0WAVEfmt ", "not a JPEG, PNG, WebP, GIF or AVIF"),
+    (bytes(99), "not a JPEG, PNG, WebP, GIF or AVIF"),
     (plain("L", 0, "BMP"), "BMP; convert it to JPEG or PNG"),
     (plain("L", 0, "TIFF"), "TIFF; convert it to JPEG or PNG"),
     (plain("L", 0, "ICO"), "ICO; convert it to JPEG or PNG"),
@@ -402,6 +434,23 @@ OTHERS = [
 @pytest.mark.parametrize(("data", "expected"), OTHERS)
 def test_other_formats_are_rejected_by_name(data: bytes, expected: str) -> None:
     assert reason(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("brands", "name", "expected"),
+    [
+        (b"avif", "AVIF", "AVIF; pip install --upgrade pillow, or convert it to JPEG"),
+        (b"mif1\0\0\0\0mif1avif", "AVIF", "AVIF; pip install --upgrade pillow, or convert"),
+        (b"heic\0\0\0\0mif1heic", "HEIC", "HEIC; pip install pillow-heif, or convert it to JPEG"),
+        (b"mif1\0\0\0\0mif1miafheix", "HEIC", "HEIC; pip install pillow-heif, or convert it"),
+        (b"msf1\0\0\0\0hevc", "HEIC", "HEIC; pip install pillow-heif, or convert it to JPEG"),
+    ],
+)
+def test_formats_whose_library_is_missing_are_rejected_with_its_name(
+    brands: bytes, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(photo._FORMATS, name, raising=False)
+    assert reason(struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands).startswith(expected)
 
 
 def test_reason_says_what_is_broken() -> None:
@@ -496,6 +545,14 @@ def animated_webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(file)) + file
 
 
+def stating(data: bytes, width: int, height: int) -> bytes:
+    """An AVIF whose pictures state another size than they have."""
+    parts = data.split(b"ispe\0\0\0\0")
+    size = struct.pack(">II", width, height)
+    return b"".join([parts[0], *(b"ispe\0\0\0\0" + size + part[8:] for part in parts[1:])])
+
+
+BOMBS["AVIF"] = stating(plain("L", 0, "AVIF"), 16_384, 16_384)
 BOMBS["WebP canvas"] = animated_webp(16_384, 16_384)
 BOMBS["long WebP canvas"] = animated_webp(2**24, 255)
 
@@ -547,6 +604,8 @@ def test_picture_that_never_fits_into_memory_is_rejected_with_what_it_takes(
     for large in (
         blank_webp(300, 300),
         png(8, 6, b"", side=1024),
+        encoded(soft(300, 300), "AVIF"),
+        stating(encoded(soft(300, 300), "AVIF"), 16, 16),
     ):
         with pytest.raises(
             PhotoError, match=r"^\d+ x \d+ pixels take \d+ MB to decode, over the 1 MB"
@@ -589,6 +648,7 @@ COSTLY: dict[str, tuple[str, str, dict[str, Any]]] = {
     "RGBA PNG": ("RGBA", "PNG", {}),
     "transparent colour": ("RGB", "PNG", {"transparency": (0, 0, 0)}),
     "16-bit grey": ("I;16", "PNG", {}),
+    "RGBA AVIF": ("RGBA", "AVIF", {"subsampling": "4:4:4", "speed": 10}),
     "GIF": ("L", "GIF", {"transparency": 0}),
     "progressive JPEG": ("CMYK", "JPEG", {"progressive": True}),
 }
