@@ -15,9 +15,12 @@ class KnownPhotos:
     Immutable, and small enough to send to every worker: 40 bytes a photo.
     """
 
-    def __init__(self) -> None:
-        self._digests: Digests = np.empty(0, "S32")  # ascending, each once
-        self._locations: Locations = np.empty(0, np.int64)
+    def __init__(
+        self, photo_sha256s: Sequence[str] = (), locations: Sequence[int] | Locations = ()
+    ) -> None:
+        """Photos and their locations, 0 or above; of a photo given twice, the first counts."""
+        self._digests, first = np.unique(_digests(photo_sha256s), return_index=True)  # ascending
+        self._locations = np.asarray(locations, np.int64)[first]
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -28,18 +31,6 @@ class KnownPhotos:
     def locations(self, photo_sha256s: Sequence[str]) -> Locations:
         """The locations of the photos, in their order; -1 for an unknown photo."""
         return self._locations_of(_digests(photo_sha256s))
-
-    def plus(
-        self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations
-    ) -> "KnownPhotos":
-        """These and the given photos, whose locations are 0 or above.
-
-        The new location replaces that of a photo known before. If one is given twice, the first counts.
-        """
-        more = KnownPhotos()
-        more._digests, first = np.unique(_digests(photo_sha256s), return_index=True)
-        more._locations = np.asarray(locations, np.int64)[first]
-        return self.updated(more)
 
     def updated(self, newer: "KnownPhotos") -> "KnownPhotos":
         """These and `newer`; for a photo in both, the location in `newer` counts."""
@@ -80,8 +71,8 @@ class GrowingPhotos:
         return locations
 
     def add(self, photo_sha256s: Sequence[str], locations: Sequence[int] | Locations) -> None:
-        """Add photos and their locations, as `KnownPhotos.plus` does."""
-        part = KnownPhotos().plus(photo_sha256s, locations)
+        """Add photos and their locations, as `KnownPhotos` takes them."""
+        part = KnownPhotos(photo_sha256s, locations)
         while self._parts and len(self._parts[-1]) <= len(part):
             part = self._parts.pop().updated(part)
         self._parts.append(part)

@@ -50,7 +50,7 @@ class LocalEngine:
 
     def __call__(
         self, rows: ImageRows, reader: Reader, known: KnownPhotos
-    ) -> Generator[list[Result], None, None]:
+    ) -> Generator[list[Result]]:
         """As `Engine` says."""
         loading, staging = ThreadPoolExecutor(self._n_readers), ThreadPoolExecutor(1)
         batches = _Batches(self._extractor, staging)
@@ -111,13 +111,6 @@ _Batch = dict[str, _Waiting]
 """Photos by their SHA-256."""
 
 
-class _Staged(NamedTuple):
-    """A batch on its way to the network, and what the network takes once it is there."""
-
-    batch: _Batch
-    input: Future[Any] | None
-
-
 class _Batches:
     """Photos on their way through the network: a batch being filled, and the staged one before it.
 
@@ -130,7 +123,8 @@ class _Batches:
         self._extractor = extractor
         self._pool = pool
         self._filling: _Batch = {}
-        self._before = _Staged({}, None)
+        self._staged: _Batch = {}
+        self._input: Future[Any] | None = None  # what the network takes of the staged batch
         self._stand_ins: set[int] = set()
         self._recent: dict[str, bool] = {}  # whether the network gave valid features for a photo
         self._older = GrowingPhotos()  # the same, as 1 or 0: a fifth of the memory, slower look-up
@@ -140,13 +134,13 @@ class _Batches:
         digest = loaded.photo_sha256
         if loaded.is_stand_in:
             self._stand_ins.add(row)
-        waiting = self._filling.get(digest) or self._before.batch.get(digest)
+        waiting = self._filling.get(digest) or self._staged.get(digest)
         if loaded.prepared is None:
             self.results.append(Result(row, digest, None, loaded.reason))
         elif waiting:
             waiting.rows.append(row)
         elif (is_valid := self._is_valid(digest)) is not None:
-            self.results.append(_repeated(row, digest, is_valid))
+            self.results.append(_result(row, digest, is_valid))
         else:
             self._filling[digest] = _Waiting(loaded.prepared, [row])
 
@@ -160,18 +154,13 @@ class _Batches:
         Example: of batches A and B, the first call stages A and returns nothing of it, the second
         stages B and returns A, and a third, with nothing to stage, returns B.
         """
-        before, self._before = self._before, self._begin_staging()
-        if before.input:
-            self._take(before.batch, self._extractor.features(before.input.result()))
+        batch, given = self._staged, self._input
+        self._staged, self._filling = self._filling, {}
+        prepared = [waiting.prepared for waiting in self._staged.values()]
+        self._input = self._pool.submit(self._extractor.stage, prepared) if prepared else None
+        if given:
+            self._take(batch, self._extractor.features(given.result()))
         return self.take_results()
-
-    def _begin_staging(self) -> _Staged:
-        """Hand the full batch to the staging thread and begin another."""
-        batch, self._filling = self._filling, {}
-        prepared = [waiting.prepared for waiting in batch.values()]
-        return _Staged(
-            batch, self._pool.submit(self._extractor.stage, prepared) if prepared else None
-        )
 
     def take_results(self) -> list[Result]:
         """Return the results so far and forget them."""
@@ -180,19 +169,15 @@ class _Batches:
 
     def _take(self, batch: _Batch, features: Features) -> None:
         valid = np.isfinite(features).all(axis=1) & np.any(features, axis=1)
-        self._recent |= zip(batch, valid.tolist(), strict=True)
+        is_valid = dict(zip(batch, valid.tolist(), strict=True))
+        self._recent |= is_valid
         if len(self._recent) >= _RECENT:
             self._older.add(list(self._recent), list(self._recent.values()))
             self._recent = {}
-        for (digest, waiting), feature, is_valid in zip(
-            batch.items(), features, valid, strict=True
-        ):
-            first, *others = waiting.rows
-            if is_valid:
-                self.results.append(Result(first, digest, feature, ""))
-            else:
-                others = waiting.rows
-            self.results += [_repeated(row, digest, bool(is_valid)) for row in others]
+        for digest, feature in zip(batch, features, strict=True):
+            first, *others = batch[digest].rows
+            self.results.append(_result(first, digest, is_valid[digest], feature))
+            self.results += [_result(row, digest, is_valid[digest]) for row in others]
 
     def _is_valid(self, digest: str) -> bool | None:
         """Whether the network gave valid features for a photo; None if it was not extracted here."""
@@ -202,6 +187,6 @@ class _Batches:
         return None if location < 0 else bool(location)
 
 
-def _repeated(row: int, digest: str, is_valid: bool) -> Result:
-    """The result of a row whose photo came with another row."""
-    return Result(row, digest, None, "") if is_valid else Result(row, "", None, _NONE)
+def _result(row: int, digest: str, is_valid: bool, feature: Features | None = None) -> Result:
+    """The result of a row; the feature goes with the first row of its photo."""
+    return Result(row, digest, feature, "") if is_valid else Result(row, "", None, _NONE)

@@ -22,6 +22,7 @@ from lookalike.terminal.output import printable
 from lookalike_build.catalogue.reader import COLUMNS, Catalogue
 from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.photo_features import PhotoFeatures
+from lookalike_build.extraction.unfinished import Unfinished
 from lookalike_build.features.store import REJECTED, FeatureWriter, model_text
 from lookalike_build.files.whole import whole_file
 
@@ -29,7 +30,7 @@ MAX_SAME_PHOTO = 20
 """More products of a category than this with one and the same photo have a "no photo" picture."""
 
 _FORMULA = tuple("=+-@＝＋－＠")
-"""A cell that begins with one of these is a formula to a spreadsheet."""
+"""A cell that begins with one of these is a formula to a spreadsheet: OWASP's page on CSV injection."""
 
 
 class Product(NamedTuple):
@@ -64,23 +65,17 @@ class Reader(Protocol):
 
         Raises PhotoError to reject the photo, HostError if this machine fails.
         """
-        ...
 
 
 ImageRows = Iterable[tuple[int, str]]
 """Rows of the catalogue and their images."""
 
 
-class Engine(Protocol):
-    """Turns photos into features.
+Engine = Callable[[ImageRows, Reader, KnownPhotos], Generator[list[Result]]]
+"""Turns photos into features: yields one result for each row, in any order, in lists.
 
-    Yields one result for each of `rows`, in any order, in lists: each list is saved before the next one
-    is asked for. Photos in `known` get no features.
-    """
-
-    def __call__(  # noqa: D102
-        self, rows: ImageRows, reader: Reader, known: KnownPhotos
-    ) -> Generator[list[Result], None, None]: ...
+Each list is saved before the next one is asked for. Known photos get no features.
+"""
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,9 @@ def extract(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model, n_dims = photos.model, photos.n_dims
-    with closing(PhotoFeatures(folder, model_text(model), n_dims)) as features:
+    text = model_text(model)
+    with closing(Unfinished(folder, text)) as unfinished:
+        features = PhotoFeatures(folder, unfinished, text, n_dims)
         types = tuple(catalogue.rows.schema.field(name).type for name in COLUMNS[:2])
         writer = FeatureWriter(folder, model, n_dims, (types[0], types[1]), catalogue.as_of)
         extraction = _Extraction(catalogue, features, writer, max_same_photo)
@@ -165,16 +162,13 @@ def extract(
         summary = extraction.summary()
         if summary.rejected_share <= most_rejected:
             writer.finish()
-            features.discard_unfinished()
+            unfinished.discard()
             summary.complete = True
     return summary
 
 
 def _cell(value: object) -> str:
-    """A value for ``rejected.csv``, which people open in a spreadsheet: never a formula.
-
-    The characters are those of OWASP's page on CSV injection.
-    """
+    """A value for ``rejected.csv``, which people open in a spreadsheet: never a formula."""
     text = printable(str(value))
     return f"'{text}" if text.startswith(_FORMULA) else text
 
@@ -206,7 +200,7 @@ class _Extraction:
 
     def take(self, results: list[Result]) -> list[Result]:
         """Save results and write the categories that they complete; return all rejected with them."""
-        self._features.save(
+        self._features.unfinished.save(
             (result.photo_sha256, result.features)
             for result in results
             if result.features is not None

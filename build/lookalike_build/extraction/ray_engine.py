@@ -16,10 +16,10 @@ import socket
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from lookalike.release.manifest import Model
@@ -39,16 +39,8 @@ GPU_CHUNK = 1024
 WORKER_BYTES = 3 * 2**30
 
 _CHUNK = pa.schema({"row": pa.int64(), "image": pa.string()})
-_RESULTS = pa.schema(
-    {
-        "row": pa.int64(),
-        "photo_sha256": pa.string(),
-        "features": pa.list_(pa.float32()),  # a null of a fixed-size list would take as much space
-        "reason": pa.string(),
-        "is_stand_in": pa.bool_(),
-        "failure": pa.binary(),  # a pickled exception; the other columns are then null
-    }
-)
+_OUTCOME = "outcome"
+"""The column of a worker's answer: one cell, the pickled results of a chunk, or its exception."""
 
 _NO_ROOM = (
     "no machine of the Ray cluster has room for a worker, which takes a CPU or GPU and "
@@ -60,6 +52,7 @@ _STALLED = (
 )
 
 
+@dataclass(frozen=True)
 class RayEngine:
     """The `Engine` of the Ray cluster at `address`; see `lookalike_build.ray_cluster`.
 
@@ -69,23 +62,15 @@ class RayEngine:
     `LocalEngine` does.
     """
 
-    def __init__(
-        self,
-        make_extractor: Callable[[], Extractor],
-        model: Model,
-        address: str | None = None,
-        n_workers: int | None = None,
-        n_readers: int = 0,
-    ) -> None:
-        self._make_extractor = make_extractor
-        self._model = model
-        self._address = address
-        self._n_workers = n_workers
-        self._n_readers = n_readers
+    make_extractor: Callable[[], Extractor]
+    model: Model
+    address: str | None = None
+    n_workers: int | None = None
+    n_readers: int = 0
 
     def __call__(
         self, rows: ImageRows, reader: Reader, known: KnownPhotos
-    ) -> Generator[list[Result], None, None]:
+    ) -> Generator[list[Result]]:
         """As `Engine` says, a chunk at a time.
 
         Raises ClusterError, and what `make_extractor` raises in a worker.
@@ -93,7 +78,7 @@ class RayEngine:
         _silence_before_import()
         with ExitStack() as stack:
             with quiet():
-                stack.enter_context(ray_cluster(self._address))
+                stack.enter_context(ray_cluster(self.address))
             yield from self._work(rows, reader, known)
 
     def _work(self, rows: ImageRows, reader: Reader, known: KnownPhotos) -> Iterator[list[Result]]:
@@ -120,20 +105,14 @@ class RayEngine:
     def _blocks(self, chunks: list[pa.Table], worker: "_Needs", data: Any) -> Generator[pa.Table]:
         from ray.data import ActorPoolStrategy, from_arrow
 
-        n_workers = self._n_workers or worker.n_workers
+        n_workers = self.n_workers or worker.n_workers
         if not n_workers:
             raise ClusterError(_NO_ROOM)
         yield from (
             from_arrow(chunks)
             .map_batches(
                 _Worker,
-                fn_constructor_args=(
-                    self._make_extractor,
-                    self._model,
-                    data,
-                    self._n_readers,
-                    worker.n_cpus,
-                ),
+                fn_constructor_args=(self, data, worker.n_cpus),
                 batch_size=None,  # one chunk, for which the worker returns one block
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=min(n_workers, len(chunks))),
@@ -148,14 +127,7 @@ class RayEngine:
 class _Worker:
     """A process of the cluster with its own extractor; `data` refers to the reader and known photos."""
 
-    def __init__(
-        self,
-        make_extractor: Callable[[], Extractor],
-        model: Model,
-        data: Any,
-        n_readers: int,
-        n_cpus: int,
-    ) -> None:
+    def __init__(self, engine: RayEngine, data: Any, n_cpus: int) -> None:
         # Read by TensorFlow at its start; without them it takes all CPUs of the machine.
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             os.environ[name] = str(n_cpus)
@@ -167,29 +139,30 @@ class _Worker:
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
             DECODING.divide(_n_workers_here(nodes, ray.get_runtime_context().get_node_id()))
             self._reader, self._known = ray.get(data)
-            extractor = make_extractor()
-            if extractor.model != model:
+            extractor = engine.make_extractor()
+            if extractor.model != engine.model:
                 raise ClusterError(
-                    f"{socket.gethostname()} makes features of {extractor.model}, not of {model}; "
-                    "it needs the same lookalike and the same weights as this machine"
+                    f"{socket.gethostname()} makes features of {extractor.model}, not of "
+                    f"{engine.model}; it needs the same lookalike and the same weights as this machine"
                 )
-            self._engine = LocalEngine(extractor, n_readers, n_cpus)
+            self._engine = LocalEngine(extractor, engine.n_readers, n_cpus)
         except Exception as error:
             self._failure = error
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         """The results of a chunk's rows, or the failure."""
         rows = zip(chunk["row"].to_pylist(), chunk["image"].to_pylist(), strict=True)
+        outcome: list[Result] | Exception
         try:
             if self._failure:
                 raise self._failure
             results = chain.from_iterable(self._engine(rows, self._reader, self._known))
-            return _block(sorted(results, key=lambda result: result.row))
+            outcome = sorted(results, key=lambda result: result.row)
         except Exception as error:
-            if isinstance(error, HostError):
-                error = HostError(f"{socket.gethostname()}: {error}")
-            error.add_note(traceback.format_exc())
-            return pa.table([[None]] * 5 + [[pickle.dumps(error)]], _RESULTS)
+            host = isinstance(error, HostError)
+            outcome = HostError(f"{socket.gethostname()}: {error}") if host else error
+            outcome.add_note(traceback.format_exc())
+        return pa.table({_OUTCOME: [pickle.dumps(outcome)]})
 
 
 class _Needs(NamedTuple):
@@ -233,25 +206,12 @@ def _chunks(rows: ImageRows, size: int) -> Iterator[pa.Table]:
         yield pa.table(list(zip(*chunk, strict=True)), _CHUNK)
 
 
-def _block(results: list[Result]) -> pa.Table:
-    return pa.table([*zip(*results, strict=True), [None] * len(results)], _RESULTS)
-
-
 def _results(block: pa.Table) -> list[Result]:
-    failure = block["failure"][0].as_py()
-    if failure is not None:
-        raise pickle.loads(failure)  # noqa: S301  # of our own worker
-    return [
-        Result(
-            row.as_py(),
-            photo_sha256.as_py(),
-            # A copy, as the block is lent by Ray, whose memory is bounded.
-            np.array(features.values) if features.is_valid else None,
-            reason.as_py(),
-            is_stand_in.as_py(),
-        )
-        for row, photo_sha256, features, reason, is_stand_in in zip(*block.columns[:5], strict=True)
-    ]
+    outcome: list[Result] | Exception
+    outcome = pickle.loads(block[_OUTCOME][0].as_py())  # noqa: S301  # of our own worker
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _silence_before_import() -> None:

@@ -22,7 +22,7 @@ def test_the_last_place_given_is_the_place(additions: list[list[tuple[str, int]]
     growing = GrowingPhotos()
     for addition in additions:
         fresh = dict(addition)  # each photo once in an addition
-        known = known.plus(list(fresh), list(fresh.values()))
+        known = known.updated(KnownPhotos(list(fresh), list(fresh.values())))
         growing.add(list(fresh), list(fresh.values()))
         np.testing.assert_array_equal(growing.locations(PHOTOS), known.locations(PHOTOS))
         expected |= fresh
@@ -51,7 +51,7 @@ def test_each_photo_is_copied_a_few_times_only(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(KnownPhotos, "updated", counted)
     photos = [hashlib.sha256(bytes([i // 256, i % 256])).hexdigest() for i in range(2048)]
-    growing = GrowingPhotos(KnownPhotos().plus(photos[:1024], range(1024)))
+    growing = GrowingPhotos(KnownPhotos(photos[:1024], range(1024)))
     for i in range(1024, 2048, 4):
         growing.add(photos[i : i + 4], range(i, i + 4))
     assert growing.locations(photos).tolist() == list(range(2048))

@@ -130,7 +130,7 @@ def test_it_gives_what_the_local_engine_gives(
     cluster: Any, folder: Path, rows: list[tuple[int, str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     known_photo = hashlib.sha256((folder / "3.png").read_bytes()).hexdigest()
-    reader, known = PhotoReader(folder), KnownPhotos().plus([known_photo], [0])
+    reader, known = PhotoReader(folder), KnownPhotos([known_photo], [0])
     expected = list(LocalEngine(MeanColour())(rows, reader, known))
     found = list(RayEngine(MeanColour, MODEL, cluster.address)(rows, reader, known))
     assert by_row(found) == by_row(expected)
