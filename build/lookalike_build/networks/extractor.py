@@ -37,15 +37,12 @@ class Extractor(Protocol):
 
         Raises PhotoError to reject the photo, HostError if this machine fails.
         """
-        ...
 
     def stage(self, prepared: Sequence[Any]) -> Any:
         """Move 1 to `batch` inputs to the device; may run at the same time as `features`."""
-        ...
 
     def features(self, staged: Any) -> npt.NDArray[np.float32]:
         """The features (n, n_dims) of a staged batch, in its order.
 
         The other photos of the batch change a photo's features only by rounding.
         """
-        ...

@@ -36,7 +36,6 @@ from lookalike_build.photos.decoding import (
 
 INPUT = "DecodeJpeg/contents:0"
 OUTPUT = "pool_3:0"
-_BATCH = 32
 _MAX_NAMED = 3
 _MAX_REASON = 200
 # Bytes that a pixel takes in such a graph, for each channel: decoded, as float32 until it is resized,
@@ -51,13 +50,14 @@ class FrozenGraph:
     as for `Network`. Raises WeightsError.
     """
 
+    batch = 32
+
     def __init__(self, path: Path, precision: Precision = "auto") -> None:
         data = _read(path)
         self.model = Model(
             f"graphdef/{OUTPUT.partition(':')[0]}/{JPEG_OR_PNG}",
             f"sha256:{hashlib.sha256(data).hexdigest()}",
         )
-        self.batch = _BATCH
         with quiet():
             self._run = _runner(_graph(path, data), precision)
             self.n_dims = _n_dims(path, self._run)

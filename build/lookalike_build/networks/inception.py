@@ -16,8 +16,7 @@ not by bits.
 
 import hashlib
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,6 @@ _DOWNLOAD_TIMEOUT_S = 30.0
 _FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
-Photos = npt.NDArray[np.uint8]
-
-
 class Network:
     """An `Extractor`: Inception-v3 with `weights`: `imagenet`, `untrained` or a Keras weights file.
 
@@ -51,19 +47,17 @@ class Network:
     n_dims = N_DIMS
     prepare = staticmethod(decode_photo)
 
-    def __init__(
-        self, weights: str, batch: int | None = None, precision: Precision = "auto"
-    ) -> None:
+    def __init__(self, weights: str, precision: Precision = "auto") -> None:
         self._precision = precision
         self._keras_model = _load(weights)
-        self.batch = batch or (_GPU_BATCH if has_gpu() else _CPU_BATCH)
+        self.batch = _GPU_BATCH if has_gpu() else _CPU_BATCH
         trained = "" if weights != UNTRAINED else f"-{UNTRAINED}"
         name = f"inception_v3{trained}/pool_3/{PREPROCESSING}"
         self.model = Model(name, _digest(self._keras_model.get_weights()))
         self._infer: Any = None
         self._options: dict[str, bool] = {}
 
-    def stage(self, photos: Sequence[Photos]) -> tuple[Any, int]:
+    def stage(self, photos: Sequence[npt.NDArray[np.uint8]]) -> tuple[Any, int]:
         """Copy at most `batch` photos (299, 299, 3), RGB 0 to 255, to the device; count them.
 
         A GPU can work on one batch while the next is copied to it.
@@ -77,13 +71,9 @@ class Network:
 
     def features(self, staged: tuple[Any, int]) -> Features:
         """Features (n, 2048), 0 or more; except for rounding, the batch does not matter."""
-        photos, n = staged
-        features: Features = self._run(photos)[:n]
-        return features
-
-    def _run(self, photos: Any) -> Features:
         import tensorflow as tf
 
+        photos, n = staged
         if self._infer is None:
             with quiet():
                 self._infer = _frozen(self._keras_model)
@@ -91,7 +81,7 @@ class Network:
         # The options belong to the process, and TensorFlow compiles with those set at a call.
         if not self._options.items() <= tf.config.optimizer.get_experimental_options().items():
             tf.config.optimizer.set_experimental_options(self._options)
-        return np.asarray(self._infer(photos)[0])
+        return np.asarray(self._infer(photos)[0])[:n]
 
 
 def _load(weights: str) -> Any:
@@ -119,15 +109,18 @@ def _inception(weights: str | None, *, top: bool = False) -> Any:
 
 
 def _downloaded() -> Any:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)  # of each wait; Keras sets none
     try:
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
-            return _inception(IMAGENET)
+        return _inception(IMAGENET)
     except Exception as error:  # Keras raises bare Exception for a failed download
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"the ImageNet weights could not be downloaded ({reason}); fetch {_FILE} on another"
             f" machine and give --weights {_FILE}, or go without training: --weights {UNTRAINED}"
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _from_file(path: Path) -> Any:
@@ -169,14 +162,3 @@ def _digest(weights: list[npt.NDArray[Any]]) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.tobytes())
     return f"sha256:{digest.hexdigest()}"
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit each wait of the download; Keras sets no limit."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

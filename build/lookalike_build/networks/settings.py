@@ -35,7 +35,7 @@ class ExtractorSettings:
             return FrozenGraph(Path(self.model.removeprefix(GRAPHDEF)), self.precision)
         from lookalike_build.networks.inception import Network
 
-        return Network(self.weights, precision=self.precision)
+        return Network(self.weights, self.precision)
 
     def make_off_gpu(self) -> Extractor:
         """Load the network but leave this machine's GPUs to other processes."""

@@ -358,10 +358,7 @@ def _decoded(
 
 @contextmanager
 def memory_to_decode(size: Size, pixel_bytes: float) -> Iterator[None]:
-    """Wait for the memory that a picture of that size takes, and hold it within the block.
-
-    Raises what `check_memory` raises.
-    """
+    """Wait for the memory that `check_memory` says or refuses, and hold it within the block."""
     with DECODING.take(check_memory(size, pixel_bytes)):
         yield
 

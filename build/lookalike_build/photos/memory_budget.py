@@ -73,7 +73,8 @@ def _cgroup_limits() -> Iterator[int]:
     """The limits of the process's own group and its parents; in a container, its own is the root."""
     own = _CGROUPS / _own_group()
     for group in (own, *own.parents):
-        yield from _limit(group / "memory.max")
+        with suppress(OSError, ValueError):  # ValueError: "max", no limit
+            yield int((group / "memory.max").read_text())
 
 
 def _own_group() -> str:
@@ -82,11 +83,6 @@ def _own_group() -> str:
             if line.startswith("0::/"):
                 return line.removeprefix("0::/")
     return ""
-
-
-def _limit(path: Path) -> Iterator[int]:
-    with suppress(OSError, ValueError):  # ValueError: "max", no limit
-        yield int(path.read_text())
 
 
 DECODING = MemoryBudget(int(memory_limit() * DECODING_SHARE))

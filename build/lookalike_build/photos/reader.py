@@ -170,8 +170,9 @@ class PhotoReader:
         """The photo at `url`: `cached` itself if that is still current."""
         try:
             if url.startswith(("http:", "https:")):
-                new_session = _new_public_session if self.public_only else _new_session
-                web = fsspec.filesystem("http", get_client=new_session)
+                web = fsspec.filesystem(
+                    "http", get_client=_session, client_kwargs={"public_only": self.public_only}
+                )
                 photo: CachedPhoto = sync(
                     web.loop, _download, web, url, cached, timeout=self.timeout_s
                 )
@@ -217,38 +218,35 @@ def _is_sound(data: bytes) -> bool:
 
 # Errors that another attempt would not change, and their reasons. The order matters, here and below:
 # some classes inherit from a class further down.
-_FINAL_ERRORS: list[tuple[type[Exception], str]] = [
-    (FileNotFoundError, "no such file"),
-    (IsADirectoryError, "not a regular file"),
-    (PermissionError, "permission denied"),
-    (aiohttp.ClientConnectorCertificateError, "the server's certificate is not valid"),
-    (aiohttp.TooManyRedirects, f"more than {MAX_REDIRECTS} redirects"),
-    (aiohttp.RedirectClientError, "a redirect to what is no http or https URL"),
-    (PrivateAddressError, "its server has no public address (--public-addresses-only)"),
-    (ValueError, "not a valid URL"),
-]
+_FINAL_ERRORS: dict[type[Exception], str] = {
+    FileNotFoundError: "no such file",
+    IsADirectoryError: "not a regular file",
+    PermissionError: "permission denied",
+    aiohttp.ClientConnectorCertificateError: "the server's certificate is not valid",
+    aiohttp.TooManyRedirects: f"more than {MAX_REDIRECTS} redirects",
+    aiohttp.RedirectClientError: "a redirect to what is no http or https URL",
+    PrivateAddressError: "its server has no public address (--public-addresses-only)",
+    ValueError: "not a valid URL",
+}
 
-_PASSING_ERRORS: list[tuple[type[Exception], str]] = [
-    (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT_S:g} s"),
-    (TimeoutError, "not read in time"),
-    (aiohttp.ClientConnectorDNSError, "the server's name is unknown"),
-    (aiohttp.ClientHttpProxyError, "the proxy refuses"),
-    (aiohttp.ClientResponseError, "the server's answer is not HTTP"),
-    (aiohttp.ClientPayloadError, "the server's answer is cut or broken"),
-    (aiohttp.ServerDisconnectedError, "the server closed the connection"),
-]
+_PASSING_ERRORS: dict[type[Exception], str] = {
+    aiohttp.ConnectionTimeoutError: f"no connection within {CONNECT_S:g} s",
+    TimeoutError: "not read in time",
+    aiohttp.ClientConnectorDNSError: "the server's name is unknown",
+    aiohttp.ClientHttpProxyError: "the proxy refuses",
+    aiohttp.ClientResponseError: "the server's answer is not HTTP",
+    aiohttp.ClientPayloadError: "the server's answer is cut or broken",
+    aiohttp.ServerDisconnectedError: "the server closed the connection",
+}
 
 
 def _photo_error(error: Exception) -> PhotoError:
     if isinstance(error, aiohttp.ClientConnectorError):
         private = isinstance(error.os_error, PrivateAddressError)
         error = error.os_error if private else error
-    for kind, reason in _FINAL_ERRORS:
+    for kind, reason in (_FINAL_ERRORS | _PASSING_ERRORS).items():
         if isinstance(error, kind):
-            return PhotoError(reason)
-    for kind, reason in _PASSING_ERRORS:
-        if isinstance(error, kind):
-            return PassingError(reason)
+            return PhotoError(reason) if kind in _FINAL_ERRORS else PassingError(reason)
     if isinstance(error, OSError) and error.errno:
         return PassingError(os.strerror(error.errno).lower())
     return PassingError(f"cannot be read: {type(error).__name__}")
@@ -273,26 +271,21 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return store, path
 
 
-async def _new_session(**_: Any) -> aiohttp.ClientSession:
-    """A session for all threads of the process, whose number limits its connections."""
-    return _session(aiohttp.TCPConnector(limit=0), by_proxy=True)
+async def _session(public_only: bool, **_: Any) -> aiohttp.ClientSession:
+    """A session for all threads of the process, whose number limits its connections.
 
-
-async def _new_public_session(**_: Any) -> aiohttp.ClientSession:
-    """The same to public addresses only, without a proxy, which would resolve names itself."""
-    return _session(aiohttp.TCPConnector(limit=0, socket_factory=public_socket), by_proxy=False)
-
-
-def _session(connector: aiohttp.TCPConnector, *, by_proxy: bool) -> aiohttp.ClientSession:
+    With `public_only` there is no proxy, which would resolve names itself.
+    """
+    factory = public_socket if public_only else None
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=factory),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
         # Photos are compressed already.
         headers={"Accept-Encoding": "identity", "User-Agent": "lookalike-build"},
-        trust_env=by_proxy,
+        trust_env=not public_only,
     )
 
 

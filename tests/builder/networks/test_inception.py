@@ -23,12 +23,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def untrained() -> Network:
-    return Network(UNTRAINED, batch=4, precision="float32")
+    return Network(UNTRAINED, precision="float32")
 
 
 @pytest.fixture(scope="module")
 def mixed() -> Network:
-    return Network(UNTRAINED, batch=4, precision="mixed")
+    return Network(UNTRAINED, precision="mixed")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_precision_is_mixed_by_itself_where_the_cpu_has_it(
     flags = Path("/proc/cpuinfo").read_text().split()
     right = mixed if {"avx512_bf16", "amx_bf16"} & set(flags) else untrained
     expected = features_of(right, photos)
-    assert moved(expected, features_of(Network(UNTRAINED, batch=4), photos)) < ROUNDING
+    assert moved(expected, features_of(Network(UNTRAINED), photos)) < ROUNDING
 
 
 def test_what_a_gpu_is_asked_for_runs_on_a_cpu_too(
@@ -116,13 +116,13 @@ def test_the_same_weights_are_the_same_model_and_others_another(
 ) -> None:
     path = tmp_path / "saved.weights.h5"
     untrained._keras_model.save_weights(path)
-    assert Network(UNTRAINED, batch=1).model == untrained.model
-    from_file = Network(str(path), batch=1)
+    assert Network(UNTRAINED).model == untrained.model
+    from_file = Network(str(path))
     assert from_file.model.digest == untrained.model.digest
     assert from_file.model.name == "inception_v3/pool_3/stretch-299-bilinear-1"
     from_file._keras_model.layers[1].set_weights([np.zeros((3, 3, 3, 32), np.float32)])
     from_file._keras_model.save_weights(path)
-    assert Network(str(path), batch=1).model.digest != untrained.model.digest
+    assert Network(str(path)).model.digest != untrained.model.digest
 
 
 def test_weights_saved_with_the_classes_are_taken_too(tmp_path: Path, photos: np.ndarray) -> None:
@@ -131,7 +131,7 @@ def test_weights_saved_with_the_classes_are_taken_too(tmp_path: Path, photos: np
     whole = keras.applications.InceptionV3(weights=None)
     path = tmp_path / "whole.weights.h5"
     whole.save_weights(path)
-    features = features_of(Network(str(path), batch=3, precision="float32"), photos)
+    features = features_of(Network(str(path), precision="float32"), photos)
     pooled = keras.Model(whole.input, whole.get_layer("avg_pool").output)
     prepared = keras.applications.inception_v3.preprocess_input(photos.astype(np.float32))
     np.testing.assert_allclose(features, pooled.predict(prepared, verbose=0), rtol=1e-3, atol=1e-6)
@@ -139,11 +139,11 @@ def test_weights_saved_with_the_classes_are_taken_too(tmp_path: Path, photos: np
 
 def test_weights_that_are_not_there_or_not_the_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file missing\.h5; give a Keras"):
-        Network("missing.h5", batch=1)
+        Network("missing.h5")
     other = tmp_path / "other.weights.h5"
     other.write_bytes(b"not HDF5")
     with pytest.raises(WeightsError, match=r"does not hold the weights"):
-        Network(str(other), batch=1)
+        Network(str(other))
 
 
 def test_weights_that_cannot_be_downloaded_say_what_to_do(
@@ -157,4 +157,4 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(WeightsError, match=r"could not be downloaded .* --weights untrained"):
-        Network(IMAGENET, batch=1)
+        Network(IMAGENET)
