@@ -138,6 +138,11 @@ def brute_force(
     return order, distances[order]
 
 
+def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
+    """The share of the items in `exact` that are in `found` too; both one query's items."""
+    return float(np.isin(np.asarray(exact), found).mean())
+
+
 @contextmanager
 def files_of_at_most(n_bytes: int) -> Iterator[None]:
     """Stands in for a full disk."""

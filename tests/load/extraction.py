@@ -21,12 +21,13 @@ from lookalike_build.demo.drawing import draw_catalogue
 from lookalike_build.extraction.local_engine import LocalEngine
 from lookalike_build.extraction.pipeline import PhotoPipeline, extract
 from lookalike_build.features.store import FeatureStore
-from lookalike_build.indexing.neighbours import exact_neighbours, recall_at_k
+from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.networks.extractor import UNTRAINED
 from lookalike_build.networks.inception import Network
 from lookalike_build.networks.runtime import optimizer_options
 from lookalike_build.photos.decoding import decode_photo, read_photo
 from lookalike_build.photos.reader import PhotoReader
+from support import recall_at_k
 
 K = 10
 BATCH = 32

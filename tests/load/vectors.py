@@ -17,8 +17,8 @@ from lookalike_build.indexing.category import (
     halved,
     tune,
 )
-from lookalike_build.indexing.neighbours import recall_at_k
 from lookalike_build.indexing.projection import project
+from support import recall_at_k
 
 Vector = npt.NDArray[np.float64]
 Ask = Callable[[Vector], npt.ArrayLike]

@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.release.arrays import Distances, Features, Float64, Items, Positions
 from lookalike_build.files.array import scratch_array
@@ -35,7 +35,9 @@ _EXTRA_SCORES = 28
 _UNIT_ROUNDOFF = 2.0**-24
 _BLOCK = 4096
 
-Ranked = list[tuple[Items, Distances]]
+Result = TypeVar("Result")
+Ranked = tuple[Positions, list[tuple[Items, Distances]]]
+"""Positions and, of each, its nearest items and their distances."""
 
 
 def exact_neighbours(
@@ -69,16 +71,10 @@ def exact_neighbours(
     shape = (needed.size, features.shape[1])
     centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
     _centre(unit_vectors, needed, centred)
-    for rows, found in _Search(unit_vectors, needed, centred, k, spare, done).blocks():
-        for row, (nearest, distance) in zip(rows, found, strict=True):
+    for positions, found in _Search(unit_vectors, needed, centred, k, spare, done).blocks():
+        for row, (nearest, distance) in zip(needed[positions], found, strict=True):
             items[row, : nearest.size], distances[row, : nearest.size] = nearest, distance
     return items, distances
-
-
-def recall_at_k(exact: npt.ArrayLike, found: npt.ArrayLike) -> float:
-    """The share of the items in `exact` that are in `found` too; both one query's items."""
-    exact = np.asarray(exact)
-    return float(np.isin(exact, found).mean())
 
 
 def _without_surplus_copies(
@@ -161,16 +157,16 @@ class _Search:
         # the halves and of distances to float32.
         self._error = _UNIT_ROUNDOFF * longest * (centred.shape[1] * lengths + 16 * longest)
 
-    def blocks(self) -> Iterator[tuple[Positions, Ranked]]:
-        """Items, a block at a time, and their nearest."""
+    def blocks(self) -> Iterator[Ranked]:
+        """All positions, a block at a time, and their nearest."""
         n = len(self._needed)
         with ThreadPoolExecutor(2) as pool:
             if n <= 8 * self._n_kept:
-                yield from self._in_turn(self._looked_up(pool, np.arange(n), self._done))
+                yield from _in_turn(self._looked_up(pool, np.arange(n), self._done))
             else:
-                yield from self._in_turn(self._by_halves(pool))
+                yield from _in_turn(self._by_halves(pool))
 
-    def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Positions, Future[Ranked]]]:
+    def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[Future[Ranked]]:
         """Rank the scores that each item kept; look up among all where these may be the wrong ones.
 
         What was not kept measures at most the worst kept score, so its true score is at most that plus
@@ -191,55 +187,40 @@ class _Search:
         certain = beyond < kth_best
         within = 2 * (self._half - beyond)
         for positions in _chunks(np.flatnonzero(certain), 256):
-            yield positions, pool.submit(self._rank_kept, positions, kept, within)
+            yield pool.submit(self._rank_kept, positions, kept, within)
         yield from self._looked_up(pool, np.flatnonzero(~certain), lambda _: None)
-
-    def _in_turn(
-        self, jobs: Iterable[tuple[Positions, Future[Ranked]]]
-    ) -> Iterator[tuple[Positions, Ranked]]:
-        """The jobs' results in their order, with two more under way."""
-        waiting: deque[tuple[Positions, Future[Ranked]]] = deque()
-        for job in jobs:
-            waiting.append(job)
-            if len(waiting) > 2:
-                positions, ranked = waiting.popleft()
-                yield self._needed[positions], ranked.result()
-        for positions, ranked in waiting:
-            yield self._needed[positions], ranked.result()
 
     def _looked_up(
         self, pool: ThreadPoolExecutor, positions: Positions, done: Callable[[int], object]
-    ) -> Iterator[tuple[Positions, Future[Ranked]]]:
+    ) -> Iterator[Future[Ranked]]:
         """Compare items with all, a block at a time: one's product runs beside another's ranking."""
         step = max(1, _BLOCK_BYTES // (4 * len(self._needed)))
         for block in _chunks(positions, step):
             scores = self._centred[block] @ self._centred.T
             scores -= self._half
-            yield block, pool.submit(self._rank_all, block, scores)
+            yield pool.submit(self._rank_all, block, scores)
             done(len(block))
 
     def _meet_all(self) -> _Kept:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
-        n = len(self._needed)
-        kept = _Kept(n, self._n_kept)
-        reported = 0
-        merges: deque[Future[None]] = deque()
+        kept = _Kept(len(self._needed), self._n_kept)
         with ThreadPoolExecutor(1) as merger:
-            for one in range(0, n, _BLOCK):
-                for other in range(one, n, _BLOCK):
-                    rows, columns = slice(one, one + _BLOCK), slice(other, other + _BLOCK)
-                    product = self._centred[rows] @ self._centred[columns].T
-                    merges.append(merger.submit(self._merge, kept, product, rows, columns))
-                    if len(merges) > 2:
-                        merges.popleft().result()
-                # The first blocks meet the most others: report the share of the work, in items.
-                left = max(0, n - one - _BLOCK) / n
-                finished = round(n * (1 - left * left))
-                self._done(finished - reported)
-                reported = finished
-            for merge in merges:
-                merge.result()
+            for _ in _in_turn(self._merges(merger, kept)):
+                pass
         return kept
+
+    def _merges(self, pool: ThreadPoolExecutor, kept: _Kept) -> Iterator[Future[None]]:
+        n, reported = len(self._needed), 0
+        for one in range(0, n, _BLOCK):
+            for other in range(one, n, _BLOCK):
+                rows, columns = slice(one, one + _BLOCK), slice(other, other + _BLOCK)
+                product = self._centred[rows] @ self._centred[columns].T
+                yield pool.submit(self._merge, kept, product, rows, columns)
+            # The first blocks meet the most others: report the share of the work, in items.
+            left = max(0, n - one - _BLOCK) / n
+            finished = round(n * (1 - left * left))
+            self._done(finished - reported)
+            reported = finished
 
     def _merge(self, kept: _Kept, product: Features, rows: slice, columns: slice) -> None:
         if rows == columns:
@@ -254,7 +235,7 @@ class _Search:
         scores[np.arange(len(positions)), positions] = -np.inf
         last = np.partition(scores, -self._width, axis=1)[:, -self._width]
         least = last - 2 * self._error[positions]
-        return [
+        return positions, [
             self._rank(position, np.flatnonzero(row >= bound))
             for position, row, bound in zip(positions, scores, least, strict=True)
         ]
@@ -266,13 +247,24 @@ class _Search:
             known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[position]))
             known = max(known, self._k)
             ranked.append((items[:known], distances[:known]))
-        return ranked
+        return positions, ranked
 
     def _rank(self, position: int, candidates: Positions) -> tuple[Items, Distances]:
         items = self._needed[candidates]
         distances = self._unit_vectors.distances(int(self._needed[position]), items)
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
+
+
+def _in_turn(jobs: Iterable[Future[Result]]) -> Iterator[Result]:
+    """The jobs' results in their order, with two more under way."""
+    waiting: deque[Future[Result]] = deque()
+    for job in jobs:
+        waiting.append(job)
+        if len(waiting) > 2:
+            yield waiting.popleft().result()
+    for job in waiting:
+        yield job.result()
 
 
 def _chunks(rows: Positions, step: int = 1024) -> Iterator[Positions]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lookalike.release.arrays import Features, Float32
-from lookalike_build.indexing.unit_vectors import lengths_of
+from lookalike_build.indexing.unit_vectors import scaled
 from lookalike_build.publishing.category import Projected
 
 N_INDEX_DIMS = 128
@@ -19,10 +19,11 @@ def project(features: Features) -> Projected:
     evenly over the items; there are at most 128, and as many as these span.
     """
     rows = np.unique(np.linspace(0, len(features) - 1, _SAMPLE, dtype=np.intp))
-    projection = _principal_axes(_unit_vectors(features[rows]))
+    projection = _principal_axes(scaled(features[rows])[0].astype(np.float32))
     items = np.empty((len(features), projection.shape[1]), np.float32)
     for first in range(0, len(features), _CHUNK):
-        items[first : first + _CHUNK] = _unit_vectors(features[first : first + _CHUNK]) @ projection
+        block = slice(first, first + _CHUNK)
+        items[block] = scaled(features[block])[0].astype(np.float32) @ projection
     return Projected(projection, items)
 
 
@@ -38,9 +39,3 @@ def _principal_axes(sample: Float32) -> Float32:
     if few:
         axes = wide.T @ axes / np.sqrt(values[leading])
     return np.ascontiguousarray(axes, np.float32)
-
-
-def _unit_vectors(features: Features) -> Float32:
-    vectors = features.astype(np.float64)
-    vectors /= lengths_of(vectors)[:, None]
-    return vectors.astype(np.float32)

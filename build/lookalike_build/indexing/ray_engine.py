@@ -33,9 +33,9 @@ def index_on_ray(
     """
     # A large category must not be started when all others are done.
     largest_first = sorted(writers, key=lambda writer: -store.categories[writer.category_id])
-    task = ray.remote(num_cpus=_cpus_a_task(), max_retries=MAX_RETRIES)(index_category)
+    remote = ray.remote(num_cpus=_cpus_a_task(), max_retries=MAX_RETRIES)(index_category)
     shared = ray.put(store)
-    waiting = {task.remote(shared, settings, writer): writer for writer in largest_first}
+    waiting = {remote.remote(shared, settings, writer): writer for writer in largest_first}
     written = []
     try:
         while waiting:
@@ -44,7 +44,10 @@ def index_on_ray(
             written.append(_result(ended, writer))
             done(store.categories[writer.category_id])
     finally:
-        _end(list(waiting))
+        for task in waiting:
+            ray.cancel(task, force=True)
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=_END_S)
     return written
 
 
@@ -72,10 +75,3 @@ def _result(ended: Any, writer: CategoryWriter) -> Written:
     except RayError as error:
         raise ClusterError(f"{category}: {str(error).strip().splitlines()[0]}") from error
     return written
-
-
-def _end(tasks: list[Any]) -> None:
-    for task in tasks:
-        ray.cancel(task, force=True)
-    if tasks:
-        ray.wait(tasks, num_returns=len(tasks), timeout=_END_S)

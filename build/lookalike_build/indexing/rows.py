@@ -10,7 +10,7 @@ import numpy as np
 
 from lookalike.release.arrays import Features, Float64, Positions
 from lookalike.release.vectors import gather_features
-from lookalike_build.indexing.unit_vectors import UnitVectors, lengths_of
+from lookalike_build.indexing.unit_vectors import UnitVectors, scaled
 
 _UNIT_ROUNDOFF = 2.0**-24
 _SAMPLE = 1024
@@ -34,20 +34,13 @@ class FeatureStatistics(NamedTuple):
         """Read features (n_base, n_dims) through."""
         n = len(features)
         sample = np.unique(np.linspace(0, n - 1, _SAMPLE, dtype=np.intp))
-        centre = _measure(features[sample], np.zeros(features.shape[1]))[2].mean(axis=0)
+        centre = scaled(features[sample])[0].mean(axis=0)
         lengths, products = np.empty(n), np.empty(n)
         for first in range(0, n, _CHUNK):
             rows = slice(first, first + _CHUNK)
-            lengths[rows], products[rows], _ = _measure(features[rows], centre)
+            vectors, lengths[rows] = scaled(features[rows])
+            products[rows] = vectors @ centre
         return cls(centre, lengths, products)
-
-
-def _measure(features: Features, centre: Float64) -> tuple[Float64, Float64, Float64]:
-    """Lengths, products of the unit vectors with the centre, unit vectors."""
-    vectors = features.astype(np.float64)
-    lengths = lengths_of(vectors)
-    vectors /= lengths[:, None]
-    return lengths, vectors @ centre, vectors
 
 
 class FeatureRows(NamedTuple):
@@ -67,17 +60,14 @@ class FeatureRows(NamedTuple):
 
 
 class Comparison:
-    """Compares rows with all others, by float32 products and, where that is not enough, exactly.
-
-    `statistics` is of the base.
-    """
+    """Compares rows with all others in float32, and exactly if need be; `statistics` is the base's."""
 
     def __init__(self, features: FeatureRows, statistics: FeatureStatistics) -> None:
         self._features = features
         self._centre = statistics.centre
-        lengths, products, _ = _measure(features.added, statistics.centre)
+        vectors, lengths = scaled(features.added)
         self._lengths = np.concatenate([statistics.lengths, lengths])
-        self._products = np.concatenate([statistics.products, products])
+        self._products = np.concatenate([statistics.products, vectors @ statistics.centre])
         self.unit_vectors = UnitVectors(features.of, self._lengths)
 
     def squared_distances(self, rows: Positions) -> tuple[Float64, Float64]:

@@ -1,6 +1,7 @@
 """Features scaled to length 1, in float64, and their exact angular distances."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,16 +10,16 @@ from lookalike.release.arrays import Distances, Features, Float64, Positions
 _CHUNK = 1024
 
 
+@dataclass(frozen=True)
 class UnitVectors:
     """Features scaled to length 1, in float64, on demand: all at once would take twice the memory.
 
-    The same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
+    `features` gives the features (n, n_dims) of rows (n,), `lengths` are those of all features. The
+    same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
     """
 
-    def __init__(self, features: Callable[[Positions], Features], lengths: Float64) -> None:
-        """Of the features (n, n_dims) that `features` gives for their rows, and all their lengths."""
-        self._features = features
-        self._lengths = lengths
+    features: Callable[[Positions], Features]
+    lengths: Float64
 
     @classmethod
     def all_of(cls, features: Features) -> "UnitVectors":
@@ -32,18 +33,23 @@ class UnitVectors:
 
     def of(self, rows: Positions) -> Float64:
         """The unit vectors of `rows`, (n, n_dims)."""
-        vectors = self._features(rows).astype(np.float64)
-        vectors /= self._lengths[rows, None]
+        vectors = self.features(rows).astype(np.float64)
+        vectors /= self.lengths[rows, None]
         return vectors
 
     def distances(self, row: int, others: Positions) -> Distances:
-        """The angular distances (n,) of `others` from one row, rounded to float32 once.
-
-        From either end the same bits.
-        """
+        """The angular distances (n,) of `others` from one row: the same bits from either end."""
         away = self.of(others)
         away -= self.of(np.array([row]))
         return lengths_of(away).astype(np.float32)
+
+
+def scaled(features: Features) -> tuple[Float64, Float64]:
+    """Features (n, n_dims) scaled to length 1, in float64, and the lengths (n,) that they had."""
+    vectors = features.astype(np.float64)
+    lengths = lengths_of(vectors)
+    vectors /= lengths[:, None]
+    return vectors, lengths
 
 
 def lengths_of(vectors: Float64) -> Float64:

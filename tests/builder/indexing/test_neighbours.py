@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lookalike_build.indexing import neighbours
-from lookalike_build.indexing.neighbours import exact_neighbours, recall_at_k
-from support import RANDOM_CASES, Features, random_features
+from lookalike_build.indexing.neighbours import exact_neighbours
+from support import RANDOM_CASES, Features, random_features, recall_at_k
 
 
 def brute_force_table(features: Features, k: int) -> tuple[np.ndarray, np.ndarray]:
