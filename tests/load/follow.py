@@ -44,6 +44,7 @@ from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.networks.extractor import UNTRAINED
 from lookalike_build.networks.inception import Network
 from lookalike_build.photos.decoding import decode_photo, read_photo
+from lookalike_build.publishing.ids import positions_of
 from support import Catalogue, write_store
 from waiting import wait_until
 
@@ -300,7 +301,7 @@ def request(
 def one_that_lists(root: ReleaseRoot, release: str, product: int) -> int | None:
     """A product in whose list the release has this one."""
     live = read(root, release)
-    (item,), _ = live.table.items_of(np.array([product]))
+    (item,), _ = positions_of(live.table.product_ids, np.array([product]))
     listed = (live.table.items[:, : live.table.k] == item).any(axis=1)
     listed[item] = False
     return int(live.table.product_ids[np.argmax(listed)]) if listed.any() else None
@@ -364,7 +365,8 @@ def wrong_answers(root: ReleaseRoot, sample: Sequence[Asked]) -> Iterator[int]:
         added = unit(live.features.added)
         rows = live.table.rows
         asked = [one for one in sample if one.release == release]
-        items, known = live.table.items_of(np.array([one.product_ids for one in asked]))
+        ids = np.array([one.product_ids for one in asked])
+        items, known = positions_of(live.table.product_ids, ids)
         own = unit(live.features.of(rows[items[:, 0]].astype(np.intp)))
         cosines = np.concatenate([own @ directions[base].T, own @ added.T], axis=1)[:, rows]
         squared = 2 - 2 * cosines

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lookalike.release.arrays import Distances, Items
-from lookalike.release.manifest import Model
+from lookalike.release.manifest import Manifest, Model
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.indexing.category import IndexSettings, build_annoy
 from lookalike_build.indexing.projection import project
@@ -50,7 +50,8 @@ def make_release(
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
             categories.append(writer.add_index(table, k, projected, annoy, tuned, "made"))
         model = Model("random", "sha256:0")
-        return staging.publish(model, n_dims, ("integer", "integer"), categories).release
+        draft = Manifest("draft", model, n_dims, "integer", "integer", (), None)
+        return staging.publish(draft, categories).release
 
 
 def _table(n_items: int, k: int, step: int, rng: np.random.Generator) -> tuple[Items, Distances]:

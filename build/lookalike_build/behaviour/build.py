@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,12 +155,4 @@ def _publish(
     if old := manifest.behaviour:
         link_if_same((root.folder(manifest.release) / BEHAVIOUR, old.files), (folder, entry.files))
     sync(folder)
-    published = staging.publish(
-        manifest.model,
-        manifest.n_dims,
-        manifest.id_types,
-        written,
-        manifest.applied,
-        behaviour=entry,
-    )
-    return published, entry
+    return staging.publish(replace(manifest, behaviour=entry), written), entry

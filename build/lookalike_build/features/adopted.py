@@ -12,29 +12,20 @@ leading zeros, otherwise strings; product ids likewise over all categories.
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
-import numpy as np
 import pyarrow as pa
 
-from lookalike.release.arrays import Features
-from lookalike.release.ids import Id, IdType, category_folder, id_problem
+from lookalike.release.ids import Id, category_folder, id_problem
 from lookalike.release.manifest import Model
 from lookalike_build.catalogue.ids import typed_ids
 from lookalike_build.catalogue.moment import moment_of
 from lookalike_build.features.annoy_file import AnnoyFile
 from lookalike_build.features.csv import FeatureCsv, checked_ids, write_feature_csv
-from lookalike_build.features.store import (
-    CategoryFeatures,
-    FeatureError,
-    FeatureSource,
-    ascending,
-    id_type,
-    refuse_invalid,
-)
+from lookalike_build.features.store import Contents, FeatureError, FeatureSource, id_type
 from lookalike_build.files.array import scratch_array
 
 UNKNOWN_DIGEST = "unknown"
@@ -44,41 +35,21 @@ _ID_LIST = ("product_ids_", ".csv")
 _FEATURES = ("features_", ".csv")
 
 
-class CategoryFile(Protocol):
-    """A file with the features of one category."""
-
-    @property
-    def path(self) -> Path:
-        """The path, for messages."""
-
-    def blocks(self) -> Iterator[Features]:
-        """The features of all products in the file's order, a block of rows at a time, unchecked."""
-
-
 @dataclass(frozen=True)
-class AdoptedFeatures:
-    """The features in a folder of such files; a `FeatureSource`.
+class AdoptedFeatures(FeatureSource):
+    """The features in a folder of such files; `as_of` is the moment of the oldest file.
 
-    `as_of` is the moment of the oldest file, see `catalogue.moment`. By category, `files` and
-    `product_ids` (int64 or string, in the file's order) hold its products, and `without_vector` counts
-    the items of an Annoy index that have no vector and so are no products.
+    By category, `files` and `product_ids` (int64 or string, in the file's order) hold its products, and
+    `without_vector` counts the items of an Annoy index that have no vector and so are no products.
     """
 
-    folder: Path
-    model: Model
-    n_dims: int
-    id_types: tuple[IdType, IdType]
-    as_of: float | None
-    files: Mapping[Id, CategoryFile]
+    files: Mapping[Id, AnnoyFile | FeatureCsv]
     product_ids: Mapping[Id, pa.Array]
     without_vector: Mapping[Id, int]
 
     @classmethod
     def open(cls, folder: Path, n_dims: int, model_name: str) -> "AdoptedFeatures":
-        """Find the files and read everything but the features, which have `n_dims` numbers.
-
-        FeatureError names an invalid file.
-        """
+        """Read all but the features, of `n_dims` numbers; FeatureError names an invalid file."""
         indexes, feature_files = _named(folder, _INDEX), _named(folder, _FEATURES)
         if bool(indexes) == bool(feature_files):
             raise FeatureError(
@@ -86,54 +57,36 @@ class AdoptedFeatures:
                 f"{'and' if indexes else 'nor'} features_<id>.csv files; give a folder with one kind"
             )
         as_of = moment_of((indexes or feature_files).values())
-        files: dict[str, CategoryFile] = {}
+        names = sorted(indexes or feature_files)
+        category_ids = typed_ids(pa.array(names, pa.string()))
+        files: dict[Id, AnnoyFile | FeatureCsv] = {}
         product_ids, without_vector = {}, {}
         id_lists = _id_lists(folder, indexes)
-        for name, path in indexes.items():
-            files[name] = index = AnnoyFile.open(path, n_dims)
-            product_ids[name] = _ids_of_items(index, id_lists.get(name))
-            without_vector[name] = index.n_items - len(index.items)
-        for name, path in feature_files.items():
-            files[name] = file = FeatureCsv.open(path, n_dims)
-            product_ids[name] = file.product_ids
-            without_vector[name] = 0
-        names = sorted(files)
-        category_ids = typed_ids(pa.array(names, pa.string()))
-        product_ids = _of_one_type(product_ids)
-        by_id = sorted(zip(category_ids.to_pylist(), names, strict=True))
+        for category_id, name in sorted(zip(category_ids.to_pylist(), names, strict=True)):
+            if name in indexes:
+                files[category_id] = index = AnnoyFile.open(indexes[name], n_dims)
+                product_ids[category_id] = _ids_of_items(index, id_lists.get(name))
+                without_vector[category_id] = index.n_items - len(index.items)
+            else:
+                files[category_id] = file = FeatureCsv.open(feature_files[name], n_dims)
+                product_ids[category_id] = file.product_ids
+        if not all(pa.types.is_integer(ids.type) for ids in product_ids.values()):
+            product_ids = {one: ids.cast(pa.string()) for one, ids in product_ids.items()}
         return cls(
             folder,
             Model(model_name, UNKNOWN_DIGEST),
             n_dims,
-            (id_type(category_ids.type), id_type(product_ids[names[0]].type)),
+            (id_type(category_ids.type), id_type(next(iter(product_ids.values())).type)),
             as_of,
-            {category_id: files[name] for category_id, name in by_id},
-            {category_id: product_ids[name] for category_id, name in by_id},
-            {category_id: without_vector[name] for category_id, name in by_id},
+            {category_id: len(ids) for category_id, ids in product_ids.items()},
+            files,
+            product_ids,
+            without_vector,
         )
 
-    @property
-    def categories(self) -> dict[Id, int]:
-        """Category id → number of products."""
-        return {category_id: len(ids) for category_id, ids in self.product_ids.items()}
-
-    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """As `FeatureSource.read`."""
+    def _open(self, category_id: Id) -> AbstractContextManager[Contents]:
         file = self.files[category_id]
-        ids = self.product_ids[category_id].to_pylist()
-        product_ids, item_of_row = ascending(file.path, ids, self.id_types[1])
-        features = np.empty((len(ids), self.n_dims), np.float32) if into is None else into
-        first = 0
-        for block in file.blocks():
-            rows = slice(first, first + len(block))
-            first += len(block)
-            if first > len(ids):
-                break
-            refuse_invalid(file.path, ids[rows], block)
-            features[item_of_row[rows]] = block
-        if first != len(ids):
-            raise FeatureError(f"{file.path}: was changed while it was read")
-        return CategoryFeatures(category_id, product_ids, features)
+        return nullcontext((file.path, self.product_ids[category_id].to_pylist(), file.blocks()))
 
 
 def export(
@@ -204,9 +157,3 @@ def _only_fields(path: Path) -> Iterator[tuple[int, str]]:
                     f"{path}: line {rows.line_num}: has {len(fields)} fields, expected one product id"
                 )
             yield rows.line_num, fields[0]
-
-
-def _of_one_type(product_ids: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-    if all(pa.types.is_integer(ids.type) for ids in product_ids.values()):
-        return dict(product_ids)
-    return {name: ids.cast(pa.string()) for name, ids in product_ids.items()}

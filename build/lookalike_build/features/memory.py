@@ -1,6 +1,8 @@
 """Features in memory, from which a release can be made."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,70 +12,50 @@ import numpy.typing as npt
 from lookalike.release.arrays import Features
 from lookalike.release.ids import Id, IdType, id_problem
 from lookalike.release.manifest import MAX_DIMS, Model
-from lookalike_build.features.store import (
-    CategoryFeatures,
-    FeatureError,
-    ascending,
-    refuse_invalid,
-    sort_key,
-)
+from lookalike_build.features.store import Contents, FeatureError, FeatureSource, sort_key
 
 ProductFeatures = tuple[Sequence[Id] | npt.NDArray[Any], npt.ArrayLike]
 """Product ids (n,), in any order, and the feature (n, n_dims) of each."""
 
 
-class MemoryFeatures:
-    """A `FeatureSource` of products by category id; `model` made their features.
+@dataclass(frozen=True)
+class MemoryFeatures(FeatureSource):
+    """Products in memory, by category id, as they were given."""
 
-    `as_of` is when the products were read from the shop (Unix time, seconds), see `catalogue.moment`;
-    it is needed only if products change live. FeatureError names an invalid category or product.
-    """
+    products: Mapping[Id, tuple[Sequence[Id], Features]]
 
-    folder = Path("features in memory")
+    @classmethod
+    def of(
+        cls, given: Mapping[Id, ProductFeatures], model: Model, as_of: float | None = None
+    ) -> "MemoryFeatures":
+        """Check ids and shapes; FeatureError names an invalid category or product.
 
-    def __init__(
-        self, categories: Mapping[Id, ProductFeatures], model: Model, as_of: float | None = None
-    ) -> None:
-        self.model = model
-        self.as_of = as_of
-        ids = {
-            _plain(category_id): [_plain(one) for one in product_ids]
-            for category_id, (product_ids, _) in categories.items()
+        `as_of` is when the products were read from the shop (Unix time, seconds), see
+        `catalogue.moment`; it is needed only if products change live.
+        """
+        products = {
+            _plain(category_id): ([_plain(one) for one in ids], np.asarray(features, np.float32))
+            for category_id, (ids, features) in given.items()
         }
-        self.id_types = (
-            _type_of(ids, "category ids"),
-            _type_of((one for some in ids.values() for one in some), "product ids"),
+        id_types = (
+            _type_of(products, "category ids"),
+            _type_of((one for ids, _ in products.values() for one in ids), "product ids"),
         )
-        self._ids = {category_id: ids[category_id] for category_id in sorted(ids, key=sort_key)}
-        self._features = {
-            _plain(category_id): np.asarray(features, np.float32)
-            for category_id, (_, features) in categories.items()
-        }
-        self.categories = {category_id: len(ids) for category_id, ids in self._ids.items()}
-        self.n_dims = self._check_shapes()
-
-    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """As `FeatureStore.read`."""
-        name = Path(f"category {category_id}")
-        ids = self._ids[category_id]
-        product_ids, item_of_row = ascending(name, ids, self.id_types[1])
-        refuse_invalid(name, ids, self._features[category_id])
-        features = np.empty((len(ids), self.n_dims), np.float32) if into is None else into
-        features[item_of_row] = self._features[category_id]
-        return CategoryFeatures(category_id, product_ids, features)
-
-    def _check_shapes(self) -> int:
         n_dims = 0
-        for category_id, features in self._features.items():
-            n_products = self.categories[category_id]
-            width = features.shape[1] if features.ndim == 2 else 0
-            n_dims = n_dims or width
-            if features.shape != (n_products, n_dims) or not 1 <= n_dims <= MAX_DIMS:
+        for category_id, (ids, features) in products.items():
+            n_dims = n_dims or (features.shape[1] if features.ndim == 2 else 0)
+            if features.shape != (len(ids), n_dims) or not 1 <= n_dims <= MAX_DIMS:
                 raise FeatureError(
                     f"category {category_id}: features have the shape {features.shape}, expected "
-                    f"({n_products}, {n_dims or 'n_dims'}), with at most {MAX_DIMS} dimensions"
+                    f"({len(ids)}, {n_dims or 'n_dims'}), with at most {MAX_DIMS} dimensions"
                 )
-        return n_dims
+        folder = Path("features in memory")
+        categories = {one: len(products[one][0]) for one in sorted(products, key=sort_key)}
+        return cls(folder, model, n_dims, id_types, as_of, categories, products)
+
+    def _open(self, category_id: Id) -> AbstractContextManager[Contents]:
+        ids, features = self.products[category_id]
+        return nullcontext((Path(f"category {category_id}"), ids, [features]))
 
 
 def _plain(value: Any) -> Id:

@@ -19,11 +19,11 @@ files of unchanged categories with it and replaces it in one step.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,35 +59,49 @@ class CategoryFeatures:
     features: Features
 
 
-class FeatureSource(Protocol):
-    """Features from which a release is made, usually a `FeatureStore`.
+Contents = tuple[Path, Sequence[Id], Iterable[Features]]
+"""Where a category's features come from, its product ids in the order there, and blocks of features."""
+
+
+@dataclass(frozen=True)
+class FeatureSource(ABC):
+    """Features from which a release is made; `folder` is where they come from, for messages.
 
     `id_types` are those of the category and the product ids; `as_of` is the catalogue's moment, see
     `catalogue.moment`; `categories` is category id → number of products.
     """
 
-    @property
-    def folder(self) -> Path:
-        """Where the features come from, for messages."""
-        ...
+    folder: Path
+    model: Model
+    n_dims: int
+    id_types: tuple[IdType, IdType]
+    as_of: float | None
+    categories: Mapping[Id, int]
 
-    @property
-    def model(self) -> Model: ...  # noqa: D102
-    @property
-    def n_dims(self) -> int: ...  # noqa: D102
-    @property
-    def id_types(self) -> tuple[IdType, IdType]: ...  # noqa: D102
-    @property
-    def as_of(self) -> float | None: ...  # noqa: D102
-    @property
-    def categories(self) -> Mapping[Id, int]: ...  # noqa: D102
+    @abstractmethod
+    def _open(self, category_id: Id) -> AbstractContextManager[Contents]:
+        """Open a category to be read; FeatureError, also while it is read, if that fails."""
 
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
         """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
 
         FeatureError names the first invalid product.
         """
-        ...
+        shape = (self.categories[category_id], self.n_dims)
+        features = np.empty(shape, np.float32) if into is None else into
+        with self._open(category_id) as (path, ids, blocks):
+            product_ids, item_of_row = _ascending(path, ids, self.id_types[1])
+            first = 0
+            for block in blocks:
+                rows = slice(first, first + len(block))
+                first = rows.stop
+                if first > len(ids):
+                    break
+                _refuse_invalid(path, ids[rows], block)
+                features[item_of_row[rows]] = block
+        if first != len(ids):
+            raise FeatureError(f"{path}: was changed while it was read")
+        return CategoryFeatures(category_id, product_ids, features)
 
 
 class FeatureWriter:
@@ -203,15 +217,9 @@ class FeatureWriter:
 
 
 @dataclass(frozen=True)
-class FeatureStore:
-    """A complete store; a `FeatureSource`. `files` is category id → file name."""
+class FeatureStore(FeatureSource):
+    """A complete store; `files` is category id → file name."""
 
-    folder: Path
-    model: Model
-    n_dims: int
-    id_types: tuple[IdType, IdType]
-    as_of: float | None
-    categories: Mapping[Id, int]
     files: Mapping[Id, str]
 
     @classmethod
@@ -246,80 +254,70 @@ class FeatureStore:
         """The file of a category."""
         return self.folder / CATEGORIES / self.files[category_id]
 
-    def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
-        """As `FeatureSource.read`."""
-        shape = (self.categories[category_id], self.n_dims)
-        features = np.empty(shape, np.float32) if into is None else into
+    @contextmanager
+    def _open(self, category_id: Id) -> Iterator[Contents]:
         path = self.path(category_id)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                return self._read(path, file, category_id, features)
+                self._check_file(path, file, self.categories[category_id])
+                ids = file.read(["product_id"])["product_id"].to_pylist()
+                yield path, ids, self._blocks(path, file, category_id)
         except FileNotFoundError:
             raise FeatureError(f"{path}: is missing, {STORE} lists it") from None
         except (pa.ArrowException, OSError) as error:
             raise FeatureError(f"{path}: cannot be read: {error}".splitlines()[0]) from None
 
-    def _read(
-        self, path: Path, file: pq.ParquetFile, category_id: Id, features: Features
-    ) -> CategoryFeatures:
-        expected = self.categories[category_id]
-        if file.metadata.num_rows != expected:
-            found = file.metadata.num_rows
+    def _check_file(self, path: Path, file: pq.ParquetFile, expected: int) -> None:
+        found = file.metadata.num_rows
+        if found != expected:
             raise FeatureError(f"{path}: has {found} products, {STORE} says {expected}")
         found_type = id_type(file.schema_arrow.field("product_id").type)
         if found_type != self.id_types[1]:
             raise FeatureError(
                 f"{path}: product ids are of type {found_type}, {STORE} says otherwise"
             )
-        ids = file.read(["product_id"])["product_id"].to_pylist()
-        product_ids, item_of_row = ascending(path, ids, self.id_types[1])
-        start = 0
+
+    def _blocks(self, path: Path, file: pq.ParquetFile, category_id: Id) -> Iterator[Features]:
         columns = ["product_id", "category_id", "model", "features"]
         for group in range(file.num_row_groups):
             # One at a time: otherwise pyarrow keeps all groups in memory until the last.
             for batch in file.iter_batches(ROW_GROUP, [group], columns):
-                rows = item_of_row[start : start + batch.num_rows]
-                features[rows] = self._check(path, batch, category_id)
-                start += batch.num_rows
-        return CategoryFeatures(category_id, product_ids, features)
+                self._check(path, batch, category_id)
+                yield column_features(batch.column("features"), self.n_dims)
 
-    def _check(self, path: Path, batch: pa.RecordBatch, category_id: Id) -> Features:
-        """The batch's features (rows, n_dims); FeatureError names the first invalid product."""
+    def _check(self, path: Path, batch: pa.RecordBatch, category_id: Id) -> None:
+        """FeatureError names the first product of another category, model or width."""
         product_ids = batch.column("product_id").to_pylist()
         model = model_text(self.model)
         categories, models = (batch.column(name).to_pylist() for name in ("category_id", "model"))
-        column = batch.column("features")
-        widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        widths = pc.list_value_length(batch.column("features")).fill_null(0).to_numpy()
         for invalid, reason in (
             ([value != category_id for value in categories], f"is not of category {category_id}"),
             ([value != model for value in models], f"is of another model than {model}"),
             (widths != self.n_dims, f"has another number of features than {self.n_dims}"),
         ):
             _refuse(path, product_ids, invalid, reason)
-        features = column_features(column, self.n_dims)
-        refuse_invalid(path, product_ids, features)
-        return features
 
 
-def ascending(
+def _ascending(
     path: Path, product_ids: Sequence[Id], id_type: IdType
 ) -> tuple[npt.NDArray[np.int64] | list[str], npt.NDArray[np.int64]]:
     """Product ids in a release's order, and the item (position in it) of each given id.
 
     FeatureError, naming `path`, if an id occurs more than once.
     """
-    order = sorted(range(len(product_ids)), key=lambda row: sort_key(product_ids[row]))
-    ids = [product_ids[row] for row in order]
-    for one, next_one in pairwise(ids):
-        if one == next_one:
-            raise FeatureError(f"{path}: product {one} is there more than once")
+    given = pa.array(product_ids)
+    order = pc.sort_indices(given)  # text by its UTF-8 bytes
+    ids = given.take(order)
+    repeated = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
+    if len(repeated):
+        raise FeatureError(f"{path}: product {repeated[0]} is there more than once")
     item_of_row = np.empty(len(ids), np.int64)
     item_of_row[order] = np.arange(len(ids))
-    integers = id_type == "integer"
-    return np.array(ids, np.int64) if integers else [str(one) for one in ids], item_of_row
+    return ids.to_numpy() if id_type == "integer" else ids.to_pylist(), item_of_row
 
 
-def refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:
+def _refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:
     """Raise FeatureError for the first product whose features (n, n_dims) no release may hold."""
     not_finite = ~np.all(np.isfinite(features), axis=1)
     _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")

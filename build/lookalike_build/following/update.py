@@ -9,6 +9,7 @@ are answered as before, and it is tried again later.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -134,9 +135,8 @@ class Updater:
         staging = Staging(self._root, self._root.updating)
         try:
             written = list(self._written(staging, manifest, plan))
-            published = staging.publish(
-                manifest.model, manifest.n_dims, manifest.id_types, written, applied, UPDATE_SUFFIX
-            )
+            draft = replace(manifest, applied=applied, behaviour=None)
+            published = staging.publish(draft, written, UPDATE_SUFFIX)
         finally:
             staging.discard()
         self._forget(rebased)
@@ -183,7 +183,7 @@ class Updater:
     def _begin_due(self, release: str) -> None:
         for category_id in self._due():
             try:
-                live = self._live(self._root.manifest(release), category_id)
+                live = LiveCategory.find(self._root, self._root.manifest(release), category_id)
             except Exception as error:
                 self._failed(category_id, error)
                 continue
@@ -192,38 +192,21 @@ class Updater:
             else:
                 del self._failures[category_id]
 
-    def _live(self, manifest: Manifest, category_id: Id) -> LiveCategory | None:
-        """The release's category of that id; None if there is none."""
-        folder = self._root.folder(manifest.release) / category_folder(category_id)
-        entries = (entry for entry in manifest.categories if entry.category_id == category_id)
-        return next((LiveCategory.read(folder, entry) for entry in entries), None)
-
     def _plan(
         self, manifest: Manifest, changes: ChangesByCategory, rebased: Mapping[Id, _Rebased]
     ) -> _Plan:
         plan: _Plan = {}
         for category_id in {*changes, *rebased}:
             products = changes.get(category_id, {})
-            if live := self._live(manifest, category_id):
-                after = self._after(category_id, live, products, rebased.get(category_id))
+            if live := LiveCategory.find(self._root, manifest, category_id):
+                index = rebased.get(category_id)
+                now = live.onto(*index) if index else live
+                after = now.with_changes(products, partial(self._statistics_of, category_id, now))
                 if after is not live:
                     plan[category_id] = after
             elif new := {one: feature for one, feature in products.items() if feature is not None}:
                 plan[category_id] = new
         return plan
-
-    def _after(
-        self, category_id: Id, live: LiveCategory, products: FeatureChanges, new: _Rebased | None
-    ) -> LiveCategory | None:
-        """A category with changed products and its new index, if there is one.
-
-        None where no product is left; `live` itself where nothing differs.
-        """
-        if new:
-            live = live.onto(*new)
-        if live.n_items_after(products) == 0:
-            return None
-        return live.with_changes(products, self._statistics_of(category_id, live)) or live
 
     def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:
         settings = settings_of(manifest.categories)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lookalike.release.ids import Id
-from lookalike.release.manifest import Model
+from lookalike.release.manifest import Manifest, Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
 from lookalike_build.features.adopted import UNKNOWN_DIGEST
 from lookalike_build.features.memory import MemoryFeatures, ProductFeatures
@@ -59,9 +59,8 @@ def index(
             categories = [written[category_id] for category_id in store.categories]
             with root.lock(LOCK_WAIT_S):
                 categories, applied = carry_over(store, root, staging, categories)
-                return staging.publish(
-                    store.model, store.n_dims, store.id_types, categories, applied
-                )
+                draft = Manifest("draft", store.model, store.n_dims, *store.id_types, (), applied)
+                return staging.publish(draft, categories)
         finally:
             root.remove_staging()  # what was not published, a full disk's worth perhaps
 
@@ -81,7 +80,7 @@ def build_release(
     nothing is compared. `as_of` is when the products were read from the shop (Unix time, seconds);
     it must be given where products are changed live. Raises as `index` does.
     """
-    source = MemoryFeatures(categories, Model(model, UNKNOWN_DIGEST), as_of)
+    source = MemoryFeatures.of(categories, Model(model, UNKNOWN_DIGEST), as_of)
     where = ReleaseRoot(Path(root).absolute())
     return index(source, where, settings or IndexSettings()).release
 

@@ -9,13 +9,13 @@ is refused, unless a newer change of the product is pending and will have the la
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from functools import partial
 
 from lookalike.errors import LookalikeError
 from lookalike.journal import DELETE, Change, ForgottenError, Journal
 from lookalike.release.arrays import Features
 from lookalike.release.files import ReleaseError
-from lookalike.release.ids import Id, IdType, category_folder
+from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.root import ReleaseRoot, RootError
 from lookalike_build.catalogue.ids import whole_number
@@ -24,7 +24,7 @@ from lookalike_build.features.store import FeatureSource, sort_key
 from lookalike_build.indexing.live import ChangesByCategory, LiveCategory, index_new, settings_of
 from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import Written
-from lookalike_build.publishing.staging import Staging, current_manifest
+from lookalike_build.publishing.staging import Staging, full_manifest
 
 _SHOWN = 3
 _EXPORT_AGAIN = "export the catalogue again and extract it"
@@ -34,11 +34,8 @@ class CarryOverError(LookalikeError):
     """A build would undo live changes, or may; the text says which, and what to do."""
 
 
-class _Lost(NamedTuple):
-    """A change that cannot be carried over, and why."""
-
-    change: Change
-    reason: str
+_Lost = tuple[Change, str]
+"""A change that cannot be carried over, and why."""
 
 
 def check_order(store: FeatureSource, root: ReleaseRoot) -> None:
@@ -47,8 +44,8 @@ def check_order(store: FeatureSource, root: ReleaseRoot) -> None:
         return
     with closing(Journal(root.journal)) as journal:
         changes = _live_since(store, journal)
-        if reason := _unlike(store, root, current_manifest(root)):
-            lost = [_Lost(change, reason) for change in changes if change.op != DELETE]
+        if reason := _unlike(store, root, full_manifest(root, root.current())):
+            lost = [(change, reason) for change in changes if change.op != DELETE]
             _refuse(store, journal, lost)
 
 
@@ -61,7 +58,7 @@ def carry_over(
     """
     if not root.journal.exists():
         return list(written), None
-    manifest = current_manifest(root)
+    manifest = full_manifest(root, root.current())
     with closing(Journal(root.journal)) as journal:
         applied = manifest.applied if manifest else None
         if applied and journal.id != applied.journal:
@@ -70,7 +67,8 @@ def carry_over(
             journal.settle(applied.number, manifest.release)
         changes, lost = _as_they_are(store, root, manifest, _live_since(store, journal))
         _refuse(store, journal, lost)
-    return sorted(_changed(staging, written, changes), key=_category_key), applied
+    after = _changed(staging, written, changes)
+    return sorted(after, key=lambda one: sort_key(one.entry.category_id)), applied
 
 
 def _live_since(store: FeatureSource, journal: Journal) -> list[Change]:
@@ -122,14 +120,14 @@ def _unreadable(root: ReleaseRoot) -> str:
 def _refuse(store: FeatureSource, journal: Journal, lost: Sequence[_Lost]) -> None:
     """CarryOverError where changes are lost that no pending one will replace."""
     pending = journal.pending_products() if lost else set()
-    lost = [one for one in lost if one.change[1:3] not in pending]
+    lost = [(change, reason) for change, reason in lost if change[1:3] not in pending]
     if not lost:
         return
     named = [f"{change.product_id} of category {change.category_id}" for change, _ in lost[:_SHOWN]]
     more = ["…"] if len(lost) > _SHOWN else []
     raise CarryOverError(
         f"{store.folder}: its catalogue is of {as_text(store.as_of or 0)}; products put since, which "
-        f"cannot be carried over: {len(lost)} ({', '.join(named + more)}); {lost[0].reason}; "
+        f"cannot be carried over: {len(lost)} ({', '.join(named + more)}); {lost[0][1]}; "
         f"{_EXPORT_AGAIN} so that it has them, or send them again, or give the time that it was "
         "exported at with --as-of TIME if it has them"
     )
@@ -145,14 +143,17 @@ def _as_they_are(
     for change in changes:
         by_category[_typed(change.category_id, types[0])].append(change)
     taken: dict[Id, dict[Id, Features | None]] = defaultdict(dict)
-    lost = []
+    lost: list[_Lost] = []
     for category_id, group in by_category.items():
         live, reason = None, unlike
         if manifest and not unlike:
-            live, reason = _live(root, manifest, category_id)
+            try:
+                live = LiveCategory.find(root, manifest, category_id)
+            except ReleaseError as error:
+                reason = f"release {manifest.release} is damaged: {error}"
         for change in group:
             if reason and change.op != DELETE:
-                lost.append(_Lost(change, reason))
+                lost.append((change, reason))
                 continue
             product_id = _typed(change.product_id, types[1])
             feature = live.feature_of(product_id) if live and product_id is not None else None
@@ -161,22 +162,8 @@ def _as_they_are(
             if to_category is not None and to_product is not None:
                 taken[to_category][to_product] = feature
             elif feature is not None:
-                lost.append(_Lost(change, "ids of this store are whole numbers"))
+                lost.append((change, "ids of this store are whole numbers"))
     return taken, lost
-
-
-def _live(
-    root: ReleaseRoot, manifest: Manifest, category_id: Id | None
-) -> tuple[LiveCategory | None, str | None]:
-    """A category of the release, if it has that one; otherwise None and, if it is damaged, why."""
-    for entry in manifest.categories:
-        if entry.category_id == category_id:
-            folder = root.folder(manifest.release) / category_folder(entry.category_id)
-            try:
-                return LiveCategory.read(folder, entry), None
-            except ReleaseError as error:
-                return None, f"release {manifest.release} is damaged: {error}"
-    return None, None
 
 
 def _typed(value: Id, id_type: IdType) -> Id | None:
@@ -191,15 +178,17 @@ def _changed(
 ) -> Iterator[Written]:
     settings = settings_of(one.entry for one in written)
     for one in written:
-        category_id = one.entry.category_id
-        writer = staging.category(category_id)
-        products = changes.get(category_id, {})
-        live = LiveCategory.read(writer.folder, one.entry) if products else None
-        if live and live.n_items_after(products) == 0:
-            writer.remove()
+        products = changes.get(one.entry.category_id)
+        if not products:
+            yield one
             continue
-        after = live and live.with_changes(products, FeatureStatistics.of(live.features.base))
-        yield writer.replace(after.write) if after else one
+        writer = staging.category(one.entry.category_id)
+        live = LiveCategory.read(writer.folder, one.entry)
+        after = live.with_changes(products, partial(FeatureStatistics.of, live.features.base))
+        if after is None:
+            writer.remove()
+        else:
+            yield one if after is live else writer.replace(after.write)
     for category_id in changes.keys() - {one.entry.category_id for one in written}:
         products = {
             product_id: feature
@@ -208,7 +197,3 @@ def _changed(
         }
         if products:
             yield index_new(products, settings, staging.category(category_id))
-
-
-def _category_key(written: Written) -> int | bytes:
-    return sort_key(written.entry.category_id)

@@ -1,6 +1,6 @@
 """A category between two releases: read from one, changed, written into the next."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from lookalike.release.files import (
     ReleaseError,
     reason_of,
 )
-from lookalike.release.ids import Id
-from lookalike.release.manifest import CategoryEntry
-from lookalike.release.root import sync
+from lookalike.release.ids import Id, category_folder
+from lookalike.release.manifest import CategoryEntry, Manifest
+from lookalike.release.root import ReleaseRoot, sync
 from lookalike_build.features.store import sort_key
 from lookalike_build.indexing.category import IndexSettings, index_features
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import changed
 from lookalike_build.publishing.category import CategoryWriter, NeighbourTable, Written
-from lookalike_build.publishing.ids import Ids
+from lookalike_build.publishing.ids import Ids, id_array, positions_of
 
 FeatureChanges = Mapping[Id, Features | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
@@ -79,21 +79,34 @@ class LiveCategory:
         table = NeighbourTable(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
         return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
 
+    @classmethod
+    def find(
+        cls, root: ReleaseRoot, manifest: Manifest, category_id: Id | None
+    ) -> "LiveCategory | None":
+        """Read the category of that id in a published release; None if it has none."""
+        for entry in manifest.categories:
+            if entry.category_id == category_id:
+                folder = root.folder(manifest.release) / category_folder(entry.category_id)
+                return cls.read(folder, entry)
+        return None
+
     @property
     def base_digest(self) -> str:
         """The SHA-256 of the file of the features that its index is of."""
         return self.entry.files[FEATURES].sha256
 
     def with_changes(
-        self, changes: FeatureChanges, statistics: FeatureStatistics
+        self, changes: FeatureChanges, statistics: Callable[[], FeatureStatistics]
     ) -> "LiveCategory | None":
-        """The category after `changes`, at least one product of which is left; None for no difference.
+        """The category after `changes`: itself where nothing differs, None where no product is left.
 
-        `statistics` is of the features that the index is of.
+        `statistics` gives those of the features that the index is of.
         """
         gone, new, features = self._differences(changes)
-        if not gone and not new:
+        if not new and len(gone) == self.table.rows.size:
             return None
+        if not gone and not new:
+            return self
         n_rows = self.features.shape[0]
         more = self.features._replace(added=np.concatenate([self.features.added, *features]))
         table = changed(
@@ -101,22 +114,21 @@ class LiveCategory:
             np.array(gone, np.intp),
             self._ids(new),
             np.arange(n_rows, n_rows + len(new), dtype=np.uint32),
-            Comparison(more, statistics),
+            Comparison(more, statistics()),
             IndexSettings.of(self.entry.made_with).neighbours,
         )
         return replace(self, table=table, features=more)
 
-    def _differences(self, changes: FeatureChanges) -> tuple[list[int], list[Any], list[Features]]:
+    def _differences(self, changes: FeatureChanges) -> tuple[list[int], list[Id], list[Features]]:
         """The items that go; the ids that come, ascending, and their features, (1, n_dims) each.
 
         A product whose feature is another one goes and comes.
         """
-        ids = self._ids(list(changes))
-        ids.sort()
-        items, known = self.table.items_of(ids)
+        ids = sorted(changes, key=sort_key)
+        items, known = positions_of(self.table.product_ids, self._ids(ids))
         gone, new, features = [], [], []
-        for product_id, item, is_known in zip(ids.tolist(), items.tolist(), known, strict=True):
-            feature = changes[_id(product_id)]
+        for product_id, item, is_known in zip(ids, items.tolist(), known, strict=True):
+            feature = changes[product_id]
             if is_known:
                 if feature is not None and np.array_equal(self._feature(item), feature):
                     continue
@@ -126,15 +138,9 @@ class LiveCategory:
                 features.append(feature[None])
         return gone, new, features
 
-    def n_items_after(self, changes: FeatureChanges) -> int:
-        """How many products there would be."""
-        _, known = self.table.items_of(self._ids(list(changes)))
-        new = sum(feature is not None for feature in changes.values())
-        return int(self.table.rows.size - known.sum() + new)
-
     def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
-        (item,), (known,) = self.table.items_of(self._ids([product_id]))
+        (item,), (known,) = positions_of(self.table.product_ids, self._ids([product_id]))
         return self._feature(item) if known else None
 
     @property
@@ -186,9 +192,9 @@ class LiveCategory:
         (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
         return np.asarray(feature)
 
-    def _ids(self, product_ids: list[Any]) -> Ids:
+    def _ids(self, product_ids: Sequence[Id]) -> Ids:
         if self.table.product_ids.dtype.kind == "S":
-            return np.array([_bytes(one) for one in product_ids], np.bytes_)
+            return id_array([str(one) for one in product_ids])
         return np.array(product_ids, np.int64)
 
 
@@ -206,11 +212,3 @@ def index_new(products: FeatureChanges, settings: IndexSettings, writer: Categor
     writer.begin(*features.shape)[:] = features
     writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
     return index_features(features, settings, writer)
-
-
-def _bytes(product_id: str | bytes) -> bytes:
-    return product_id.encode() if isinstance(product_id, str) else product_id
-
-
-def _id(product_id: int | bytes) -> Id:
-    return product_id.decode() if isinstance(product_id, bytes) else product_id

@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Features, Flags, Float32, Items, Positions
+from lookalike.release.arrays import Distances, Features, Float32, Items
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -30,7 +30,7 @@ from lookalike.release.manifest import CategoryEntry
 from lookalike.release.root import named, sync
 from lookalike_build.files.array import create_array
 from lookalike_build.publishing.files import link, link_if_same, write_array
-from lookalike_build.publishing.ids import Ids, id_array, positions_of
+from lookalike_build.publishing.ids import Ids, id_array
 
 
 class Projected(NamedTuple):
@@ -55,10 +55,6 @@ class NeighbourTable(NamedTuple):
     distances: Distances
     k: int
 
-    def items_of(self, product_ids: Ids) -> tuple[Positions, Flags]:
-        """Where each of the product ids is or would be, and whether it is there."""
-        return positions_of(self.product_ids, product_ids)
-
 
 class Tuned(NamedTuple):
     """How a category is searched by vector, and the recall measured so; see `CategoryEntry`."""
@@ -77,19 +73,19 @@ class Written(NamedTuple):
     unchanged: bool
 
 
+@dataclass(frozen=True)
 class CategoryWriter:
-    """Writes one category into the staging folder; picklable, so that another process may do it.
+    """Writes one category into `folder`; picklable, so that another process may do it.
+
+    `current` is the category in the current release, its folder and entry, if it has that one.
 
     Call `begin`, then `add_ids`, then `take_over`, and `add_index` where that gives None; `begin` again
     starts over. Or call `add_update` or `keep`, which write all of it.
     """
 
-    def __init__(
-        self, category_id: Id, folder: Path, current: tuple[Path, CategoryEntry] | None
-    ) -> None:
-        self.category_id = category_id
-        self.folder = folder
-        self._current = current
+    category_id: Id
+    folder: Path
+    current: tuple[Path, CategoryEntry] | None
 
     def begin(self, n_items: int, n_dims: int) -> Features:
         """The features (n_items, n_dims), to be filled in, in the file."""
@@ -110,9 +106,9 @@ class CategoryWriter:
 
         None where it differs, or is not what its manifest says: then it is to be rebuilt.
         """
-        if self._current is None or self._current[1].made_with != made_with:
+        if self.current is None or self.current[1].made_with != made_with:
             return None
-        folder, entry = self._current
+        folder, entry = self.current
         if entry.n_added or entry.n_base != entry.n_items:
             return None  # the same answers, but not the same files
         try:
@@ -122,10 +118,7 @@ class CategoryWriter:
                 entry.files[file].check_all(folder / file, file)
         except ReleaseError:
             return None
-        for file in FILES:
-            link(folder / file, self.folder / file)
-        sync(self.folder)
-        return Written(entry, unchanged=True)
+        return self._linked(folder, entry)
 
     def add_index(
         self,
@@ -136,14 +129,11 @@ class CategoryWriter:
         tuned: Tuned,
         made_with: str,
     ) -> Written:
-        """Write the rest: the exact table, of whose width k are served, and the index.
-
-        `annoy` is built of the projected items.
-        """
+        """Write the rest: the exact table, of whose width k are served, and `annoy`, the index."""
         sync(self.folder / FEATURES)
         n_items, n_dims = len(table[0]), len(projected.projection)
-        self._write_table(*table, k)
-        self._write_rows(np.arange(n_items, dtype="<u4"), np.empty((0, n_dims), "<f4"))
+        rows, added = np.arange(n_items, dtype=np.uint32), np.empty((0, n_dims), np.float32)
+        self._write_table(*table, k, rows, added)
         projection = projected.projection.astype("<f4", copy=False)
         write_array(self.folder / PROJECTION, projection)
         with named(self.folder / INDEX):
@@ -161,8 +151,8 @@ class CategoryWriter:
             made_with=made_with,
             files={file: FileEntry.of(self.folder / file) for file in FILES},
         )
-        if self._current:
-            folder, old = self._current
+        if self.current:
+            folder, old = self.current
             link_if_same((folder, old.files), (self.folder, entry.files))
         sync(self.folder)
         return Written(entry, unchanged=False)
@@ -176,8 +166,7 @@ class CategoryWriter:
         """
         self._begin()
         self.add_ids(table.product_ids)
-        self._write_table(table.items, table.distances, table.k)
-        self._write_rows(table.rows.astype("<u4", copy=False), added.astype("<f4", copy=False))
+        self._write_table(table.items, table.distances, table.k, table.rows, added)
         folder, entry = base
         for file in BASE_FILES:
             link(folder / file, self.folder / file)
@@ -204,20 +193,22 @@ class CategoryWriter:
 
     def keep(self) -> Written:
         """The current release's category as it is, unread."""
-        if self._current is None:
+        if self.current is None:
             raise ValueError(f"category {self.category_id} is not in the current release")
-        folder, entry = self._current
         self._begin()
+        return self._linked(*self.current)
+
+    def _linked(self, folder: Path, entry: CategoryEntry) -> Written:
         for file in FILES:
             link(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)
 
-    def _write_table(self, items: Items, distances: Distances, k: int) -> None:
+    def _write_table(
+        self, items: Items, distances: Distances, k: int, rows: Items, added: Features
+    ) -> None:
         write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
         write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
         write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
-
-    def _write_rows(self, rows: Items, added: Features) -> None:
-        write_array(self.folder / ROWS, rows)
-        write_array(self.folder / ADDED, added)
+        write_array(self.folder / ROWS, rows.astype("<u4", copy=False))
+        write_array(self.folder / ADDED, added.astype("<f4", copy=False))

@@ -9,8 +9,7 @@ Ids = npt.NDArray[np.int64] | npt.NDArray[np.bytes_]
 
 
 def positions_of(known: Ids, product_ids: Ids) -> tuple[Positions, Flags]:
-    """Where each of the product ids is or would be among those `known`, ascending, and whether it is
-    there."""
+    """Where each product id is or would be among those `known`, ascending, and whether it is there."""
     positions = known.searchsorted(product_ids)
     inside = np.minimum(positions, known.size - 1)
     return positions, known[inside] == product_ids

@@ -13,14 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lookalike.release.files import (
-    BEHAVIOUR,
-    FILES,
-    MANIFEST,
-    ReleaseError,
-)
-from lookalike.release.ids import Id, IdType, category_folder
-from lookalike.release.manifest import Applied, BehaviourEntry, CategoryEntry, Manifest, Model
+from lookalike.release.files import BEHAVIOUR, FILES, MANIFEST, ReleaseError
+from lookalike.release.ids import Id, category_folder
+from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot, RootError, named, sync
 from lookalike_build.publishing.behaviour import carry
@@ -52,17 +47,18 @@ class Staging:
 
     def look(self) -> None:
         """Look up what is current now, as the constructor does."""
-        self.current = current_manifest(self._root)
+        self.current = full_manifest(self._root, self._root.current())
         self._published: dict[Id, tuple[Path, CategoryEntry]] = {}
         if self.current:
             folder = self._root.folder(self.current.release)
             for entry in self.current.categories:
-                self._published[entry.category_id] = _in(folder, entry), entry
+                published = folder / category_folder(entry.category_id)
+                self._published[entry.category_id] = published, entry
 
     def hold_current(self) -> None:
         """Link the current release, so that it stays to be taken over from when others remove it."""
         for category_id, (folder, entry) in self._published.items():
-            held = _in(self._root.before, entry)
+            held = self._root.before / category_folder(category_id)
             try:
                 held.mkdir(parents=True)
                 for file in FILES:
@@ -82,28 +78,21 @@ class Staging:
         return CategoryWriter(category_id, folder, self._published.get(category_id))
 
     def publish(
-        self,
-        model: Model,
-        n_dims: int,
-        id_types: tuple[IdType, IdType],
-        categories: Sequence[Written],
-        applied: Applied | None = None,
-        suffix: str = "",
-        behaviour: BehaviourEntry | None = None,
+        self, draft: Manifest, categories: Sequence[Written], suffix: str = ""
     ) -> Published:
         """Name the release, check it and make it current; the root's lock is held.
 
-        `id_types` are those of the category and the product ids; `suffix` ends the name. `behaviour`
-        is what is written of it; without, that of the current release is taken over, in an update
-        (whose name has a suffix) without reading it. Where the current release holds the same content
-        it stays current, so that no cache in front loses its answers.
+        `draft` says all but its name, which ends with `suffix`, and its `categories`. Without behaviour
+        in it, that of the current release is taken over, in an update (whose name has a suffix) without
+        reading it. Where the current release holds the same content it stays current, so that no cache
+        in front loses its answers.
         """
-        entries = tuple(written.entry for written in categories)
+        draft = replace(draft, categories=tuple(written.entry for written in categories))
         n_unchanged = sum(written.unchanged for written in categories)
         left_out = None
-        if behaviour is None:
-            behaviour, left_out = self._carried(entries, id_types[1], checked=not suffix)
-        draft = Manifest("draft", model, n_dims, *id_types, entries, applied, behaviour)
+        if draft.behaviour is None:
+            behaviour, left_out = self._carried(draft, checked=not suffix)
+            draft = replace(draft, behaviour=behaviour)
         before = self._root.current()
         release = None
         # A category that was rebuilt although nothing has changed is damaged in the current release.
@@ -117,9 +106,15 @@ class Staging:
 
     def _still_current(self, draft: Manifest) -> str | None:
         """The current release, if its content is the draft's and its behaviour is sound."""
-        current = current_manifest(self._root)
-        same = current and current.content_digest() == draft.content_digest()
-        return current.release if current and same and self._has_sound_behaviour(current) else None
+        current = full_manifest(self._root, self._root.current())
+        if current is None or current.content_digest() != draft.content_digest():
+            return None
+        folder = self._root.folder(current.release) / BEHAVIOUR
+        with suppress(ReleaseError):
+            for file, entry in current.behaviour.files.items() if current.behaviour else ():
+                entry.check_all(folder / file, file)
+            return current.release
+        return None
 
     def _finished(self, draft: Manifest) -> str | None:
         """The newest release made current, if its content is the draft's and it passes all checks.
@@ -127,7 +122,7 @@ class Staging:
         Its writer was killed after naming it: of releases 1 and 2, 1 is still current, and 2 is what is
         to be published now. It is made current, and no release 3 beside it.
         """
-        newest = _manifest(self._root, next(reversed(self._root.names()), None))
+        newest = full_manifest(self._root, next(reversed(self._root.names()), None))
         if newest and newest.content_digest() == draft.content_digest():
             with suppress(ReleaseError):
                 self._root.switch(newest.release)
@@ -144,18 +139,7 @@ class Staging:
         self._root.publish(name, self.path)
         return name
 
-    def _has_sound_behaviour(self, manifest: Manifest) -> bool:
-        """Whether a release's behaviour, if it has any, is what its manifest says."""
-        folder = self._root.folder(manifest.release) / BEHAVIOUR
-        with suppress(ReleaseError):
-            for file, entry in manifest.behaviour.files.items() if manifest.behaviour else ():
-                entry.check_all(folder / file, file)
-            return True
-        return False
-
-    def _carried(
-        self, entries: Sequence[CategoryEntry], id_type: IdType, checked: bool
-    ) -> tuple[BehaviourEntry | None, str | None]:
+    def _carried(self, draft: Manifest, checked: bool) -> tuple[BehaviourEntry | None, str | None]:
         """The current release's behaviour, or why it is left out, which an update may not do."""
         name = self._root.current()
         try:
@@ -165,15 +149,12 @@ class Staging:
             return None, f"the current release cannot be read: {error}" if had_any else None
         if manifest is None or manifest.behaviour is None:
             return None, None
-        if manifest.product_id_type != id_type:
-            return (
-                None,
-                f"its product ids are {manifest.product_id_type}s, the release's {id_type}s",
-            )
-        release = self._root.folder(manifest.release)
+        before, now = manifest.product_id_type, draft.product_id_type
+        if before != now:
+            return None, f"its product ids are {before}s, the release's {now}s"
+        published = self._root.folder(manifest.release), manifest, manifest.behaviour
         try:
-            published = release, manifest, manifest.behaviour
-            return carry(published, self.path, entries, checked), None
+            return carry(published, self.path, draft.categories, checked), None
         except ReleaseError as error:
             if not checked:
                 raise
@@ -181,16 +162,7 @@ class Staging:
             return None, str(error)
 
 
-def current_manifest(root: ReleaseRoot) -> Manifest | None:
-    """The manifest of the current release; None where there is none, or it is invalid or slim."""
-    return _manifest(root, root.current())
-
-
-def _in(folder: Path, entry: CategoryEntry) -> Path:
-    return folder / category_folder(entry.category_id)
-
-
-def _manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
+def full_manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:
     """The manifest of a release; None where there is none, or it is invalid or slim."""
     with suppress(ReleaseError, RootError):
         manifest = root.manifest(name) if name else None

@@ -11,6 +11,7 @@ from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import N_SPARE, changed, widths
 from lookalike_build.publishing.category import NeighbourTable
+from lookalike_build.publishing.ids import positions_of
 from support import RANDOM_CASES, Features, random_features
 
 N_DIMS = 6
@@ -232,7 +233,7 @@ def test_a_hub_in_all_lists_goes_and_comes_back() -> None:
         changing.change(step)
         changing.check()
     changing.change({100: hub})
-    (place,), _ = changing.table.items_of(np.array([100]))
+    (place,), _ = positions_of(changing.table.product_ids, np.array([100]))
     assert (changing.table.items[:place, 0] == place).all()
 
 
@@ -264,7 +265,7 @@ def test_nothing_is_a_change_that_leaves_all_as_it_is() -> None:
 
 def test_where_a_product_is_or_would_be() -> None:
     table = from_nothing(dict(zip([5, 7, 9], random_features(3, 1), strict=True)), 2)
-    places, known = table.items_of(np.array([4, 5, 8, 9, 10]))
+    places, known = positions_of(table.product_ids, np.array([4, 5, 8, 9, 10]))
     assert (places.tolist(), known.tolist()) == ([0, 0, 2, 2, 3], [False, True, False, True, False])
 
 
