@@ -15,6 +15,25 @@ PATTERNS: Final[tuple[Pattern, ...]] = ("A", "B")
 CHOSEN: Final[Pattern] = "chosen"
 """In place of a pattern: the visitor is not measured, and gets the method chosen for the category."""
 METHODS: Final[tuple[Method, ...]] = ("behaviour", "image", "none")
+NOBODY: Final = frozenset(
+    (
+        "",
+        "-",
+        "(none)",
+        "(not set)",
+        "(null)",
+        "00000000-0000-0000-0000-000000000000",
+        "[object object]",
+        "false",
+        "n/a",
+        "nan",
+        "nil",
+        "none",
+        "null",
+        "undefined",
+    )
+)
+"""What programs send for an unknown visitor, in lower case and without blanks around it."""
 
 
 class Experiment:
@@ -36,7 +55,9 @@ class Experiment:
             self._held_out = _Share(key, holdout_percent, b"holdout")
 
     def pattern_of(self, visitor: str | None) -> Pattern:
-        """The pattern of a visitor, known by any text; by chance for None."""
+        """The pattern of a visitor, known by any text; by chance for None, and for `NOBODY`."""
+        if visitor is not None and visitor.strip().lower() in NOBODY:
+            visitor = None
         if self._held_out is not None and not self._held_out.has(visitor):
             return CHOSEN
         return "B" if self._pattern.has(visitor) else "A"

@@ -73,3 +73,10 @@ def test_with_a_larger_holdout_nobody_leaves_it() -> None:
     small, large = Experiment(b"a key", 50, 10), Experiment(b"a key", 50, 30)
     held_out = [each for each in VISITORS if small.pattern_of(each) != CHOSEN]
     assert all(large.pattern_of(each) != CHOSEN for each in held_out)
+
+
+@pytest.mark.parametrize(
+    "nobody", ["undefined", "null", "NaN", " None ", "(null)", "-", "[object Object]"]
+)
+def test_a_text_that_names_nobody_is_no_visitor(nobody: str) -> None:
+    assert abs(share_of_b(Experiment(b"a key", 50), [nobody] * N) - 0.5) < 5 * math.sqrt(0.25 / N)

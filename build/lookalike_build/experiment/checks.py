@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from lookalike.experiment import CHOSEN, METHODS, PATTERNS
+from lookalike.experiment import CHOSEN, METHODS, NOBODY, PATTERNS
 from lookalike.terminal.output import printable
 from lookalike_build.experiment.files import COLUMNS, EventFile
 
@@ -34,24 +34,6 @@ OTHER: Final = "other"
 """A request that has nothing to do with the experiment."""
 VALID: Final = (COUNTED, UNNAMED, UNANSWERED, OUTSIDE, OTHER, CHOSEN)
 """With `CHOSEN`, of a page that no pattern was assigned to: its method was chosen for the category."""
-
-NOBODY: Final = (
-    "",
-    "-",
-    "(none)",
-    "(not set)",
-    "(null)",
-    "00000000-0000-0000-0000-000000000000",
-    "[object object]",
-    "false",
-    "n/a",
-    "nan",
-    "nil",
-    "none",
-    "null",
-    "undefined",
-)
-"""What programs write where they know no visitor, in lower case and without blanks around it."""
 
 _KNOWN = {"event": EVENTS, "pattern": PATTERNS, "method": METHODS}
 STATES: Final = (
@@ -102,7 +84,7 @@ def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
     if period.until is not None:
         cases.append(f"WHEN at_s >= {period.until!r} THEN 'outside'")
     cases.append("WHEN method = 'none' THEN 'unanswered'")
-    nobody = ", ".join(f"'{text}'" for text in NOBODY)
+    nobody = ", ".join(f"'{text}'" for text in sorted(NOBODY))
     # Most visitors' ids are longer than that; an empty one is none, as is a column that is missing.
     cases.append(
         f"WHEN length(visitor) BETWEEN 1 AND 40 AND lower(trim(visitor, E' \\t\\r\\n')) IN ({nobody}) "

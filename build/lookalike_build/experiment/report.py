@@ -307,6 +307,7 @@ def _warnings(
             f"{100 * question.share:g} % should (p {ratio.p:.1e}). Believe no figure until you know "
             "why. Perhaps records of one pattern were lost or counted twice, bots came, --share is "
             "wrong, or the experiment's key was changed"
+            + (", or one pattern has the records of no visitor" if records.n_unnamed else "")
         )
     if records.n_in_both:
         warnings.append(
