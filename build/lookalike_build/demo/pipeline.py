@@ -15,15 +15,14 @@ def build(folder: Path, root: Path) -> int:
     say(f"drawing a catalogue in {folder} …")
     catalogue = draw_catalogue(folder)
     features = str(folder / "features")
-    extract = ["extract", str(catalogue), "--features", features, "--weights"]
     try:
         Network(IMAGENET)  # downloads the weights, once
         weights = IMAGENET
     except WeightsError:
         weights = UNTRAINED
         say("The ImageNet weights cannot be downloaded here: the network is untrained.")
-    index = ["index", "--features", features, "--root", str(root)]
-    return command([*extract, weights]) or command(index)
+    extract = ["extract", str(catalogue), "--features", features, "--weights", weights]
+    return command(extract) or command(["index", "--features", features, "--root", str(root)])
 
 
 if __name__ == "__main__":

@@ -456,7 +456,13 @@ class _Lines:
         op = values.get("op")
         if op not in (PUT, DELETE):
             raise _LineError(f'op must be "put" or "delete", not {shown(op)}')
-        _check_fields(values, op)
+        fields = _FIELDS[op]
+        for name in values:
+            if name not in fields:
+                raise _LineError(f"unknown field {shown(name)}; a {op} has {', '.join(fields)}")
+        for name in fields:
+            if name not in values:
+                raise _LineError(f"{name} is missing; a {op} has {', '.join(fields)}")
         ids = values["category_id"], values["product_id"]
         for name, value, id_type in zip(_IDS, ids, self._id_types, strict=True):
             if problem := json_id_problem(value, id_type):
@@ -484,16 +490,6 @@ def _object(text: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise _LineError(f"must be a JSON object, not {shown(values)}")
     return values
-
-
-def _check_fields(values: dict[str, Any], op: str) -> None:
-    fields = _FIELDS[op]
-    for name in values:
-        if name not in fields:
-            raise _LineError(f"unknown field {shown(name)}; a {op} has {', '.join(fields)}")
-    for name in fields:
-        if name not in values:
-            raise _LineError(f"{name} is missing; a {op} has {', '.join(fields)}")
 
 
 def _reason(error: OSError) -> str:
