@@ -30,7 +30,6 @@ def progress(what: str, total: int, things: str = "products") -> Iterator[Callab
             shown = now
             rate = done / max(now - started, 1e-9)
             left = (total - done) / rate if rate else 0
-            line = f"{what}: {done} of {total} {things}, {rate:.1f}/s, {left:.0f} s left"
-            complain(line)
+            complain(f"{what}: {done} of {total} {things}, {rate:.1f}/s, {left:.0f} s left")
 
     yield add

@@ -399,7 +399,6 @@ def draw_catalogue(folder: Path, seed: int = 0, products_per_family: int = 10) -
         list(pool.map(lambda job: _draw(*job), jobs))
     catalogue = folder / "catalogue.csv"
     with catalogue.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("product_id", "category_id", "image", "category", "family"))
-        writer.writerows(rows)
+        columns = ("product_id", "category_id", "image", "category", "family")
+        csv.writer(file).writerows([columns, *rows])
     return catalogue

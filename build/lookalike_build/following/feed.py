@@ -181,11 +181,9 @@ class _FileFeed:
         except FileNotFoundError:
             self._file = None
             lines.complain(f"{path} is not there yet; waiting for it")
-        if self._file is None or not self._file.begun:
-            renamed = self._renamed()
-            if renamed:
-                self.close()
-                self._file = renamed
+        if (self._file is None or not self._file.begun) and (renamed := self._renamed()):
+            self.close()
+            self._file = renamed
 
     def poll(self) -> int:
         try:
@@ -436,10 +434,7 @@ class _Lines:
     def changes(
         self, lines: Iterable[bytes], first: int, n_before: Callable[[], int] = lambda: 0
     ) -> list[Change]:
-        """The changes of lines, numbered from `first` on after `n_before` others.
-
-        These are counted only if a line is no change.
-        """
+        """The changes of lines, numbered from `first` after `n_before` others, counted if need be."""
         changes = []
         for place, line in enumerate(lines):
             text = line.removeprefix(_BYTE_ORDER_MARK)

@@ -159,9 +159,7 @@ class Follower:
         changes: dict[Id, dict[Id, Features | None]],
     ) -> None:
         """Add to `reasons` why some are rejected, and to `changes` the last state of each product."""
-        for number, change in group:
-            if problem := _problem(change, types):
-                reasons[number] = problem
+        reasons |= {number: why for number, change in group if (why := _problem(change, types))}
         images = [
             (number, change.image or f"{_SENT}{number}")
             for number, change in group

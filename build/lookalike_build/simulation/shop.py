@@ -6,7 +6,6 @@ probability of a click falls with the rank and with the angular distance from th
 click leads to the next page. So visitors judge a pattern only by the products that it shows.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ RELATED_PATH: Final = "/related"
 _TIMEOUT_S = 10.0
 _FAVOURITE = 0.7
 """The share of pages reached without a click that are in the visitor's favourite category."""
-_UNRELATED = math.sqrt(2)
+_UNRELATED = 2**0.5
 """The angular distance of orthogonal features, also used for products unknown to the release."""
 
 
@@ -132,10 +131,9 @@ class Shelf:
         """The index of a category that has the product: `preferred` if it has, else the first."""
         if not isinstance(product_id, self._id_type):
             return None
-        for category in (preferred, *range(len(self._categories))):
-            if self._categories[category].item_of(product_id) is not None:
-                return int(category)
-        return None
+        places = preferred, *range(len(self._categories))
+        have = (each for each in places if self._categories[each].item_of(product_id) is not None)
+        return next(have, None)
 
     def distances(self, category: int, product_id: Id, others: list[Id]) -> Float64:
         """The angular distances (n,) of a product of a category to n others of any category."""
