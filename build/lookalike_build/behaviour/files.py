@@ -17,6 +17,7 @@ from lookalike_build.behaviour.times import TIMES, Times
 from lookalike_build.catalogue.ids import WHOLE_NUMBER, invalid_id, typed_ids, valid_ids
 from lookalike_build.tables.chunks import Chunk, Problem
 from lookalike_build.tables.columns import STRINGS, WHOLE, WHOLE_OR_STRINGS, Column, Kind
+from lookalike_build.tables.csv import Dialect
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.reader import Table, open_table
 
@@ -40,7 +41,9 @@ Take = Callable[[pa.Table], object]
 """Takes some rows: user_id (string), product_id (int64 or string), rated_at (int64, microseconds)."""
 
 
-def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) -> None:
+def read_ratings(
+    path: Path, names: RatingColumns, dialect: Dialect, id_type: IdType, take: Take
+) -> None:
     """Give all ratings to `take`, some at a time; product ids are of `id_type`.
 
     Raises TableError with the malformed rows by line number, the first thousand, or OSError if the
@@ -51,7 +54,7 @@ def read_ratings(path: Path, names: RatingColumns, id_type: IdType, take: Take) 
     )
     kinds = (WHOLE_OR_STRINGS, Kind(of_release, _KINDS[id_type].allows), TIMES)
     with (
-        open_table(path, list(map(Column, names, kinds))) as table,
+        open_table(path, list(map(Column, names, kinds)), dialect) as table,
         closing(Times()) as times,
     ):
         ratings = _Ratings(table, names, id_type, times, take)

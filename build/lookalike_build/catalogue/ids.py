@@ -8,8 +8,13 @@ import pyarrow.compute as pc
 
 from lookalike.release.ids import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, id_problem
 from lookalike_build.tables.columns import is_whole
+from lookalike_build.tables.csv import misread
 
 _CONTROL = r"[\x00-\x1f\x7f-\x{9f}]"
+_SHORTENED = "^[0-9][.,][0-9]+E[+][0-9]+$"
+"""What a spreadsheet makes of a long number: its other digits are gone."""
+_DECIMAL = "^[0-9]+[.,]0+$"
+"""What a spreadsheet, or a library that knows a missing number as a float only, makes of a number."""
 WHOLE_NUMBER = "^(0|[1-9][0-9]{0,18})$"
 """A text that is a whole number without leading zeros."""
 
@@ -20,7 +25,12 @@ def invalid_id(name: str, value: object) -> str | None:
         return f"{name} is empty"
     if isinstance(value, bool) or not isinstance(value, int | str):
         return f"{name} must be a whole number or a string, not {reprlib.repr(value)}"
-    problem = id_problem(value)
+    if isinstance(value, str) and re.match(_SHORTENED, value):
+        return (
+            f"{name} {value} is a number that a spreadsheet has shortened; make the column text there "
+            "and export it again"
+        )
+    problem = (isinstance(value, str) and misread(value)) or id_problem(value)
     return f"{name} {problem}" if problem else None
 
 
@@ -31,24 +41,27 @@ def valid_ids(ids: pa.Array) -> bool:
     if pa.types.is_string(ids.type):
         lengths = pc.binary_length(ids)
         return _within(lengths, 1, MAX_STRING_ID_BYTES) and not any_of(
-            pc.match_substring_regex(ids, _CONTROL)
+            pc.match_substring_regex(ids, f"{_CONTROL}|{_SHORTENED}")
         )
     return is_whole(ids.type) and _within(ids, 0, MAX_INTEGER_ID)
 
 
+def not_whole(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which texts are no whole numbers without leading zeros, up to `MAX_INTEGER_ID`."""
+    # Of the same length, texts are ordered as their numbers are.
+    longest = str(MAX_INTEGER_ID)
+    large = pc.and_(pc.equal(pc.binary_length(texts), len(longest)), pc.greater(texts, longest))
+    return pc.or_(pc.invert(pc.match_substring_regex(texts, WHOLE_NUMBER)), large)
+
+
+def decimals(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which texts are whole numbers with needless decimals, such as 12.0."""
+    return pc.match_substring_regex(texts, _DECIMAL)
+
+
 def typed_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Ids as int64 if all are whole numbers without leading zeros, otherwise as strings."""
-    if not all_whole(texts):
-        return texts
-    try:
-        return texts.cast(pa.int64())
-    except pa.ArrowInvalid:  # one of them is too large
-        return texts
-
-
-def all_whole(texts: pa.ChunkedArray) -> bool:
-    """Whether all texts are whole numbers without leading zeros."""
-    return bool(pc.all(pc.match_substring_regex(texts, WHOLE_NUMBER)).as_py())
+    return texts if any_of(not_whole(texts)) else texts.cast(pa.int64())
 
 
 def whole_number(text: str) -> int | None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lookalike_build.catalogue.ids import any_of, invalid_id, valid_ids
 from lookalike_build.tables.chunks import Chunk, Problem
 from lookalike_build.tables.columns import STRINGS, WHOLE_OR_STRINGS, Column
+from lookalike_build.tables.csv import misread
 
 _KINDS = {int: "a whole number", str: "a string"}
 
@@ -38,7 +39,7 @@ class Rows:
 
     def __init__(self, names: ColumnNames) -> None:
         self.problems: list[Problem] = []
-        self._names = names
+        self.names = names
         self._valid: list[pa.Table] = []
         self._first_kinds: dict[str, tuple[type, int]] = {}
 
@@ -54,17 +55,20 @@ class Rows:
                 self._valid.append(_table(chunk.numbers, *arrays))
                 return
         for number, *row in chunk.rows():
-            problem = invalid_row(self._names, *row) or self._other_kind(number, map(type, row))
+            problem = invalid_row(self.names, *row) or self._other_kind(number, map(type, row))
             if problem:
                 self.problems.append((number, problem))
 
     def table(self) -> pa.Table:
-        """The valid rows: product_id, category_id (int64 or string), image (string), line (int64)."""
+        """The valid rows: product_id, category_id (int64 or string), image (string), line (int64).
+
+        A product without a photo has an empty image.
+        """
         return pa.concat_tables(self._valid or [_EMPTY])
 
     def _other_kind(self, number: int, kinds: Iterable[type]) -> str | None:
         """What is wrong where an id is of another kind than the first of its column."""
-        for name, kind in zip(self._names[:2], kinds, strict=False):
+        for name, kind in zip(self.names[:2], kinds, strict=False):
             first, first_number = self._first_kinds.setdefault(name, (kind, number))
             if kind is not first:
                 return (
@@ -81,15 +85,12 @@ def invalid_row(
     for name, value in ((names.product_id, product_id), (names.category_id, category_id)):
         if problem := invalid_id(name, value):
             return problem
-    if image is None or image == "":
-        return f"{names.image} is empty"
+    if image is None:
+        return None
     if not isinstance(image, str):
         return f"{names.image} must be a string, not {reprlib.repr(image)}"
-    try:
-        is_path = "\0" not in image and image.encode()
-    except UnicodeEncodeError:
-        is_path = False
-    return None if is_path else f"{names.image} must be a path in UTF-8"
+    problem = misread(image) or ("must not hold a zero byte" if "\0" in image else None)
+    return f"{names.image} {problem}" if problem else None
 
 
 def valid(product_ids: pa.Array, category_ids: pa.Array, images: pa.Array) -> bool:
@@ -98,9 +99,7 @@ def valid(product_ids: pa.Array, category_ids: pa.Array, images: pa.Array) -> bo
 
 
 def _valid_images(images: pa.Array) -> bool:
-    if images.null_count or not pa.types.is_string(images.type):
-        return False
-    return not any_of(pc.or_(pc.equal(images, ""), pc.match_substring(images, "\0")))
+    return pa.types.is_string(images.type) and not any_of(pc.match_substring(images, "\0"))
 
 
 def _table(
@@ -110,7 +109,7 @@ def _table(
         {
             "product_id": _id_column(product_ids),
             "category_id": _id_column(category_ids),
-            "image": images,
+            "image": images.fill_null(""),
             "line": pa.array(numbers, pa.int64()),
         }
     )

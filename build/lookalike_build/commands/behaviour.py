@@ -17,6 +17,7 @@ from lookalike_build.behaviour.ratings import MOST_PRODUCT_RATINGS, RatingSettin
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.commands.publish import prune, say_published
+from lookalike_build.tables.csv import Dialect
 
 _USUAL = RatingSettings()
 
@@ -34,6 +35,7 @@ def _bytes(text: str) -> int:
     "user_id, product_id and rated_at (date, timestamp or Unix seconds) of all ratings",
 )
 @options.columns(RATING_COLUMNS, "the events call")
+@options.dialect
 @option("--root", PRESENT_FOLDER, REQUIRED, "the release root to publish in")
 @gathered(
     "settings",
@@ -70,6 +72,7 @@ def _bytes(text: str) -> int:
 def run(
     events: Path,
     columns: RatingColumns,
+    dialect: Dialect,
     root: Path,
     settings: RatingSettings,
     memory_limit: int,
@@ -80,7 +83,7 @@ def run(
     releases = ReleaseRoot(root.absolute())
     published, counts, entry = add_behaviour(
         releases,
-        partial(read_ratings, events.absolute(), columns),
+        partial(read_ratings, events.absolute(), columns, dialect),
         settings,
         memory_limit,
         partial(progress, "behaviour"),

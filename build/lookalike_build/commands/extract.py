@@ -8,10 +8,17 @@ from pathlib import Path
 import click
 
 from lookalike.errors import LookalikeError
-from lookalike.terminal.command import REQUIRED, at_most_one, command, flag, option
+from lookalike.terminal.command import REQUIRED, at_most_one, command, flag, gathered, option
 from lookalike.terminal.output import complain, say
 from lookalike.terminal.types import FOLDER, PRESENT_FILE, Number, WholeNumber
-from lookalike_build.catalogue.reader import COLUMNS, ColumnNames, read_catalogue
+from lookalike_build.catalogue.export import EXPORTS, Export
+from lookalike_build.catalogue.reader import (
+    COLUMNS,
+    Catalogue,
+    CatalogueFormat,
+    ColumnNames,
+    read_catalogue,
+)
 from lookalike_build.commands import options
 from lookalike_build.commands.progress import progress
 from lookalike_build.extraction.local_engine import LocalEngine
@@ -23,14 +30,37 @@ from lookalike_build.extraction.pipeline import (
     Summary,
     extract,
 )
-from lookalike_build.features.store import PHOTOS, REJECTED
+from lookalike_build.features.store import PHOTOS, REJECTED, STORE, FeatureStore
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
 from lookalike_build.photos.image import has_urls
 from lookalike_build.photos.reader import PhotoReader
+from lookalike_build.publishing.removal import AllowedRemoval, Products, check_removal, in_catalogue
+from lookalike_build.tables.csv import Dialect
 
 _MAX_SHOWN = 10
 """The most rejected products that are named on standard error; all are in the store's file."""
+
+
+def _mapping(text: str) -> Path:
+    path = EXPORTS.get(text, Path(text))
+    if path.suffix.lower() == ".sql" and path.is_file():
+        return path
+    raise click.BadParameter(
+        f'must be {", ".join(EXPORTS)} or a .sql file like theirs, not "{text}"'
+    )
+
+
+def _level(text: str) -> int | None:
+    return None if text == "leaf" else WholeNumber(1, 100).convert(text, None, None)
+
+
+def _export(mapping: Path | None, level: int | None) -> Export | None:
+    if mapping is None:
+        if level is not None:
+            raise click.UsageError("--category-level: only with --from")
+        return None
+    return Export(mapping, level)
 
 
 @command("lookalike-build extract catalogue.csv --features features/")
@@ -41,6 +71,33 @@ _MAX_SHOWN = 10
     "product_id, category_id and image (a URL, or a path relative to it)",
 )
 @options.columns(COLUMNS, "the catalogue calls")
+@gathered(
+    "export",
+    _export,
+    option(
+        "--from SYSTEM",
+        _mapping,
+        None,
+        f"the catalogue is an export of {', '.join(EXPORTS)} as it comes, or one that a .sql file like "
+        "theirs reads",
+        dest="mapping",
+    ),
+    option(
+        "--category-level N",
+        _level,
+        "leaf",
+        "which part of a category's path in the export is the category: 1 for the top, or leaf",
+        dest="level",
+    ),
+)
+@options.dialect
+@option(
+    "--image-base URL",
+    str,
+    None,
+    "a URL or folder that images without a scheme are relative to (the catalogue's folder unless "
+    "given)",
+)
 @option("--features", FOLDER, REQUIRED, "the feature store to write")
 @options.as_of("an hour before its file was last written, or when its query began,")
 @options.network
@@ -62,6 +119,7 @@ _MAX_SHOWN = 10
     f"folder a catalogue ({PHOTOS}/ in the feature store unless given)",
 )
 @flag("--no-cache", "keep no photos from URLs")
+@options.allowed("the store")
 @option(
     "--max-rejected PERCENT",
     Number(0, 100),
@@ -78,6 +136,9 @@ _MAX_SHOWN = 10
 def run(
     catalogue: Path,
     columns: ColumnNames,
+    export: Export | None,
+    dialect: Dialect,
+    image_base: str | None,
     features: Path,
     as_of: float | None,
     network: ExtractorSettings,
@@ -88,18 +149,18 @@ def run(
     workers: int | None,
     cache: Path | None,
     no_cache: bool,
+    allowed: AllowedRemoval,
     max_rejected: float,
     max_same_photo: int,
 ) -> None:
     """Take the features of every photo of a catalogue into a feature store."""
     started = time.monotonic()
     at_most_one("cache", "no_cache")
-    rows = read_catalogue(catalogue, columns, as_of)
-    if rows.as_of is None:
-        complain(
-            f"lookalike-build: {catalogue}: its time lies ahead of this host's clock, so of when it is "
-            "is not known; where products change between builds, give `index` or this --as-of TIME"
-        )
+    if export:
+        _no_column_options()
+    rows = _read(catalogue, CatalogueFormat(columns, dialect, export, image_base), as_of)
+    if (features / STORE).exists():
+        _check_removal(FeatureStore.open(features), rows, catalogue, allowed)
     extractor = network.make() if engine == options.LOCAL else network.make_off_gpu()
     images = rows.rows["image"]
     urls = has_urls(images)
@@ -146,6 +207,38 @@ def run(
             f"{sharing.most} share one (that of product {one.product_id} of category {one.category_id})"
         )
     _judge(summary, features, max_rejected)
+
+
+def _read(path: Path, written: CatalogueFormat, as_of: float | None) -> Catalogue:
+    """The catalogue; what must be known of it is said."""
+    catalogue = read_catalogue(path, written, as_of)
+    for remark in catalogue.remarks:
+        complain(f"lookalike-build: {path}: {remark}")
+    if counts := [f"{what} {n}" for what, n in catalogue.left_out.items()]:
+        say(f"left out of the export: {', '.join(counts)}")
+    if catalogue.as_of is None:
+        complain(
+            f"lookalike-build: {path}: its time lies ahead of this host's clock, so of when it is "
+            "is not known; where products change between builds, give `index` or this --as-of TIME"
+        )
+    return catalogue
+
+
+def _no_column_options() -> None:
+    """Raise UsageError where the catalogue's columns are named beside --from."""
+    context = click.get_current_context()
+    for column in COLUMNS._fields:
+        if context.get_parameter_source(column) == click.core.ParameterSource.COMMANDLINE:
+            context.fail(f"--{column.replace('_', '-')}-column: not allowed with --from")
+
+
+def _check_removal(
+    store: FeatureStore, catalogue: Catalogue, path: Path, allowed: AllowedRemoval
+) -> None:
+    """RemovalError if the catalogue lacks more of the store's products than is allowed."""
+    stored = {category_id: store.ids_of(category_id) for category_id in store.categories}
+    before = Products(str(store.folder), store.id_types, store.model, stored)
+    check_removal(before, in_catalogue(str(path), catalogue, store.model), allowed)
 
 
 def _judge(summary: Summary, features: Path, max_rejected: float) -> None:

@@ -20,6 +20,8 @@ from lookalike_build.networks.extractor import (
 )
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.reader import SCHEMES, WEB_SCHEMES, PhotoReader
+from lookalike_build.publishing.removal import FEW, AllowedRemoval
+from lookalike_build.tables.csv import Dialect
 
 LOCAL, RAY = "local", "ray"
 
@@ -39,6 +41,85 @@ def columns(usual: Any, who: str) -> Decorator:
             )
             for name, default in usual._asdict().items()
         ),
+    )
+
+
+def _encoding(text: str) -> str:
+    with suppress(LookupError, UnicodeError):
+        "".encode(text)
+        return text
+    raise click.BadParameter(f'must be an encoding such as cp1252, cp932 or utf-8, not "{text}"')
+
+
+def _delimiter(text: str) -> str:
+    character = {"tab": "\t", r"\t": "\t"}.get(text, text)
+    if len(character) == 1 and character not in '\r\n"':
+        return character
+    raise click.BadParameter(f'must be one character, or tab, not "{text}"')
+
+
+dialect = gathered(
+    "dialect",
+    Dialect,
+    option(
+        "--encoding NAME",
+        _encoding,
+        None,
+        "the encoding of a CSV file, such as cp1252 or cp932 (UTF-8, or UTF-16 where it begins so, "
+        "unless given)",
+    ),
+    option(
+        "--delimiter CHARACTER",
+        _delimiter,
+        None,
+        "what stands between the fields of a CSV file, such as ; or tab (seen from its header unless "
+        "given)",
+    ),
+)
+"""How a CSV file is written, as `dialect`."""
+
+
+def _allowed(
+    max_removed: float, max_removed_of_category: float, max_removed_categories: int, **others: bool
+) -> AllowedRemoval:
+    shares = max_removed / 100, max_removed_of_category / 100
+    return AllowedRemoval(*shares, max_removed_categories, **others)
+
+
+_USUAL = AllowedRemoval()
+
+
+def allowed(before: str, *others: Decorator) -> Decorator:
+    """How much of `before` may be taken away, as `allowed`."""
+    stays = f"exit with status 1, and leave {before} as it was, where"
+    return gathered(
+        "allowed",
+        _allowed,
+        option(
+            "--max-removed PERCENT",
+            Number(0, 100),
+            100 * _USUAL.products,
+            f"{stays} more of its products would be gone",
+        ),
+        option(
+            "--max-removed-of-category PERCENT",
+            Number(0, 100),
+            100 * _USUAL.of_category,
+            "the same for the products of any one category",
+        ),
+        option(
+            "--max-removed-categories",
+            WholeNumber(0),
+            _USUAL.categories,
+            f"the same for categories of more than {FEW} products; up to {FEW} products are always "
+            "removed",
+        ),
+        flag(
+            "--allow-other-ids",
+            "allow ids to become strings, or integers",
+            "other_ids",
+        ),
+        *others,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
-from lookalike.terminal.command import REQUIRED, Decorator, option, together
+from lookalike.terminal.command import REQUIRED, Decorator, flag, option, together
 from lookalike.terminal.output import complain, say
 from lookalike.terminal.types import FOLDER, Number, WholeNumber
 from lookalike_build.commands import options
@@ -16,6 +16,7 @@ from lookalike_build.features.adopted import AdoptedFeatures
 from lookalike_build.features.store import FeatureStore
 from lookalike_build.indexing.build import index
 from lookalike_build.indexing.category import IndexSettings
+from lookalike_build.publishing.removal import AllowedRemoval
 from lookalike_build.publishing.staging import Published
 from lookalike_build.ray_cluster import ray_cluster
 
@@ -30,6 +31,7 @@ def publish(
     engine: str,
     ray_address: str | None,
     as_of: float | None,
+    allowed: AllowedRemoval,
     **settings: Any,
 ) -> None:
     """Make a release of features as `index_options` say, and say what became of it.
@@ -39,7 +41,7 @@ def publish(
     if as_of is not None:
         source = replace(source, as_of=as_of)
     releases = ReleaseRoot(root.absolute())
-    make = partial(index, source, releases, IndexSettings(**settings))
+    make = partial(index, source, releases, IndexSettings(**settings), allowed=allowed)
     with progress("index", sum(source.categories.values())) as done:
         if engine == options.LOCAL:
             published = make(done)
@@ -84,6 +86,10 @@ def index_options(usual_as_of: str) -> Decorator:
         ),
         options.keep("releases to keep, and as many of those that `follow` made"),
         options.engine("index"),
+        options.allowed(
+            "the current release",
+            flag("--allow-other-model", "allow features of another network", "other_model"),
+        ),
     )
 
 

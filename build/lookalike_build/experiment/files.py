@@ -35,7 +35,7 @@ from lookalike_build.experiment.packing import (
     unpacked,
 )
 from lookalike_build.tables.error import TableError
-from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start
+from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start, utf_16
 from lookalike_build.tables.parquet import schema_of
 from lookalike_build.tables.sql import identifier, literal
 
@@ -208,7 +208,11 @@ def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile
         text = start.removeprefix(BYTE_ORDER_MARK)
         if not text.strip():
             return None
+        if utf_16(start):
+            raise TableError(path, ["is in UTF-16; save it in UTF-8"])
         format_ = format_by_start(path, text)
+        if format_ == "xml":  # a log may begin with anything
+            format_ = "csv"
         if format_ == "parquet":
             return _parquet_file(path, columns, paths)
         # A log may begin with anything: a line of another format, or one that was cut by rotation.

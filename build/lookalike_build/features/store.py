@@ -82,6 +82,11 @@ class FeatureSource(ABC):
     def _open(self, category_id: Id) -> AbstractContextManager[Contents]:
         """Open a category to be read; FeatureError, also while it is read, if that fails."""
 
+    def ids_of(self, category_id: Id) -> pa.Array:
+        """The product ids of a category, int64 or string, in any order; FeatureError as `read`."""
+        with self._open(category_id) as (_, ids, _):
+            return pa.array(ids)
+
     def read(self, category_id: Id, into: Features | None = None) -> CategoryFeatures:
         """One category, sorted by product id, its features in `into` (n_items, n_dims) if given.
 

@@ -13,6 +13,7 @@ from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
 from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.publishing.removal import AllowedRemoval, Products, check_removal, released
 from lookalike_build.publishing.staging import Published, Staging
 
 __all__ = ["Done", "IndexEngine", "IndexSettings", "index", "index_category"]
@@ -36,20 +37,27 @@ def index(
     settings: IndexSettings,
     done: Done = lambda _: None,
     engine: IndexEngine = index_here,
+    allowed: AllowedRemoval = AllowedRemoval(),  # noqa: B008
 ) -> Published:
     """Make a release of all of `store` and publish it under `root`.
 
     A category whose features and settings are those of the current release is taken over from there;
     where that holds for all of them, it stays current. Products that have changed since the catalogue
     are as in the current release. The same features and settings give the same bytes. `done` hears how
-    many more products are finished. Raises CarryOverError, FeatureError, JournalError, ReleaseError,
-    RootError, or what the engine raises; the current release then stays.
+    many more products are finished. Raises RemovalError where more than `allowed` would be taken away,
+    CarryOverError, FeatureError, JournalError, ReleaseError, RootError, or what the engine raises; the
+    current release then stays.
     """
     if not store.categories:
         raise FeatureError(f"{store.folder} holds no products: a release of it would serve nothing")
     root.create()
     with root.build_lock():
-        check_order(store, root)
+        changes = check_order(store, root)
+        if current := released(root):
+            given = {category_id: store.ids_of(category_id) for category_id in store.categories}
+            products = Products(str(store.folder), store.id_types, store.model, given)
+            live = {(str(change.category_id), str(change.product_id)) for change in changes}
+            check_removal(current.without(live), products, allowed)
         root.remove_staging()
         staging = Staging(root, root.staging)
         try:
@@ -72,17 +80,20 @@ def build_release(
     model: str,
     settings: IndexSettings | None = None,
     as_of: float | None = None,
+    allowed: AllowedRemoval | None = None,
 ) -> str:
     """Publish a release of products whose features are in memory; its name.
 
     `categories` has, by category id, the product ids (n,) and their features (n, n_dims), none all
     zeros; ids are all integers or all strings. `model` names what made the features: by another one
     nothing is compared. `as_of` is when the products were read from the shop (Unix time, seconds);
-    it must be given where products are changed live. Raises as `index` does.
+    it must be given where products are changed live. `allowed` is how much the release may take away of
+    what the current one has. Raises as `index` does.
     """
     source = MemoryFeatures.of(categories, Model(model, UNKNOWN_DIGEST), as_of)
     where = ReleaseRoot(Path(root).absolute())
-    return index(source, where, settings or IndexSettings()).release
+    allowed = allowed or AllowedRemoval()
+    return index(source, where, settings or IndexSettings(), allowed=allowed).release
 
 
 def index_category(

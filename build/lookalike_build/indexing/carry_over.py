@@ -38,15 +38,16 @@ _Lost = tuple[Change, str]
 """A change that cannot be carried over, and why."""
 
 
-def check_order(store: FeatureSource, root: ReleaseRoot) -> None:
-    """Raise at once most of what `carry_over` would raise after hours of work."""
+def check_order(store: FeatureSource, root: ReleaseRoot) -> list[Change]:
+    """The live changes since the catalogue; raises most of what `carry_over` would, hours earlier."""
     if not root.journal.exists():
-        return
+        return []
     with closing(Journal(root.journal)) as journal:
         changes = _live_since(store, journal)
         if reason := _unlike(store, root, full_manifest(root, root.current())):
             lost = [(change, reason) for change in changes if change.op != DELETE]
             _refuse(store, journal, lost)
+        return changes
 
 
 def carry_over(

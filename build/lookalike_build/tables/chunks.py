@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from lookalike_build.tables.columns import Column, plain, values_of
+from lookalike_build.tables.columns import Column, plain, trimmed, values_of
 
 ROWS: Final = 65_536
 """How many rows a chunk has, at most."""
@@ -32,11 +32,11 @@ class Chunk:
     problems: Sequence[Problem] = ()
 
     def arrays(self) -> list[pa.Array]:
-        """The columns as Arrow's; nulls in place of one whose values have no common type."""
-        return [_array(column) for column in self.columns]
+        """The columns as Arrow's, trimmed; nulls in place of one whose values have no common type."""
+        return [trimmed(_array(column)) for column in self.columns]
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Each row: its number, then its values."""
+        """Each row: its number, then its values, trimmed."""
         return zip(self.numbers, *map(values_of, self.columns), strict=True)
 
 
@@ -73,6 +73,6 @@ def _array(column: Sequence[object] | pa.Array) -> pa.Array:
     if isinstance(column, pa.Array):
         return column
     try:
-        return pa.array(column)
+        return plain(pa.array(column))
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return pa.nulls(len(column))

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lookalike_build.tables.error import TableError
 
+BLANKS: Final = " \t\n\r\f\v\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200C))
+)
+"""What is no part of a text at its ends: white space, and what has no width."""
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+
+
+class ColumnError(TableError):
+    """A table lacks a column, or has it more than once."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +56,14 @@ WHOLE_OR_STRINGS: Final = Kind(
 def check_names(
     path: Path, found: Sequence[str], columns: Sequence[Column], has: str, more: str = ""
 ) -> None:
-    """TableError unless each of the columns is found once; `has` and `more` complete its message."""
+    """ColumnError unless each of the columns is found once; `has` and `more` complete its message."""
     problems = [
         f"{has} {found.count(name) or 'no'} column {name}{more}"
         for name, _ in columns
         if found.count(name) != 1
     ]
     if problems:
-        raise TableError(path, problems)
+        raise ColumnError(path, problems)
 
 
 def check_types(path: Path, schema: pa.Schema, columns: Sequence[Column]) -> None:
@@ -75,11 +84,21 @@ def plain(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if _is_text(column.type) else column
 
 
+def trimmed(column: pa.Array) -> pa.Array:
+    """The column, its texts without `BLANKS` at their ends."""
+    return pc.utf8_trim(column, BLANKS) if pa.types.is_string(column.type) else column
+
+
 def values_of(column: Sequence[object] | pa.Array) -> Sequence[object]:
-    """The values of a column as Python has them, whole numbers as `int`."""
-    if not isinstance(column, pa.Array):
-        return column
-    return [int(value) if isinstance(value, Decimal) else value for value in column.to_pylist()]
+    """The values of a column as Python has them, whole numbers as `int`, texts as `trimmed`."""
+    values = column.to_pylist() if isinstance(column, pa.Array) else column
+    return list(map(_value, values))
+
+
+def _value(value: object) -> object:
+    if isinstance(value, str):
+        return value.strip(BLANKS)
+    return int(value) if isinstance(value, Decimal) else value
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -1,42 +1,138 @@
-"""CSV: UTF-8, with a header, fields between commas. All values are text."""
+"""CSV: text with a header, as shops and spreadsheets write it. All values are text.
+
+A file is UTF-8, or UTF-16 where its beginning shows that; its delimiter is the one of `DELIMITERS` that
+gives the header most fields. No rows are lines with nothing but delimiters, and the header where it is
+repeated, as in files that were put together.
+"""
 
 import csv
+import io
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import IO, Final, NamedTuple
 
 from lookalike_build.tables.chunks import Chunks, Row, of_rows
-from lookalike_build.tables.columns import Column, check_names
+from lookalike_build.tables.columns import BLANKS, Column, check_names
 from lookalike_build.tables.error import TableError
+from lookalike_build.tables.format import utf_16
 
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs"}
+DELIMITERS: Final = (",", ";", "\t", "|")
+_SUGGESTED: Final = ("cp1252", "cp932")
+_MAX_FIELD: Final = 2**26
+"""Characters. Descriptions are long, but a quote that is never closed must not fill the memory."""
+
+_START: Final = 2**16
+"""Characters that a header has at most."""
+
+csv.field_size_limit(_MAX_FIELD)
 
 
-def read(path: Path, columns: Sequence[Column]) -> Chunks:
+class Dialect(NamedTuple):
+    """How a CSV file is written: Python's name of its codec, and its delimiter.
+
+    None is what the beginning of the file shows.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+AS_IT_BEGINS: Final = Dialect()
+
+
+def read(path: Path, columns: Sequence[Column], dialect: Dialect) -> Chunks:
     """The chunks of a CSV file; TableError if its header lacks a column."""
-    return of_rows(_rows(path, columns), len(columns))
+    return of_rows(_rows(path, columns, dialect), len(columns))
 
 
-def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Row]:
-    # Bytes that are not UTF-8 become surrogates, which no valid value holds.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+def header_of(path: Path, dialect: Dialect) -> list[str]:
+    """The names in the header of a CSV file."""
+    with _opened(path, dialect) as file:
+        return _start(file, dialect).header
+
+
+def misread(text: str) -> str | None:
+    """What to do where text holds bytes that its file's encoding has not; None if it holds none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "surrogateescape")
+        readings = [f"{each} reads {raw.decode(each, 'replace')}" for each in _SUGGESTED]
+        return f"is not UTF-8; give its --encoding ({', '.join(readings)})"
+    return None
+
+
+class _Start(NamedTuple):
+    """What a file begins with: `n_lines` before the header, its names, and the delimiter."""
+
+    n_lines: int
+    header: list[str]
+    delimiter: str
+
+
+@contextmanager
+def _opened(path: Path, dialect: Dialect) -> Iterator[IO[str]]:
+    with path.open("rb") as file:
+        encoding = dialect.encoding or utf_16(file.read(8)) or "utf-8-sig"
+    # Bytes that are not in the encoding become surrogates, which no valid value holds.
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
         try:
-            header = next(reader, [])
-            _check_header(path, header, columns)
-            places = [header.index(name) for name, _ in columns]
+            yield file
+        except UnicodeDecodeError as error:
+            raise TableError(path, [f"is not {encoding}: {error.reason}"]) from None
+
+
+def _start(file: IO[str], dialect: Dialect) -> _Start:
+    text = file.read(_START)
+    delimiters = dialect.delimiter or DELIMITERS
+    if excel := re.match(r"sep=(.)\r?\n", text):
+        text = text[excel.end() :]
+        delimiters = dialect.delimiter or excel[1]
+    found = []
+    for delimiter in delimiters:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        found.append(_Start(bool(excel), [name.strip(BLANKS) for name in names], delimiter))
+    file.seek(0)
+    return max(found, key=lambda start: len(start.header))
+
+
+def _rows(path: Path, columns: Sequence[Column], dialect: Dialect) -> Iterator[Row]:
+    with _opened(path, dialect) as file:
+        n_lines, header, delimiter = _start(file, dialect)
+        hint = misread(" ".join(header))
+        more = ", expected one" + (f"; it {hint}" if hint else "")
+        check_names(path, header, columns, f"line {n_lines + 1}: the header has", more)
+        reader = csv.reader(islice(file, n_lines, None), delimiter=delimiter, strict=True)
+        places = [header.index(name) for name, _ in columns]
+        first, names, n = places[0], set(header), len(header)
+        try:
+            next(reader)
+            line = reader.line_num
             for row in reader:
-                if len(row) == len(header):
-                    yield reader.line_num, tuple([row[place] for place in places])
-                elif row:
-                    problem = f"has {len(row)} fields, the header has {len(header)}"
-                    yield reader.line_num, problem
+                line = reader.line_num
+                cell = row[first] if len(row) == n else ""
+                if cell and cell not in names and not cell.isspace():
+                    yield line + n_lines, tuple([row[place] for place in places])
+                elif found := _doubtful(row, header, places):
+                    yield line + n_lines, found
         except csv.Error as error:
-            yield reader.line_num, f"not CSV: {error}"
+            yield line + n_lines + 1, f"not CSV: {error}"
 
 
-def _check_header(path: Path, header: list[str], columns: Sequence[Column]) -> None:
-    for delimiter, delimiters in _OTHER_DELIMITERS.items():
-        if len(header) == 1 and delimiter in header[0]:
-            problem = f"line 1: fields stand between {delimiters}, expected commas"
-            raise TableError(path, [problem])
-    check_names(path, header, columns, "line 1: the header has", ", expected one")
+def _doubtful(
+    row: list[str], header: list[str], places: Sequence[int]
+) -> tuple[object, ...] | str | None:
+    """A line that may be no row: its values, what is wrong with it, or None if it is to be left out."""
+    if not any(cell.strip() for cell in row):
+        return None
+    if len(row) != len(header):
+        return f"has {len(row)} fields, the header has {len(header)}"
+    names = [cell.strip(BLANKS) for cell in row]
+    if names == header:
+        return None
+    if sorted(names) == sorted(header):
+        return "is a header of another order; give files with different columns one by one"
+    return tuple([row[place] for place in places])

@@ -16,6 +16,7 @@ from lookalike.terminal.install import install
 from lookalike_build.tables import chunks
 from lookalike_build.tables.columns import Column, check_names, check_types
 from lookalike_build.tables.error import TableError
+from lookalike_build.tables.guesses import Guesses
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,8 +54,11 @@ def read(path: Path, columns: Sequence[Column]) -> chunks.Chunks:
         # A name in the SQL is never a variable of this program.
         connection.execute("SET python_enable_replacements = false")
         statements = _statements(path, script, connection)
+        guesses = Guesses(connection)
         for number, statement in enumerate(statements, 1):
             with _reported(path, connection, number, statement):
+                if guess := guesses.problem(statement):
+                    raise TableError(path, [f"statement {number}: {guess}"])
                 connection.execute(statement)
                 if number == len(statements):
                     yield from _result(path, connection, columns)

@@ -37,6 +37,7 @@ from lookalike_build.features.store import FeatureError
 from lookalike_build.indexing.build import index
 from lookalike_build.indexing.category import IndexSettings
 from lookalike_build.publishing.ids import Ids
+from lookalike_build.publishing.removal import ANY
 from support import (
     RANDOM_CASES,
     Catalogue,
@@ -192,12 +193,14 @@ def test_a_category_that_leaves_takes_its_products(root: ReleaseRoot) -> None:
 def test_indexing_keeps_it_and_looks_for_every_product(root: ReleaseRoot, tmp_path: Path) -> None:
     rate(root, ratings())
     files, before, name = numbers(root), lists(root), root.current()
-    assert index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS).release == name
+    assert (
+        index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS, allowed=ANY).release == name
+    )
     other: Catalogue = {7: ([*range(5), 50], POOL[:6])}
-    index(write_store(tmp_path / "h", other), root, SETTINGS)
+    index(write_store(tmp_path / "h", other), root, SETTINGS, allowed=ANY)
     assert numbers(root) == files
     assert lists(root) == without(before, set(RATED) - {0, 2, 4})
-    index(write_store(tmp_path / "i", CATALOGUE), root, SETTINGS)
+    index(write_store(tmp_path / "i", CATALOGUE), root, SETTINGS, allowed=ANY)
     assert numbers(root) == files
     assert lists(root) == before
 
@@ -208,7 +211,7 @@ def test_adopting_keeps_it(root: ReleaseRoot, tmp_path: Path) -> None:
     store = write_store(tmp_path / "g", {1: (list(range(0, 20, 4)), POOL[:5])})
     (tmp_path / "csv").mkdir()
     write_feature_csv(tmp_path / "csv" / "features_1.csv", store.read(1))
-    index(AdoptedFeatures.open(tmp_path / "csv", N_DIMS, "adopted"), root, SETTINGS)
+    index(AdoptedFeatures.open(tmp_path / "csv", N_DIMS, "adopted"), root, SETTINGS, allowed=ANY)
     assert lists(root) == without(before, {2, 6, 9, 10, 14, 18})
 
 
@@ -277,7 +280,7 @@ def test_a_build_beside_a_slim_copy_keeps_it(root: ReleaseRoot, tmp_path: Path) 
     rate(root, ratings())
     before = lists(root)
     make_slim(root)
-    index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS)
+    index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS, allowed=ANY)
     assert not opened(root).slim
     assert lists(root) == before
 
@@ -315,7 +318,7 @@ def test_a_reader_that_fails_leaves_nothing(root: ReleaseRoot) -> None:
 def test_with_ids_of_another_type_it_is_left_out(root: ReleaseRoot, tmp_path: Path) -> None:
     rate(root, ratings())
     other: Catalogue = {1: (["a", "b"], POOL[:2])}
-    published = index(write_store(tmp_path / "g", other), root, SETTINGS)
+    published = index(write_store(tmp_path / "g", other), root, SETTINGS, allowed=ANY)
     assert published.left_out == "its product ids are integers, the release's strings"
     assert opened(root).behaviour is None
 
@@ -335,7 +338,7 @@ def test_a_damaged_table_is_left_out_by_a_build_and_made_anew_by_the_command(
     rate(root, ratings())
     before = lists(root)
     how(root.folder(str(root.current())) / BEHAVIOUR / file)
-    published = index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS)
+    published = index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS, allowed=ANY)
     assert published[:3] == (root.current(), True, 2)
     assert str(published.left_out).startswith(f"{BEHAVIOUR}/{file}: ")
     assert opened(root).behaviour is None
@@ -361,7 +364,7 @@ def test_a_build_says_that_it_leaves_out_that_of_an_older_version(
     rate(root, ratings())
     manifest = root.folder(str(root.current())) / MANIFEST
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
-    published = index(write_store(tmp_path / "f", CATALOGUE), root, SETTINGS)
+    published = index(write_store(tmp_path / "f", CATALOGUE), root, SETTINGS, allowed=ANY)
     assert str(published.left_out).startswith("the current release cannot be read: ")
     assert opened(root).behaviour is None
 
@@ -371,10 +374,10 @@ def test_a_build_does_not_read_what_was_gone(root: ReleaseRoot, tmp_path: Path) 
     before = lists(root)
     (root.folder(str(root.current())) / BEHAVIOUR / GONE).unlink()
     other: Catalogue = {1: (list(range(8)), POOL[:8])}
-    assert index(write_store(tmp_path / "g", other), root, SETTINGS).left_out is None
+    assert index(write_store(tmp_path / "g", other), root, SETTINGS, allowed=ANY).left_out is None
     assert lists(root) == without(before, set(range(8, 20)))
     damage(root.folder(str(root.current())) / BEHAVIOUR / GONE)
-    index(write_store(tmp_path / "h", other), root, SETTINGS)
+    index(write_store(tmp_path / "h", other), root, SETTINGS, allowed=ANY)
     assert lists(root) == without(before, set(range(8, 20)))
     list(root.check(str(root.current())))
 
@@ -447,7 +450,9 @@ def test_no_product_is_in_an_answer_while_it_is_in_no_category(
                     continue
                 listed = _unfiltered(root, ids)
             elif all(isinstance(products, set) for products in step.values()):
-                index(write_store(folder / str(number), catalogue(step)), root, SETTINGS)
+                index(
+                    write_store(folder / str(number), catalogue(step)), root, SETTINGS, allowed=ANY
+                )
             else:
                 features: dict[Id, dict[Id, Features | None]] = {
                     category_ids[category]: {

@@ -17,6 +17,7 @@ import pytest
 from lookalike.release.ids import IdType
 from lookalike_build.behaviour.files import RATING_COLUMNS, RatingColumns, read_ratings
 from lookalike_build.tables import chunks
+from lookalike_build.tables.csv import AS_IT_BEGINS
 from lookalike_build.tables.error import TableError
 
 T = 1_700_000_000
@@ -37,7 +38,7 @@ def read(
         assert table.column_names == list(RATING_COLUMNS)
         found.extend(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
-    read_ratings(path, names, id_type, take)
+    read_ratings(path, names, AS_IT_BEGINS, id_type, take)
     return [(user, product, at / 1_000_000) for user, product, at in found]
 
 
@@ -273,7 +274,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     ]
     path.write_bytes(b"\n".join(lines))
     assert [problem[:32] for problem in problems(path)] == [
-        "line 2: user_id must be valid Un",
+        "line 2: user_id is not UTF-8; gi",
         "line 3: product_id must be a who",
         "line 4: rated_at must be a date,",
     ]

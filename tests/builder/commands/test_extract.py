@@ -4,7 +4,7 @@ import csv
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -90,6 +90,87 @@ def test_a_catalogue_from_the_future_is_indexed_once_its_time_is_said(
     assert main(index) == 0
     current = str(ReleaseRoot(root).current())
     assert ReleaseRoot(root).manifest(current).n_items == 1
+
+
+@pytest.fixture
+def extract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Calls `extract` on a catalogue of this text: its status, and what it prints."""
+    monkeypatch.setattr(ExtractorSettings, "make", lambda _: MeanColour())
+    paint(tmp_path, "a.png", (1, 2, 3))
+
+    def call(text: str, *options: str, name: str = "catalogue.csv") -> tuple[int, str]:
+        path = tmp_path / name
+        path.write_text(text)
+        given = ["--features", str(tmp_path / "f"), "--max-same-photo", "1000", *options]
+        status = main(["extract", str(path), *given])
+        return status, "".join(capsys.readouterr())
+
+    return call
+
+
+def test_a_catalogue_that_was_cut_takes_nothing_away(
+    tmp_path: Path, extract: Callable[..., tuple[int, str]]
+) -> None:
+    lines = ["product_id,category_id,image", *(f"{n},1,a.png" for n in range(50))]
+    assert extract("\n".join(lines) + "\n")[0] == 0
+    cut = "\n".join(lines[:11]) + "\n"
+    status, said = extract(cut)
+    assert status == 1
+    assert "40 of 50 products (--max-removed 20)" in said
+    assert FeatureStore.open(tmp_path / "f").categories == {1: 50}
+    allowed = ["--max-removed", "80", "--max-removed-of-category", "100"]
+    assert extract(cut, *allowed)[0] == 0
+    assert FeatureStore.open(tmp_path / "f").categories == {1: 10}
+
+
+def test_ids_that_would_become_text_are_refused_with_their_line(
+    tmp_path: Path, extract: Callable[..., tuple[int, str]]
+) -> None:
+    header = "product_id,category_id,image\n"
+    assert extract(f"{header}1,1,a.png\n2,1,a.png\n")[0] == 0
+    status, said = extract(f"{header}1,1,a.png\n2x,1,a.png\n")
+    assert status == 1
+    assert "(line 3: product_id '2x' is no whole number)" in said
+    assert FeatureStore.open(tmp_path / "f").id_types == ("integer", "integer")
+    assert extract(f"{header}1,1,a.png\n2x,1,a.png\n", "--allow-other-ids")[0] == 0
+    assert FeatureStore.open(tmp_path / "f").id_types == ("integer", "string")
+
+
+def test_an_export_is_read_and_what_it_leaves_out_is_said(
+    tmp_path: Path, extract: Callable[..., tuple[int, str]]
+) -> None:
+    text = "Handle;Title;Type;Image Src\na;A;Hat;a.png\na;;;b.png\nb;B;Hat;a.png\n"
+    status, said = extract(text, "--from", "shopify", "--image-base", str(tmp_path))
+    assert (status, FeatureStore.open(tmp_path / "f").categories) == (0, {"Hat": 2})
+    assert "left out of the export: further picture 1\n" in said
+    status, said = extract(text)
+    assert status == 1
+    assert "it is an export that `--from shopify` reads as it is" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (
+            ["--from", "amazon"],
+            "must be google-merchant, magento, shopify, woocommerce or a .sql file",
+        ),
+        (["--category-level", "2"], "--category-level: only with --from"),
+        (["--from", "shopify", "--category-level", "0"], "a whole number from 1 to 100"),
+        (["--from", "shopify", "--image-column", "x"], "--image-column: not allowed with --from"),
+        (["--encoding", "latin-99"], "must be an encoding such as cp1252, cp932 or utf-8"),
+        (["--encoding", "hex"], "must be an encoding such as cp1252, cp932 or utf-8"),
+        (["--delimiter", "ab"], 'must be one character, or tab, not "ab"'),
+        (["--max-removed", "120"], "a number from 0 to 100"),
+    ],
+)
+def test_options_that_cannot_be_are_named(
+    extract: Callable[..., tuple[int, str]], options: list[str], problem: str
+) -> None:
+    status, said = extract("product_id,category_id,image\n1,1,a.png\n", *options)
+    assert (status, problem in said) == (2, True), said
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
 from lookalike_build.indexing.live import FeatureChanges
+from lookalike_build.publishing.removal import ANY
 from support import Catalogue, client_of, make_slim, publish, random_features, write_store
 
 DAY_S = 24 * 3600.0
@@ -236,14 +237,14 @@ def test_with_another_model_removals_are_carried_over_and_photos_refused(
     root: ReleaseRoot, journal: Journal, tmp_path: Path
 ) -> None:
     make_live(root, journal, {1: {5: None}})
-    index(write_store(tmp_path / "other", OTHER, ANOTHER), root, SETTINGS)
+    index(write_store(tmp_path / "other", OTHER, ANOTHER), root, SETTINGS, allowed=ANY)
     ids = [one for one in range(19) if one != 5]
     expect(root, tmp_path, {1: (ids, OTHER[1][1][ids]), 2: OTHER[2]})
     make_live(root, journal, {1: {77: NEW[3]}})
     with pytest.raises(
         CarryOverError, match=r"has features of another sha256:1 .* of test sha256:0"
     ):
-        index(store_of(tmp_path / "same", CATALOGUE), root, SETTINGS)
+        index(store_of(tmp_path / "same", CATALOGUE), root, SETTINGS, allowed=ANY)
 
 
 def test_what_must_be_refused_is_refused_before_the_work(
@@ -265,7 +266,7 @@ def test_products_are_the_same_though_their_ids_become_strings(
     root: ReleaseRoot, journal: Journal, tmp_path: Path
 ) -> None:
     make_live(root, journal, {1: {5: None, 3: NEW[2]}, 7: {9: NEW[4]}})
-    index(store_of(tmp_path / "strings", STRINGS), root, SETTINGS)
+    index(store_of(tmp_path / "strings", STRINGS), root, SETTINGS, allowed=ANY)
     features = OLD.copy()
     features[3] = NEW[2]
     ids = [one for one in range(20) if one != 5]
@@ -278,7 +279,7 @@ def test_products_are_the_same_though_their_ids_become_numbers(tmp_path: Path) -
     with closing(Journal(root.journal)) as journal:
         make_live(root, journal, {"1": {"5": None, "3": NEW[2]}, "2": {"A-1": None}})
         store = store_of(tmp_path / "numbers", CATALOGUE)
-        index(store, root, SETTINGS)
+        index(store, root, SETTINGS, allowed=ANY)
         features = OLD.copy()
         features[3] = NEW[2]
         ids = [one for one in range(20) if one != 5]
@@ -292,7 +293,7 @@ def test_a_product_whose_id_is_no_number_cannot_be_among_numbers(tmp_path: Path)
         with pytest.raises(
             CarryOverError, match=r"A-2 of category 1\); ids of this store are whole"
         ):
-            index(store_of(tmp_path / "numbers", CATALOGUE), root, SETTINGS)
+            index(store_of(tmp_path / "numbers", CATALOGUE), root, SETTINGS, allowed=ANY)
 
 
 def test_a_removal_outlives_a_catalogue_of_weeks(
