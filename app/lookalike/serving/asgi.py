@@ -8,6 +8,7 @@ that is late is a 408.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
@@ -24,7 +25,7 @@ _BYTES_S: Final = 100_000
 _MAX_HELD_BYTES: Final = 2**28
 """How many bytes of incomplete bodies a process holds."""
 _CLOSE: Final = (b"connection", b"close")
-"""For answers before the body has come: what is left of it must not be taken for a request."""
+"""For refusals before the body has come: what is left of it must not be taken for a request."""
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -53,7 +54,10 @@ class Asgi:
         environ = _environ(scope)
         try:
             status, headers, body = self._call(environ)
-            if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+            has_body = (
+                environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
+            )
+            if has_body and status >= HTTPStatus.BAD_REQUEST:
                 headers.append(_CLOSE)
         except _BodyWanted:
             try:
