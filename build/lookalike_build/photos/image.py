@@ -10,6 +10,8 @@ SCHEME: Final = "^([A-Za-z][A-Za-z0-9+.-]{0,31})://"
 """A regular expression that a URL matches and a path does not."""
 _URL: Final = "(?:https?:)?//"
 _FILE: Final = r"[^,;|]+\.(?:jpe?g|png|webp|gif|avif|heic)"
+_FIRST: Final = 1000
+"""Characters to look at: matching takes the square of their number."""
 # The first that matches counts.
 _ODD: Final = {
     r"(?:null|none|nan|n/?a|#n/a|undefined|no_selection|-)$": "names no photo",
@@ -32,7 +34,7 @@ _ODD: Final = {
     r"[a-z]:[\\/]|.*\\": "is a path of Windows; write it with / as this machine has it",
     rf"{_FILE}[,;|\s]+\S": "holds several images; write one",
     r"(?!https?://).*https?://": "holds more than an address; write it alone",
-    r"/": "is a path on this machine, not on the shop's site; write https:// and its name before it",
+    r"/": "is a path on this machine; for one of the shop's site, put https:// and its host before it",
 }
 
 
@@ -51,4 +53,5 @@ def oddity(image: str) -> str | None:
 
     It names nothing of the image, which may hold a password.
     """
-    return next((text for sign, text in _ODD.items() if re.match(sign, image, re.IGNORECASE)), None)
+    first = image[:_FIRST]
+    return next((text for sign, text in _ODD.items() if re.match(sign, first, re.IGNORECASE)), None)
