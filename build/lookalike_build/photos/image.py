@@ -21,7 +21,7 @@ _ODD: Final = {
     r"\{": "holds a JSON object; write the address alone",
     r"data:(?!//)|/9j/|iVBORw0KGgo|R0lGOD|UklGR": "holds the photo itself; write where it is",
     r"=": "holds a formula; write the address alone",
-    rf"{_URL}.*?[,;|\s]\s*{_URL}": "holds several URLs; write one",
+    rf"{_URL}.*?[,;|\s]\s*{_URL}": "holds several URLs; write one, or give --from",
     r"//": "has no scheme; write https: before it",
     r"www\.|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|net|org|shop|store|io|co|jp|de|fr|uk)/": (
         "has no scheme; write https:// before it"
@@ -34,7 +34,7 @@ _ODD: Final = {
     r"[a-z]:[\\/]|.*\\": "is a path of Windows; write it with / as this machine has it",
     rf"{_FILE}[,;|\s]+\S": "holds several images; write one",
     r"(?!https?://).*https?://": "holds more than an address; write it alone",
-    r"/": "is a path on this machine; for one of the shop's site, put https:// and its host before it",
+    r"/": "is a path on this machine; give --image-base if it is one of the shop's site",
 }
 
 

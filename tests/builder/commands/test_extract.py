@@ -279,8 +279,8 @@ def test_the_rejected_say_what_their_cell_holds(
     with (store / "rejected.csv").open(newline="") as file:
         reasons = [f"{row['product_id']}: {row['reason']}" for row in csv.DictReader(file)]
     assert reasons == [
-        "0: image holds several URLs; write one (the server says 404 Not Found)",
-        "1: image holds several URLs; write one (the server says 404 Not Found)",
+        "0: image holds several URLs; write one, or give --from (the server says 404 Not Found)",
+        "1: image holds several URLs; write one, or give --from (the server says 404 Not Found)",
         "2: image holds a JSON array; write one address (no such file)",
         "3: image has no scheme; write https: before it (no such file)",
         "4: image holds HTML's &amp;; write & instead (the server says 404 Not Found)",

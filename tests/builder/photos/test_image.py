@@ -18,7 +18,7 @@ ODD = {
         "/9j/4AAQSkZJRg",
     ],
     "holds a formula; write the address alone": [f'=IMAGE("{A}")'],
-    "holds several URLs; write one": [
+    "holds several URLs; write one, or give --from": [
         *(f"{A}{between}{B}" for between in (", ", ",", "|", " | ", ";", " ", "\n")),
         "//cdn.example.com/a.jpg,//cdn.example.com/b.jpg",
     ],
@@ -42,7 +42,7 @@ ODD = {
         r"\\server\photos\a.jpg",
     ],
     "holds more than an address; write it alone": [f"url({A})", f"photo: {A}", f"\u200b{A}"],
-    "is a path on this machine; for one of the shop's site, put https:// and its host before it": [
+    "is a path on this machine; give --image-base if it is one of the shop's site": [
         "/media/a.jpg"
     ],
 }

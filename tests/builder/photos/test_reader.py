@@ -219,7 +219,7 @@ def test_password_in_a_url_is_used_and_never_told(shop: Shop, reader: PhotoReade
     assert reason(reader, url) == "the server says 403 Forbidden"
 
 
-SEVERAL = "image holds several URLs; write one"
+SEVERAL = "image holds several URLs; write one, or give --from"
 
 
 @pytest.mark.parametrize(
