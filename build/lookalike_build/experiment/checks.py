@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from lookalike.experiment import CHOSEN, METHODS, NOBODY, PATTERNS
+from lookalike.experiment import CHOSEN, METHODS, PATTERNS
 from lookalike.terminal.output import printable
 from lookalike_build.experiment.files import COLUMNS, EventFile
 
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 EVENTS: Final = ("impression", "click", "purchase")
 
 COUNTED: Final = "counted"
-UNNAMED: Final = "unnamed"
-"""It counts; its visitor is a text that names nobody."""
 UNANSWERED: Final = "unanswered"
 """Its method is none."""
 OUTSIDE: Final = "outside"
 """It is from before or after the period."""
 OTHER: Final = "other"
 """A request that has nothing to do with the experiment."""
-VALID: Final = (COUNTED, UNNAMED, UNANSWERED, OUTSIDE, OTHER, CHOSEN)
+VALID: Final = (COUNTED, UNANSWERED, OUTSIDE, OTHER, CHOSEN)
 """With `CHOSEN`, of a page that no pattern was assigned to: its method was chosen for the category."""
 
 _KNOWN = {"event": EVENTS, "pattern": PATTERNS, "method": METHODS}
@@ -84,12 +82,6 @@ def checked(file: EventFile, table: str, period: Period, more: str = "") -> str:
     if period.until is not None:
         cases.append(f"WHEN at_s >= {period.until!r} THEN 'outside'")
     cases.append("WHEN method = 'none' THEN 'unanswered'")
-    nobody = ", ".join(f"'{text}'" for text in sorted(NOBODY))
-    # Most visitors' ids are longer than that; an empty one is none, as is a column that is missing.
-    cases.append(
-        f"WHEN length(visitor) BETWEEN 1 AND 40 AND lower(trim(visitor, E' \\t\\r\\n')) IN ({nobody}) "
-        "THEN 'unnamed'"
-    )
     state = f"CASE {' '.join(cases)} ELSE 'counted' END"
     return f"SELECT *, {state} AS state FROM (SELECT {file.select()}{more} FROM {table})"  # noqa: S608
 

@@ -74,7 +74,7 @@ def counted_twice(
     for (numbers,) in database.execute(sums).fetchall() if len(files) > 1 else ():
         names = " and ".join(str(files[number].path) for number in numbers)
         yield f"{names} hold the same records, which count {len(numbers)} times: give one of them"
-    ((any_shown,),) = database.execute("SELECT bool_or(is_shown) FROM seen").fetchall()
+    ((any_shown,),) = database.execute("SELECT bool_or(is_shown) FROM counted").fetchall()
     if not any_shown:
         return
     ((shown, twice),) = database.execute(

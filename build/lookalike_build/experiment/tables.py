@@ -112,9 +112,8 @@ def best_title(report: Report, measure: str, pattern: str) -> str:
     number = 2 + PATTERNS.index(pattern)
     best = {"lead": "largest lead in", "rate": "highest"}[report.question.best_by]
     name = report.records.name_of(pattern)
-    return (
-        f"Table {number}. The {N_BEST} categories in which {name} has the {best} {measure.upper()}"
-    )
+    what = f"Categories in which {name} has the {best} {measure.upper()}"
+    return f"Table {number}. {what}, at most {N_BEST}"
 
 
 def best_table(report: Report, measure: str, pattern: str) -> ReportTable:

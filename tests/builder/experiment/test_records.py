@@ -491,7 +491,7 @@ def test_too_little_memory_is_said_with_the_folder_for_the_rest(tmp_path: Path) 
         "[object Object]",
         "-",
         " ",
-        "\tundefined ",
+        " undefined ",
         "nil",
     ],
 )

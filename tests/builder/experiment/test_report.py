@@ -82,9 +82,13 @@ def test_the_categories_in_which_each_pattern_leads_by_most() -> None:
     assert ids(found["cvr"]["A"]) == ["bags", "shoes"]
     said = as_text(the_report())
     assert re.search(
-        r"^Table 2\..* pattern A has the largest lead in CTR\n.*\nsocks .*\nhats ", said, re.M
+        r"^Table 2\..* pattern A has the largest lead in CTR, at most 5\n.*\nsocks .*\nhats ",
+        said,
+        re.M,
     )
-    assert re.search(r"^Table 3\..* pattern B has the largest lead in CTR\n.*\nshoes ", said, re.M)
+    assert re.search(
+        r"^Table 3\..* pattern B has the largest lead in CTR, at most 5\n.*\nshoes ", said, re.M
+    )
 
 
 def test_a_pattern_that_leads_nowhere_has_no_best_categories() -> None:
@@ -274,7 +278,9 @@ def assert_papers(said: str) -> None:
             rf"{re.escape(name)} +{rows[name][0]} \(.*\) +{rows[name][1]} \(.*" for name in names
         ]
         assert re.search(
-            rf"^Table {number}\..* CTR\n.*\n{chr(10).join(lines)}\n\n", said, re.MULTILINE
+            rf"^Table {number}\..* CTR, at most 5\n.*\n{chr(10).join(lines)}\n\n",
+            said,
+            re.MULTILINE,
         )
     a, b = (round(n) for n in paper()["categories with the higher CTR"])
     assert re.search(rf"^CTR +{a + b} +{a} +{b} +0 ", said, re.MULTILINE)
