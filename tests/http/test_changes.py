@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 
 import pytest
@@ -54,6 +54,13 @@ def ask(
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+
+
+def listens(server: Server) -> bool:
+    """Whether a connection is accepted."""
+    with suppress(ConnectionError), socket.create_connection(server.address, HUNG_S):
+        return True
+    return False
 
 
 def raw(server: Server, request: bytes) -> bytes:
@@ -347,7 +354,9 @@ def test_a_process_killed_while_photos_come_loses_nothing_acknowledged(
             try:
                 answer = ask(server, "PUT", f"/products/1/{product_id}", photo)
             except (HTTPException, OSError):
-                continue  # it was in the hands of the one killed
+                # It was in the hands of the one killed; the other may be new, and not listen yet.
+                server.wait_until(lambda: listens(server))
+                continue
             if answer[0] == 202:
                 told[accepted(answer)] = photo
         server.wait_until(lambda: len(server.workers()) == 2)
