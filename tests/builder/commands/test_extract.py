@@ -227,6 +227,7 @@ def test_photos_that_became_pages_are_read_from_the_cache_and_counted(
     before = FeatureStore.open(tmp_path / "f").path(1)
     for name in ("3.png", "7.png"):
         (tmp_path / name).write_text("<html><title>Moved</title></html>")
+        os.utime(tmp_path / name, (time.time() + 60,) * 2)  # a second is the web's unit
     for _ in range(2):
         assert main(extract) == 0
         said = capsys.readouterr().out

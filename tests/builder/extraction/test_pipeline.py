@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_rejected_with_id_and_reason(tmp_path: Path) -> N
         ("@SUM(1)", "'@SUM(1)"),
         ("＝1", "'＝1"),
         ("a=1,-2", "a=1,-2"),
-        ("\u202ea\u200b", r"\u202ea\u200b"),
+        ("\u202ea\u200bb", r"\u202ea\u200bb"),
     ],
 )
 def test_the_rejected_are_named_without_formulas(value: str, cell: str, tmp_path: Path) -> None:
