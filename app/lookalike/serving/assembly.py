@@ -60,7 +60,8 @@ def _choice(settings: Settings) -> tuple[Choice | None, str | None]:
     try:
         return Choice.read(Path(settings.choice)), None
     except ChoiceError as error:
-        problem = printable(f"{CHOICE.name}: {error}; until a restart /related goes on without it")
+        way_out = "repair it and restart; until then /related assigns all visitors a pattern"
+        problem = printable(f"{CHOICE.name}: {error}; {way_out}")
         logger.error("%s", problem)
         return None, problem
 

@@ -235,6 +235,8 @@ class Related:
         self.asked: list[dict[str, str]] = []
         self.body: bytes | None = None
         self.status = 200
+        self.held_out = 256
+        """How many in 256 visitors are assigned a pattern; the others get what is chosen, images."""
 
     def answer(self, target: str) -> tuple[int, dict[str, str], bytes]:
         parts = urlsplit(target)
@@ -246,7 +248,8 @@ class Related:
         if self.body is not None or self.status != 200:
             return self.status, {}, self.body or b"{}"
         category_id, product_id = int(query["category_id"]), int(query["product_id"])
-        pattern = "AB"[hashlib.sha256(query["visitor"].encode()).digest()[0] % 2]
+        first, second, *_ = hashlib.sha256(query["visitor"].encode()).digest()
+        pattern = "AB"[first % 2] if second < self.held_out else "chosen"
         found, method = self._found(pattern, category_id, product_id)
         headers = {"X-Lookalike-Pattern": pattern, "X-Lookalike-Method": method}
         document = {"product_ids": found, "pattern": pattern, "method": method}
@@ -336,6 +339,28 @@ def test_visitors_browse_a_shop_and_the_report_finds_what_they_like(
     with shop(related) as url:
         assert main([*arguments[:2], str(tmp_path / "2.jsonl"), *arguments[3:], "--url", url]) == 0
     assert (tmp_path / "2.jsonl").read_bytes() == out.read_bytes()
+
+
+def test_of_a_shop_that_follows_a_choice_only_visitors_held_out_are_measured(
+    tmp_path: Path, integer_root: ReleaseRoot
+) -> None:
+    related = Related(open_release(integer_root))
+    related.held_out = 128
+    out = tmp_path / "events.jsonl"
+    sizes = ["--visitors", "400", "--impressions", "6", "--appeal", "0.3"]
+    with shop(related) as url:
+        arguments = ["--url", url, "--root", str(integer_root.path), *sizes]
+        assert main(["simulate", "--out", str(out), *arguments]) == 0
+    truth = json.loads((tmp_path / "events.truth.json").read_bytes())
+    assert list(truth["patterns"]) == ["A", "B"]
+    found = report(out, "--confidence", "0.999", "--min-impressions", "100")
+    patterns = [json.loads(line)["pattern"] for line in out.read_text().splitlines()]
+    assert found["left_out"]["chosen"] == patterns.count("chosen") > len(patterns) / 3
+    assert not found["mismatch"]
+    assert found["warnings"] == []
+    for pattern in "AB":
+        low, high = found["patterns"][pattern]["ctr"]["interval"].values()
+        assert low < truth["patterns"][pattern]["ctr"] < high
 
 
 def test_a_click_leads_to_the_product_clicked_on(tmp_path: Path, integer_root: ReleaseRoot) -> None:
