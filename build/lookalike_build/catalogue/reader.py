@@ -27,6 +27,9 @@ from lookalike_build.tables.reader import Table, open_table
 
 __all__ = ["COLUMNS", "Catalogue", "CatalogueFormat", "ColumnNames", "read_catalogue"]
 
+_NO_PATH = r"""^$|^//|^[\[{<"'=]|^data:|^[A-Za-z]:[\\/]"""
+"""Images that are no paths: what they hold is said only if nothing is put before them."""
+
 
 @dataclass(frozen=True)
 class CatalogueFormat:
@@ -171,9 +174,9 @@ def _repeated(rows: pa.Table, names: ColumnNames, places: str) -> list[str]:
 
 
 def _based(images: pa.ChunkedArray, base: str | None) -> pa.ChunkedArray:
-    """The images, those that are no URL after `base`."""
+    """The images, those that are paths after `base`."""
     if base is None:
         return images
     full = pc.binary_join_element_wise(base.rstrip("/"), pc.utf8_ltrim(images, "/"), "/")
-    as_it_is = pc.or_(pc.match_substring_regex(images, SCHEME), pc.equal(images, ""))
+    as_it_is = pc.match_substring_regex(images, f"{SCHEME}|{_NO_PATH}")
     return pc.if_else(as_it_is, images, full)

@@ -1,5 +1,6 @@
 """Catalogues as shops and their spreadsheets send them; the files are in tests/data/feeds."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,17 @@ def test_a_header_in_the_middle_is_no_row(tmp_path: Path) -> None:
 def test_a_product_may_be_called_as_a_column(tmp_path: Path) -> None:
     text = f"{HEADER}\nimage,1,x\nproduct_id,1,y\n"
     assert {row[0] for row in rows(catalogue(tmp_path, text))} == {"image", "product_id"}
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["//x/a.jpg", "['a.jpg']", '{"src": "a.jpg"}', "<img src=a.jpg>", "data:,x", r"C:\a.jpg"],
+)
+def test_images_that_are_no_path_have_no_base(image: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps({"product_id": 1, "category_id": 1, "image": image}))
+    found = read_catalogue(path, CatalogueFormat(image_base="https://shop.example/media/"))
+    assert [row[2] for row in rows(found)] == [image]
 
 
 def test_images_that_are_no_url_may_have_a_base(tmp_path: Path) -> None:
