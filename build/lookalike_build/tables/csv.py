@@ -8,9 +8,10 @@ repeated, as in files that were put together.
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -28,6 +29,10 @@ _START: Final = 2**16
 """Characters that a header has at most."""
 
 csv.field_size_limit(_MAX_FIELD)
+
+
+Values = Callable[[list[str]], tuple[object, ...]]
+"""Takes the values of the columns out of a row."""
 
 
 class Dialect(NamedTuple):
@@ -108,6 +113,7 @@ def _rows(path: Path, columns: Sequence[Column], dialect: Dialect) -> Iterator[R
         reader = csv.reader(islice(file, n_lines, None), delimiter=delimiter, strict=True)
         places = [header.index(name) for name, _ in columns]
         first, names, n = places[0], set(header), len(header)
+        values: Values = itemgetter(*places) if places[1:] else lambda row: (row[first],)
         try:
             next(reader)
             line = reader.line_num
@@ -115,16 +121,14 @@ def _rows(path: Path, columns: Sequence[Column], dialect: Dialect) -> Iterator[R
                 line = reader.line_num
                 cell = row[first] if len(row) == n else ""
                 if cell and cell not in names and not cell.isspace():
-                    yield line + n_lines, tuple([row[place] for place in places])
-                elif found := _doubtful(row, header, places):
+                    yield line + n_lines, values(row)
+                elif found := _doubtful(row, header, values):
                     yield line + n_lines, found
         except csv.Error as error:
             yield line + n_lines + 1, f"not CSV: {error}"
 
 
-def _doubtful(
-    row: list[str], header: list[str], places: Sequence[int]
-) -> tuple[object, ...] | str | None:
+def _doubtful(row: list[str], header: list[str], values: Values) -> tuple[object, ...] | str | None:
     """A line that may be no row: its values, what is wrong with it, or None if it is to be left out."""
     if not any(cell.strip() for cell in row):
         return None
@@ -135,4 +139,4 @@ def _doubtful(
         return None
     if sorted(names) == sorted(header):
         return "is a header of another order; give files with different columns one by one"
-    return tuple([row[place] for place in places])
+    return values(row)
