@@ -8,10 +8,8 @@ DuckDB reads the files itself, on all cores: 100 million rows are too many for P
 `tables` only the formats, the names of Parquet's columns and the errors are used.
 """
 
-import csv
 import errno
 import glob
-import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +32,7 @@ from lookalike_build.experiment.packing import (
     packing_of,
     unpacked,
 )
+from lookalike_build.tables.csv import AS_IT_BEGINS, start_of
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start, utf_16
 from lookalike_build.tables.parquet import schema_of
@@ -75,8 +74,8 @@ class EventFile:
 
     `fields` are what `scan` gives of each row; `places` says which of them is which column of
     `EventColumns`, `names` what the file calls these. `moments` says that the time is a Parquet
-    timestamp, not text or a number. `marked`: its text begins with a byte order mark. `unpacked_at` is
-    where its text is once it is unpacked.
+    timestamp, not text or a number. `delimiter` is CSV's. `marked`: its text begins with a byte order
+    mark. `unpacked_at` is where its text is once it is unpacked.
     """
 
     path: Path
@@ -87,6 +86,7 @@ class EventFile:
     names: EventColumns
     paths: LogPaths
     moments: bool = False
+    delimiter: str = ","
     marked: bool = False
     unpacked_at: Path | None = None
 
@@ -150,8 +150,9 @@ class EventFile:
         file += f", compression = '{packing or 'uncompressed'}'"
         if self.kind == "csv":
             return (
-                f"read_csv({file}, header = true, auto_detect = false, delim = ',', quote = '\"', "
-                f"escape = '\"', max_line_size = {_MAX_LINE_BYTES}, store_rejects = true, "
+                f"read_csv({file}, header = true, auto_detect = false, quote = '\"', "
+                f"delim = {literal(self.delimiter)}, escape = '\"', "
+                f"max_line_size = {_MAX_LINE_BYTES}, store_rejects = true, "
                 f"rejects_limit = 0, rejects_table = {literal(rejects)}, "
                 f"rejects_scan = {literal(f'{rejects}_scan')})"
             )
@@ -237,13 +238,14 @@ def _json_file(
 def _csv_file(
     path: Path, packing: Packing, start: bytes, columns: EventColumns, paths: LogPaths
 ) -> EventFile:
-    text = io.StringIO(start.decode(errors="replace"), newline="")
-    header = next(csv.reader(text), [])
+    n_lines, header, delimiter = start_of(start.decode(errors="replace"), AS_IT_BEGINS)
+    if n_lines:
+        raise TableError(path, ["begins with Excel's line sep=; remove it"])
     # By place, so that names which repeat do no harm to others.
     fields = tuple(f"c{place}" for place in range(len(header)))
     found = _columns(path, header, columns)
     places = {name: fields[header.index(own)] for name, own in found.items()}
-    return EventFile(path, "csv", packing, fields, places, columns, paths)
+    return EventFile(path, "csv", packing, fields, places, columns, paths, delimiter=delimiter)
 
 
 def _parquet_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile:

@@ -56,7 +56,7 @@ def read(path: Path, columns: Sequence[Column], dialect: Dialect) -> Chunks:
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The names in the header of a CSV file."""
     with _opened(path, dialect) as file:
-        return _start(file, dialect).header
+        return start_of(file.read(_START), dialect).header
 
 
 def misread(text: str) -> str | None:
@@ -70,7 +70,7 @@ def misread(text: str) -> str | None:
     return None
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """What a file begins with: `n_lines` before the header, its names, and the delimiter."""
 
     n_lines: int
@@ -90,8 +90,8 @@ def _opened(path: Path, dialect: Dialect) -> Iterator[IO[str]]:
             raise TableError(path, [f"is not {encoding}: {error.reason}"]) from None
 
 
-def _start(file: IO[str], dialect: Dialect) -> _Start:
-    text = file.read(_START)
+def start_of(text: str, dialect: Dialect) -> Start:
+    """What a file that begins with `text` begins with."""
     delimiters = dialect.delimiter or DELIMITERS
     if excel := re.match(r"sep=(.)\r?\n", text):
         text = text[excel.end() :]
@@ -99,14 +99,14 @@ def _start(file: IO[str], dialect: Dialect) -> _Start:
     found = []
     for delimiter in delimiters:
         names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        found.append(_Start(bool(excel), [name.strip(BLANKS) for name in names], delimiter))
-    file.seek(0)
+        found.append(Start(bool(excel), [name.strip(BLANKS) for name in names], delimiter))
     return max(found, key=lambda start: len(start.header))
 
 
 def _rows(path: Path, columns: Sequence[Column], dialect: Dialect) -> Iterator[Row]:
     with _opened(path, dialect) as file:
-        n_lines, header, delimiter = _start(file, dialect)
+        n_lines, header, delimiter = start_of(file.read(_START), dialect)
+        file.seek(0)
         hint = misread(" ".join(header))
         more = ", expected one" + (f"; it {hint}" if hint else "")
         check_names(path, header, columns, f"line {n_lines + 1}: the header has", more)

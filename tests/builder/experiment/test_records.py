@@ -270,6 +270,20 @@ def test_malformed_records_are_left_out_counted_and_named(
     assert {pattern: its.impressions for pattern, its in found.patterns.items()} == {"A": 1, "B": 1}
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_are_seen_from_the_header(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "r.csv"
+    lines = [
+        "event,pattern,method,category_id,visitor",
+        "impression,A,behaviour,1,v",
+        ",A,image,1,v",
+    ]
+    path.write_text("\n".join(lines).replace(",", delimiter))
+    found = read(path)
+    assert found.patterns["A"].impressions == 1
+    assert found.faults == [f"{path}: line 3: has no event"]
+
+
 def test_lines_that_are_no_rows_of_csv_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     row = b"impression,A,behaviour,1,v\n"
@@ -418,7 +432,7 @@ def test_visitors_of_both_patterns_are_told(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("gone.csv", None, "no such file, and no file matches it"),
-        ("r.csv", b"event;method\n", "has no column event, expected one (it has event;method)"),
+        ("r.csv", b"even;method\n", "has no column event, expected one (it has even, method)"),
         ("r.csv", b"event,event,pattern\n", "has 2 column event, expected one"),
         ("r.csv", b"event,pattern,method,shelf\n", "--category-id-column says what it is called"),
         ("r.json", b'[{"event":"click"}]', "is one JSON array"),
