@@ -23,6 +23,7 @@ from lookalike_build.experiment.records import CountBy, Memory, read_records
 from lookalike_build.experiment.report import BestBy, Question, report_of
 from lookalike_build.experiment.text import as_text
 from lookalike_build.files.whole import whole_file
+from lookalike_build.tables.csv import Dialect
 
 _USUAL = Question()
 _OF_PATHS = {
@@ -52,6 +53,7 @@ def _moment(text: str) -> float:
     "wildcards in quotes; text may be compressed by gzip, zstd, xz, bzip2 or zip",
 )
 @options.columns(COLUMNS, "the records call")
+@options.dialect
 @gathered(
     "paths",
     LogPaths,
@@ -156,6 +158,7 @@ def _moment(text: str) -> float:
 def run(
     records: tuple[str, ...],
     columns: EventColumns,
+    dialect: Dialect,
     paths: LogPaths,
     period: Period,
     question: Question,
@@ -172,7 +175,7 @@ def run(
     each won, with intervals, tests and a check of the assignment.
     """
     started = time.monotonic()
-    files = event_files(records, columns, paths)
+    files = event_files(records, columns, paths, dialect)
     with progress("report", len(files), "files") as done:
         added_up = read_records(files, period, memory, done, count_by)
     report = report_of(added_up, question)

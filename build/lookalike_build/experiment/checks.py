@@ -156,7 +156,7 @@ def excerpt(text: str) -> str:
 
 def _csv_rows(file: EventFile) -> Iterator[tuple[object, ...]]:
     with file.open() as raw, io.TextIOWrapper(raw, "utf-8-sig", "replace", newline="") as text:
-        reader = csv.reader(text, delimiter=file.delimiter)
+        reader = csv.reader(text, delimiter=file.first.delimiter)
         try:
             next(reader, None)
             for row in reader:

@@ -1,8 +1,8 @@
 """Files of an experiment's records: which there are, and how DuckDB reads each.
 
-CSV (UTF-8, with a header), Parquet and JSON Lines hold a record a row, in the columns that
-`EventColumns` names. JSON access logs hold a request a line, see `log`. Text may be compressed, see
-`packing`.
+CSV (with a header), Parquet and JSON Lines hold a record a row, in the columns that `EventColumns`
+names. JSON access logs hold a request a line, see `log`. Text may be compressed, see `packing`; what is
+not UTF-8 is unpacked, too.
 
 DuckDB reads the files itself, on all cores: 100 million rows are too many for Python. So of the wing
 `tables` only the formats, the names of Parquet's columns and the errors are used.
@@ -10,6 +10,8 @@ DuckDB reads the files itself, on all cores: 100 million rows are too many for P
 
 import errno
 import glob
+import io
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +34,7 @@ from lookalike_build.experiment.packing import (
     packing_of,
     unpacked,
 )
-from lookalike_build.tables.csv import AS_IT_BEGINS, start_of
+from lookalike_build.tables.csv import AS_IT_BEGINS, Dialect, Start, start_of
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start, utf_16
 from lookalike_build.tables.parquet import schema_of
@@ -56,6 +58,7 @@ class EventColumns(NamedTuple):
 
 
 COLUMNS: Final = EventColumns()
+_PLAIN: Final = Start(0, [], ",")
 
 MACROS: Final = (
     # ISO 8601, Unix seconds, and the time_local of nginx and Unit. Above 1e11 they are no seconds.
@@ -74,8 +77,9 @@ class EventFile:
 
     `fields` are what `scan` gives of each row; `places` says which of them is which column of
     `EventColumns`, `names` what the file calls these. `moments` says that the time is a Parquet
-    timestamp, not text or a number. `delimiter` is CSV's. `marked`: its text begins with a byte order
-    mark. `unpacked_at` is where its text is once it is unpacked.
+    timestamp, not text or a number. `encoding` is Python's name of the text's codec. `first` is what
+    CSV begins with, and `mixed` says that its lines end in different ways. `unpacked_at` is where the
+    text is, in UTF-8 and from the header on, once it is unpacked.
     """
 
     path: Path
@@ -86,23 +90,35 @@ class EventFile:
     names: EventColumns
     paths: LogPaths
     moments: bool = False
-    delimiter: str = ","
-    marked: bool = False
+    encoding: str = "utf-8"
+    first: Start = _PLAIN
+    mixed: bool = False
     unpacked_at: Path | None = None
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The text of a file that is not Parquet, as `packing.unpacked`, from its first line on."""
+        """The text, in UTF-8 and from the header on, of a file that is not Parquet.
+
+        TableError as of `packing.unpacked`.
+        """
         with unpacked(self.path, self.packing) as file:
-            if self.marked:
-                file.read(len(BYTE_ORDER_MARK))
-            yield file
+            if self._is_plain:
+                yield file
+                return
+            with tempfile.TemporaryFile() as text:
+                newline = None if self.mixed else ""
+                reader = io.TextIOWrapper(file, self.encoding, "replace", newline=newline)
+                for _ in range(self.first.n_lines):
+                    reader.readline()
+                while piece := reader.read(_START_BYTES):
+                    text.write(piece.encode())
+                text.seek(0)
+                yield text
 
     @contextmanager
     def readable(self, folder: Path | None) -> Iterator["EventFile"]:
         """The file as DuckDB can read it, while the block runs: unpacked in a folder if need be."""
-        # Of a log with a byte order mark, DuckDB would not read the first line.
-        if self.packing in BY_DUCKDB and (self.kind == "csv" or not self.marked):
+        if self.packing in BY_DUCKDB and self._is_plain:
             yield self
             return
         with tempfile.NamedTemporaryFile(prefix="lookalike-", dir=folder) as text:
@@ -116,6 +132,11 @@ class EventFile:
                     room = f"no room to unpack it in {Path(text.name).parent} (--temporary)"
                     raise TableError(self.path, [room]) from None
             yield replace(self, unpacked_at=Path(text.name))
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether DuckDB reads the text as it is, if it is not packed."""
+        return self.encoding == "utf-8" and not self.first.n_lines and not self.mixed
 
     def check_whole(self) -> None:
         """Read packed text through; TableError if it is cut short, which DuckDB does not tell."""
@@ -131,8 +152,9 @@ class EventFile:
         return getattr(self.names, column) or column
 
     def place(self, line: int) -> str:
-        """How a line (in Parquet, a row) is named."""
-        return f"{self.path}: {'row' if self.kind == 'parquet' else 'line'} {line}"
+        """How a line of the text (in Parquet, a row) is named."""
+        number = line + self.first.n_lines
+        return f"{self.path}: {'row' if self.kind == 'parquet' else 'line'} {number}"
 
     def scan(self, rejects: str) -> str:
         """SQL of a table with `fields`, of text unless it is Parquet.
@@ -150,9 +172,9 @@ class EventFile:
         file += f", compression = '{packing or 'uncompressed'}'"
         if self.kind == "csv":
             return (
-                f"read_csv({file}, header = true, auto_detect = false, quote = '\"', "
-                f"delim = {literal(self.delimiter)}, escape = '\"', "
-                f"max_line_size = {_MAX_LINE_BYTES}, store_rejects = true, "
+                f"read_csv({file}, header = true, auto_detect = false, "
+                f"delim = {literal(self.first.delimiter)}, quote = '\"', "
+                f"escape = '\"', max_line_size = {_MAX_LINE_BYTES}, store_rejects = true, "
                 f"rejects_limit = 0, rejects_table = {literal(rejects)}, "
                 f"rejects_scan = {literal(f'{rejects}_scan')})"
             )
@@ -177,14 +199,19 @@ class EventFile:
 
 
 def event_files(
-    names: Sequence[str], columns: EventColumns = COLUMNS, paths: LogPaths = PATHS
+    names: Sequence[str],
+    columns: EventColumns = COLUMNS,
+    paths: LogPaths = PATHS,
+    dialect: Dialect = AS_IT_BEGINS,
 ) -> list[EventFile]:
     """The files that `names` are or match (``*``, ``?``, ``**``), each once; empty ones are left out.
+
+    `dialect` is for those that are CSV.
 
     Raises TableError for what is missing or cannot be records, OSError if a file cannot be read.
     """
     found = {path: None for name in names for path in _matching(name)}
-    files = (_event_file(path, columns, paths) for path in found)
+    files = (_event_file(path, columns, paths, dialect) for path in found)
     return [file for file in files if file is not None]
 
 
@@ -198,7 +225,9 @@ def _matching(name: str) -> list[Path]:
     return matching
 
 
-def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile | None:
+def _event_file(
+    path: Path, columns: EventColumns, paths: LogPaths, dialect: Dialect
+) -> EventFile | None:
     if not is_utf8(str(path)):
         raise TableError(path, ["its name is not UTF-8; rename it"])
     with named(path):
@@ -206,23 +235,21 @@ def _event_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile
         with unpacked(path, packing) as file:
             start = file.read(_START_BYTES)
         check_one(path, start)
-        text = start.removeprefix(BYTE_ORDER_MARK)
+        encoding = utf_16(start) or "utf-8"
+        if start.startswith(BYTE_ORDER_MARK):
+            encoding = "utf-8-sig"  # of a log, DuckDB would not read the first line
+        text = start.decode(encoding, "replace").encode()
         if not text.strip():
             return None
-        if utf_16(start):
-            raise TableError(path, ["is in UTF-16; save it in UTF-8"])
         format_ = format_by_start(path, text)
-        if format_ == "xml":  # a log may begin with anything
-            format_ = "csv"
         if format_ == "parquet":
             return _parquet_file(path, columns, paths)
         # A log may begin with anything: a line of another format, or one that was cut by rotation.
-        if format_ == "csv" and log.first_object(text, ("request_uri", columns.event)):
-            format_ = "jsonl"
-        if format_ == "csv":
+        if format_ != "jsonl" and not log.first_object(text, ("request_uri", columns.event)):
             check_text(path, text)
-        make = _csv_file if format_ == "csv" else _json_file
-        return replace(make(path, packing, text, columns, paths), marked=text != start)
+            encoding = dialect.encoding or encoding
+            return _csv_file(path, packing, encoding, start, columns, paths, dialect)
+        return replace(_json_file(path, packing, text, columns, paths), encoding=encoding)
 
 
 def _json_file(
@@ -236,16 +263,25 @@ def _json_file(
 
 
 def _csv_file(
-    path: Path, packing: Packing, start: bytes, columns: EventColumns, paths: LogPaths
+    path: Path,
+    packing: Packing,
+    encoding: str,
+    start: bytes,
+    columns: EventColumns,
+    paths: LogPaths,
+    dialect: Dialect,
 ) -> EventFile:
-    n_lines, header, delimiter = start_of(start.decode(errors="replace"), AS_IT_BEGINS)
-    if n_lines:
-        raise TableError(path, ["begins with Excel's line sep=; remove it"])
+    text = start.decode(encoding, "replace")
+    first = start_of(text, dialect)
+    header = first.header
     # By place, so that names which repeat do no harm to others.
     fields = tuple(f"c{place}" for place in range(len(header)))
     found = _columns(path, header, columns)
     places = {name: fields[header.index(own)] for name, own in found.items()}
-    return EventFile(path, "csv", packing, fields, places, columns, paths, delimiter=delimiter)
+    # DuckDB would take several lines for one.
+    mixed = "\r\n" in text and re.search(r"[^\r]\n", text) is not None
+    file = EventFile(path, "csv", packing, fields, places, columns, paths)
+    return replace(file, encoding=encoding, first=first, mixed=mixed)
 
 
 def _parquet_file(path: Path, columns: EventColumns, paths: LogPaths) -> EventFile:

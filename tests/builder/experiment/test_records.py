@@ -13,7 +13,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import Record, event, records_in, write_jsonl
+from experiments import Record, event, records_in, report, write_jsonl
 from lookalike_build.experiment.checks import Period
 from lookalike_build.experiment.files import EventColumns, event_files
 from lookalike_build.experiment.log import LogPaths
@@ -21,6 +21,7 @@ from lookalike_build.experiment.records import EventError, Memory, Records, Tall
 from lookalike_build.experiment.writer import event_writer
 from lookalike_build.simulation.files import records_of, schema
 from lookalike_build.simulation.visitors import PAPER_CTR, PAPER_CVR, Preferences, Simulation
+from lookalike_build.tables.csv import Dialect
 from lookalike_build.tables.error import TableError
 
 TIME = "2026-01-02T03:04:05+00:00"
@@ -433,13 +434,13 @@ def test_visitors_of_both_patterns_are_told(tmp_path: Path) -> None:
     [
         ("gone.csv", None, "no such file, and no file matches it"),
         ("r.csv", b"even;method\n", "has no column event, expected one (it has even, method)"),
+        ("r.csv", b"event!method\n", "has no column event, expected one (it has event!method)"),
         ("r.csv", b"event,event,pattern\n", "has 2 column event, expected one"),
         ("r.csv", b"event,pattern,method,shelf\n", "--category-id-column says what it is called"),
         ("r.json", b'[{"event":"click"}]', "is one JSON array"),
         ("r.json", b'[\n{"event":"click"},\n{"event":"click"}\n]', "is one JSON array"),
         ("r.gz", b"\x1f\x8b\x08broken", "cannot be read as gzip"),
         ("r.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
-        ("r.csv", "event,pattern".encode("utf-16"), "is in UTF-16; save it in UTF-8"),
         ("r.xlsx", b"PK\x03\x04", "is a spreadsheet or a ZIP archive; save it as CSV in UTF-8"),
         ("r.log", b'[ {"request_uri": "/"}]', "is one JSON array"),
     ],
@@ -588,4 +589,75 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, form: st
         as_log(path)
     content = b"\xef\xbb\xbf" + path.read_bytes()
     path.write_bytes(gzip.compress(content) if form.endswith("gz") else content)
+    assert_read(read(path))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_csv_of_a_spreadsheet_is_read_as_it_begins(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    path = as_csv(tmp_path / "r.csv")
+    text = path.read_text().replace(",", delimiter)
+    path.write_bytes(text.encode(encoding))
+    assert_read(read(path))
+    path.write_bytes(f"{text}impression{delimiter}\n".encode(encoding))
+    assert read(path).n_malformed == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_that_names_the_delimiter_is_no_header(tmp_path: Path, end: str) -> None:
+    path = as_csv(tmp_path / "r.csv")
+    text = f"sep=;\n{path.read_text().replace(',', ';')}impression;A;image;;v;\nimpression;A\n"
+    path.write_bytes(text.replace("\n", end).encode())
+    found = read(path)
+    assert_sums(found)
+    assert found.faults == [
+        f"{path}: line 14: has no category_id",
+        f"{path}: line 15: is no row of CSV (missing columns)",
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 1, 5, 10])
+@pytest.mark.parametrize(("most", "one"), [(b"\n", b"\r\n"), (b"\r\n", b"\n")])
+def test_lines_may_end_in_different_ways(
+    tmp_path: Path, place: int, most: bytes, one: bytes
+) -> None:
+    path = as_csv(tmp_path / "r.csv")
+    lines = [*path.read_bytes().splitlines(), b"impression"]
+    ends = [most] * len(lines)
+    ends[place] = one
+    path.write_bytes(b"".join(line + end for line, end in zip(lines, ends, strict=True)))
+    found = read(path)
+    assert_sums(found)
+    assert found.faults == [f"{path}: line 13: is no row of CSV (missing columns)"]
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("cp1252", "Röcke"), ("cp932", "手芸")])
+def test_another_encoding_is_given(tmp_path: Path, encoding: str, text: str) -> None:
+    path = tmp_path / "r.csv"
+    header = "event,pattern,method,category_id"
+    path.write_bytes(f"{header}\nimpression,A,image,{text}\nimpression,,image,1\n".encode(encoding))
+    assert not read(path).categories
+    (file,) = event_files([str(path)], dialect=Dialect(encoding))
+    found = read_records([file], Period(), Memory("1GB"), lambda _: None)
+    assert list(found.categories) == [text]
+    assert found.faults == [f"{path}: line 3: has no pattern"]
+
+
+def test_the_command_takes_an_encoding_and_a_delimiter(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    rows = ["event!pattern!method!category_id"]
+    rows += [f"impression!{pattern}!image!Röcke" for pattern in "AB"]
+    path.write_bytes("\n".join(rows).encode("cp1252"))
+    found = report(path, "--encoding", "cp1252", "--delimiter", "!")
+    assert [each["category_id"] for each in found["categories"]] == ["Röcke"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+@pytest.mark.parametrize("form", ["log", "jsonl"])
+def test_logs_in_utf_16_are_read(tmp_path: Path, encoding: str, form: str) -> None:
+    path = tmp_path / f"r.{form}.txt"
+    as_log(path) if form == "log" else write_jsonl(path, RECORDS)
+    path.write_bytes(path.read_text().encode(encoding))
     assert_read(read(path))
