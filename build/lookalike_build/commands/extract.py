@@ -68,7 +68,7 @@ def _export(mapping: Path | None, level: int | None) -> Export | None:
     "catalogue",
     type=PRESENT_FILE,
     help="CSV, Parquet or JSON Lines file, or a .sql file whose last statement gives the rows: "
-    "product_id, category_id and image (a URL, or a path relative to it)",
+    "product_id, category_id and image (a URL, or a path relative to it); or what --from reads",
 )
 @options.columns(COLUMNS, "the catalogue calls")
 @gathered(
