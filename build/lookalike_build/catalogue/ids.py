@@ -13,6 +13,10 @@ from lookalike_build.tables.csv import misread
 _CONTROL = r"[\x00-\x1f\x7f-\x{9f}]"
 _SHORTENED = "^[0-9][.,][0-9]+E[+][0-9]+$"
 """What a spreadsheet makes of a long number: its other digits are gone."""
+_NO_VALUE = (
+    r"^(=\".*\"|#(N/A|REF!|VALUE!|NAME\?|NULL!|NUM!|DIV/0!)|nan|NaN|null|NULL|\\N|undefined)$"
+)
+"""A formula, an error, or what programs write where there is no value."""
 _DECIMAL = "^[0-9]+[.,]0+$"
 """What a spreadsheet, or a library that knows a missing number as a float only, makes of a number."""
 WHOLE_NUMBER = "^(0|[1-9][0-9]{0,18})$"
@@ -30,6 +34,8 @@ def invalid_id(name: str, value: object) -> str | None:
             f"{name} {value} is a number that a spreadsheet has shortened; make the column text there "
             "and export it again"
         )
+    if isinstance(value, str) and re.match(_NO_VALUE, value):
+        return f"{name} is {value}, which stands for a formula or for no value; write the id"
     problem = (isinstance(value, str) and misread(value)) or id_problem(value)
     return f"{name} {problem}" if problem else None
 
@@ -41,7 +47,7 @@ def valid_ids(ids: pa.Array) -> bool:
     if pa.types.is_string(ids.type):
         lengths = pc.binary_length(ids)
         return _within(lengths, 1, MAX_STRING_ID_BYTES) and not any_of(
-            pc.match_substring_regex(ids, f"{_CONTROL}|{_SHORTENED}")
+            pc.match_substring_regex(ids, f"{_CONTROL}|{_SHORTENED}|{_NO_VALUE}")
         )
     return is_whole(ids.type) and _within(ids, 0, MAX_INTEGER_ID)
 

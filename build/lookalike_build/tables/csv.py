@@ -120,7 +120,7 @@ def _rows(path: Path, columns: Sequence[Column], dialect: Dialect) -> Iterator[R
             for row in reader:
                 line = reader.line_num
                 cell = row[first] if len(row) == n else ""
-                if cell and cell not in names and not cell.isspace():
+                if cell and cell not in names and cell[0] not in BLANKS:
                     yield line + n_lines, values(row)
                 elif found := _doubtful(row, header, values):
                     yield line + n_lines, found

@@ -76,6 +76,16 @@ def test_a_row_of_other_columns_only_is_named(tmp_path: Path) -> None:
     assert problems(tmp_path, text) == ["line 3: product_id must be 1 to 64 bytes of UTF-8, not 0"]
 
 
+@pytest.mark.parametrize("value", ['="1003"', "#N/A", "#REF!", "nan", "NULL", "\\N", "undefined"])
+@pytest.mark.parametrize("column", [0, 1])
+def test_ids_that_stand_for_nothing_are_named(tmp_path: Path, value: str, column: int) -> None:
+    ids = ["7", "8"]
+    ids[column] = value
+    name = HEADER.split(",")[column]
+    said = f"line 3: {name} is {value}, which stands for a formula or for no value; write the id"
+    assert problems(tmp_path, f"{HEADER}\n1,1,x\n{','.join(ids)},x\n") == [said]
+
+
 @pytest.mark.parametrize("value", ["1.23457E+12", "1,23457E+12", "4.9E+9", "9.78014E+12"])
 @pytest.mark.parametrize("column", [0, 1])
 def test_a_number_that_a_spreadsheet_has_shortened_is_named(
@@ -180,6 +190,8 @@ def test_a_delimiter_that_is_given_counts(tmp_path: Path) -> None:
 def test_a_header_in_the_middle_is_no_row(tmp_path: Path) -> None:
     text = f"{HEADER}\n1,1,x\n{HEADER}\n2,1,y\n"
     assert rows(catalogue(tmp_path, text)) == [(1, 1, "x"), (2, 1, "y")]
+    marked = text.replace(f"\n{HEADER}", f"\n\ufeff{HEADER}")
+    assert rows(catalogue(tmp_path, marked)) == [(1, 1, "x"), (2, 1, "y")]
     other = text.replace(f"\n{HEADER}", "\ncategory_id,product_id,image")
     assert problems(tmp_path, other) == [
         "line 3: is a header of another order; give files with different columns one by one"
