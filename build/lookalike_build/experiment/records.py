@@ -294,10 +294,11 @@ def _add(
 def _refuse(
     database: "duckdb.DuckDBPyConnection", file: EventFile, period: Period, state: str
 ) -> None:
-    (fault,) = first_faults(database, file, period, [state], 1)
-    raise EventError(
-        f"{file.place(fault.line)}: {fault.problem}; change it, or leave such records out"
-    )
+    faults = first_faults(database, file, period, [state], 1)
+    # DuckDB and Python read a few lines differently, such as an object with a key twice.
+    where = [f"{file.place(fault.line)}: {fault.problem}" for fault in faults]
+    problem = where[0] if where else f"{file.path}: a record has an {state}"
+    raise EventError(f"{problem}; change it, or leave such records out")
 
 
 def _not_rows(

@@ -347,6 +347,14 @@ def test_a_word_that_nobody_knows_is_refused(
     assert str(caught.value).startswith(f"{path}: line 3: {said}; change it, or leave")
 
 
+def test_a_word_that_only_duckdb_reads_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    sound = json.dumps(event())
+    path.write_text(f'{sound}\n{{"event":"view",{sound[1:]}\n')
+    with pytest.raises(EventError, match=r"r.jsonl: a record has an unknown event; change it, or"):
+        read(path)
+
+
 def test_of_a_log_only_what_was_answered_counts(tmp_path: Path) -> None:
     query = "category_id=1&visitor=v"
     headers = {"x_lookalike_pattern": "A", "x_lookalike_method": "image", "time": TIME}
