@@ -30,7 +30,7 @@ from lookalike_build.extraction.pipeline import (
     Summary,
     extract,
 )
-from lookalike_build.features.store import PHOTOS, REJECTED, STORE, FeatureStore
+from lookalike_build.features.store import PHOTOS, REJECTED, STORE, FeatureError, FeatureStore
 from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
 from lookalike_build.photos.image import has_urls
@@ -160,7 +160,7 @@ def run(
         _no_column_options()
     rows = _read(catalogue, CatalogueFormat(columns, dialect, export, image_base), as_of)
     if (features / STORE).exists():
-        _check_removal(FeatureStore.open(features), rows, catalogue, allowed)
+        _check_removal(features, rows, catalogue, allowed)
     extractor = network.make() if engine == options.LOCAL else network.make_off_gpu()
     images = rows.rows["image"]
     urls = has_urls(images)
@@ -233,11 +233,16 @@ def _no_column_options() -> None:
 
 
 def _check_removal(
-    store: FeatureStore, catalogue: Catalogue, path: Path, allowed: AllowedRemoval
+    features: Path, catalogue: Catalogue, path: Path, allowed: AllowedRemoval
 ) -> None:
     """RemovalError if the catalogue lacks more of the store's products than is allowed."""
-    stored = {category_id: store.ids_of(category_id) for category_id in store.categories}
-    before = Products(str(store.folder), store.id_types, store.model, stored)
+    try:
+        store = FeatureStore.open(features)
+        stored = {category_id: store.ids_of(category_id) for category_id in store.categories}
+    except FeatureError as error:  # this makes a new one
+        complain(f"lookalike-build: {error}; what {path} takes away of it is not checked")
+        return
+    before = Products(str(features), store.id_types, store.model, stored)
     check_removal(before, in_catalogue(str(path), catalogue, store.model), allowed)
 
 

@@ -5,6 +5,7 @@ are gone.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,7 +52,7 @@ ANY = AllowedRemoval(1, 1, 2**31, True, True)
 
 @dataclass(frozen=True)
 class Products:
-    """The product ids of each category (int64 or string, in any order); `name` is what has them.
+    """The product ids of each category (of any type, in any order); `name` is what has them.
 
     `id_types` are those of the category and the product ids, `type_reasons` what made them so; `model`
     made the features.
@@ -76,21 +77,21 @@ class Products:
 
 
 def released(root: ReleaseRoot) -> Products | None:
-    """The products of the current release; None where there is none, or it cannot be read."""
+    """The products of the current release; None where there is none, or it cannot be read.
+
+    Categories whose file is damaged, which the build replaces, are left out.
+    """
     manifest = full_manifest(root, root.current())
     if manifest is None:
         return None
-    folder = root.folder(manifest.release)
-    ids = {
-        entry.category_id: np.load(folder / category_folder(entry.category_id) / PRODUCT_IDS)
-        for entry in manifest.categories
-    }
-    return Products(
-        f"release {manifest.release}",
-        (manifest.category_id_type, manifest.product_id_type),
-        manifest.model,
-        {category_id: pa.array(each.tolist()) for category_id, each in ids.items()},
-    )
+    ids: dict[Id, pa.Array] = {}
+    for entry in manifest.categories:
+        folder = root.folder(manifest.release) / category_folder(entry.category_id)
+        with suppress(OSError, ValueError, EOFError):
+            ids[entry.category_id] = pa.array(np.load(folder / PRODUCT_IDS).tolist()).cast(
+                pa.string()
+            )
+    return Products(f"release {manifest.release}", manifest.id_types, manifest.model, ids)
 
 
 def in_catalogue(name: str, catalogue: Catalogue, model: Model) -> Products:

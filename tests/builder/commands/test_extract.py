@@ -125,6 +125,18 @@ def test_a_catalogue_that_was_cut_takes_nothing_away(
     assert FeatureStore.open(tmp_path / "f").categories == {1: 10}
 
 
+@pytest.mark.parametrize("text", ["", '{"format": 0}', "{"])
+def test_a_store_that_cannot_be_read_is_made_anew_and_that_is_said(
+    tmp_path: Path, extract: Callable[..., tuple[int, str]], text: str
+) -> None:
+    lines = "product_id,category_id,image\n" + "".join(f"{n},1,a.png\n" for n in range(50))
+    assert extract(lines)[0] == 0
+    (tmp_path / "f" / "store.json").write_text(text)
+    status, said = extract("product_id,category_id,image\n1,1,a.png\n")
+    assert (status, FeatureStore.open(tmp_path / "f").categories) == (0, {1: 1})
+    assert "catalogue.csv takes away of it is not checked" in said
+
+
 def test_ids_that_would_become_text_are_refused_with_their_line(
     tmp_path: Path, extract: Callable[..., tuple[int, str]]
 ) -> None:

@@ -19,7 +19,15 @@ from lookalike_build.publishing.removal import (
     RemovalError,
     check_removal,
 )
-from support import Catalogue, change, publish, random_features, write_store
+from support import (
+    Catalogue,
+    change,
+    integer_catalogue,
+    publish,
+    random_features,
+    string_catalogue,
+    write_store,
+)
 
 MODEL = Model("a", "0")
 
@@ -100,6 +108,19 @@ def test_index_keeps_the_release_and_says_which_option_allows_it(
     assert root.current() == before
     assert main([*command, "--max-removed", "80", "--max-removed-of-category", "80"]) == 0
     assert root.current() != before
+
+
+def test_a_damaged_release_is_replaced_without_question(tmp_path: Path) -> None:
+    for catalogue in (integer_catalogue(), string_catalogue()):
+        root = publish(tmp_path / str(len(catalogue)), catalogue, tmp_path / "f")
+        release = root.folder(str(root.current()))
+        for number, path in enumerate(sorted(release.glob("*/product_ids.npy"))):
+            data = path.read_bytes()
+            path.unlink()
+            if number:
+                path.write_bytes(data[:-3] + b"\xff\xff\xff" if number % 2 else b"")
+        command = ["index", "--features", str(tmp_path / "f"), "--root", str(root.path)]
+        assert main(command) == 0
 
 
 def test_products_put_live_since_are_carried_over_and_not_gone(tmp_path: Path) -> None:
