@@ -117,7 +117,7 @@ def check_removal(before: Products, after: Products, allowed: AllowedRemoval) ->
     if problems := list(_problems(_texts(before), _texts(after), allowed)):
         raise RemovalError(
             f"{after.name} would take away much of {before.name}, which stays as it is: "
-            f"{'; '.join(problems)}. If that is meant, allow it with these options, this once"
+            f"{'; '.join(problems)}. If that is meant, give these options higher values for this run"
         )
 
 

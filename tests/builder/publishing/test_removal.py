@@ -50,7 +50,7 @@ def test_products_that_are_gone_from_everywhere_are_counted() -> None:
     after = products("feed.csv", c1=list(range(74)), c2=list(range(100, 120)), c3=[1, 2, 3])
     assert refused(after) == (
         "feed.csv would take away much of the release, which stays as it is: 26 of 120 products "
-        "(--max-removed 20). If that is meant, allow it with these options, this once"
+        "(--max-removed 20). If that is meant, give these options higher values for this run"
     )
     check_removal(BEFORE, after, AllowedRemoval(products=0.22))
     # In another category, or new: nothing is gone.
