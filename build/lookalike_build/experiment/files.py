@@ -234,6 +234,8 @@ def _event_file(
         packing = packing_of(path)
         with unpacked(path, packing) as file:
             start = file.read(_START_BYTES)
+            while start and not start.strip(b"\0"):  # a hole where a log was copied and truncated
+                start = file.read(_START_BYTES)
         check_one(path, start)
         encoding = utf_16(start) or "utf-8"
         if start.startswith(BYTE_ORDER_MARK):

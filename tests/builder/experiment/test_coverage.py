@@ -117,8 +117,9 @@ def test_intervals_that_forget_the_visitors_promise_too_much(
     assert counts["eager"][f"{measure} A, visitors forgotten"] < most * N
 
 
+@pytest.mark.slow
 def test_the_papers_few_purchases_are_no_surer_than_stated() -> None:
-    found = covered(simulation(PAPER_CTR, PAPER_CVR), 6000)
+    found = covered(simulation(PAPER_CTR, PAPER_CVR), 2000)
     for what in ("A", "B", "difference", "lift"):
         assert found[f"cvr {what}"] >= within(N, 0.95)[0]
     assert found["cvr found"] <= within(N, 0.05)[1]

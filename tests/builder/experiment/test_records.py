@@ -560,6 +560,7 @@ OTHER_STARTS = {
     "another object": b'{"level":"info","msg":"started"}\n',
     "a header": b"time,status,request_uri\n",
     "a hole left by rotation": b"\0" * 500 + b"\n",
+    "a large hole": b"\0" * 1_000_000 + b"\n",
     "bytes of anything": b"\x1b[31m\xff\xfe\x80\n",
     "many lines": b"Starting ...\n" * 200,
 }
