@@ -60,7 +60,8 @@ def furthest_back(moments: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _times(file: EventFile) -> Iterator[str]:
-    size = file.path.stat().st_size
+    # Packed logs are about a tenth of their text.
+    size = file.path.stat().st_size * (10 if file.packing else 1)
     skipped = max(0, size // _MAX_PIECES - _PIECE_BYTES)
     with file.open() as text:
         while piece := text.read(_PIECE_BYTES):
