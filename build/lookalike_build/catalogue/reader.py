@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike_build.catalogue.export import Export, open_export, recognised
-from lookalike_build.catalogue.ids import decimals, not_whole, typed_ids
+from lookalike_build.catalogue.ids import decimals, not_whole
 from lookalike_build.catalogue.moment import moment_of
 from lookalike_build.catalogue.rows import COLUMNS, ColumnNames, Rows
 from lookalike_build.photos.image import SCHEME
@@ -139,15 +139,15 @@ def _typed(found: Catalogue, table: Table, column: str, name: str) -> Catalogue:
     odd = not_whole(ids)
     n_odd = pc.sum(odd).as_py()
     if not n_odd:
-        rows = rows.set_column(rows.schema.get_field_index(column), column, typed_ids(ids))
+        integers = ids.cast(pa.int64())
+        rows = rows.set_column(rows.schema.get_field_index(column), column, integers)
         return _known(replace(found, rows=rows), column, f"all of {name} are whole numbers")
-    lines = list(
-        zip(*(rows.filter(odd)[each].to_pylist() for each in ("line", column)), strict=True)
-    )
     if pc.all(pc.equal(odd, decimals(ids))).as_py():
         problem = "is a whole number that was made a decimal; write it without"
-        raise table.error([(line, f"{name} {value} {problem}") for line, value in lines])
-    line, value = lines[0]
+        changed = rows.filter(odd).select(["line", column]).to_pylist()
+        raise table.error([(row["line"], f"{name} {row[column]} {problem}") for row in changed])
+    first = pc.index(odd, True).as_py()
+    line, value = rows["line"][first].as_py(), ids[first].as_py()
     reason = f"{table.place} {line}: {name} {value!r} is no whole number"
     if n_odd * 2 < len(ids):
         remark = f"{name} is text: {n_odd} of {len(ids)} are no whole numbers; {reason}"

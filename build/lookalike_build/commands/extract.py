@@ -35,7 +35,12 @@ from lookalike_build.networks.settings import ExtractorSettings
 from lookalike_build.photos.cache import PhotoCache
 from lookalike_build.photos.image import has_urls
 from lookalike_build.photos.reader import PhotoReader
-from lookalike_build.publishing.removal import AllowedRemoval, Products, check_removal, in_catalogue
+from lookalike_build.publishing.removal import (
+    AllowedRemoval,
+    check_removal,
+    in_catalogue,
+    in_source,
+)
 from lookalike_build.tables.csv import Dialect
 
 _MAX_SHOWN = 10
@@ -237,13 +242,11 @@ def _check_removal(
 ) -> None:
     """RemovalError if the catalogue lacks more of the store's products than is allowed."""
     try:
-        store = FeatureStore.open(features)
-        stored = {category_id: store.ids_of(category_id) for category_id in store.categories}
+        store = in_source(FeatureStore.open(features))
     except FeatureError as error:  # this makes a new one
         complain(f"lookalike-build: {error}; what {path} takes away of it is not checked")
         return
-    before = Products(str(features), store.id_types, store.model, stored)
-    check_removal(before, in_catalogue(str(path), catalogue, store.model), allowed)
+    check_removal(store, in_catalogue(str(path), catalogue, store.model), allowed)
 
 
 def _judge(summary: Summary, features: Path, max_rejected: float) -> None:

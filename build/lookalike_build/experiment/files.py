@@ -38,7 +38,7 @@ from lookalike_build.tables.csv import AS_IT_BEGINS, Dialect, Start, start_of
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.format import BYTE_ORDER_MARK, format_by_start, utf_16
 from lookalike_build.tables.parquet import schema_of
-from lookalike_build.tables.sql import identifier, literal
+from lookalike_build.tables.quoting import identifier, literal
 
 Kind = Literal["csv", "parquet", "jsonl", "log"]
 

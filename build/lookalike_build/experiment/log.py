@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lookalike_build.tables.sql import literal
+from lookalike_build.tables.quoting import literal
 
 
 class LogPaths(NamedTuple):

@@ -13,7 +13,7 @@ from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
 from lookalike_build.publishing.category import CategoryWriter, Written
-from lookalike_build.publishing.removal import AllowedRemoval, Products, check_removal, released
+from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
 from lookalike_build.publishing.staging import Published, Staging
 
 __all__ = ["Done", "IndexEngine", "IndexSettings", "index", "index_category"]
@@ -54,10 +54,8 @@ def index(
     with root.build_lock():
         changes = check_order(store, root)
         if current := released(root):
-            given = {category_id: store.ids_of(category_id) for category_id in store.categories}
-            products = Products(str(store.folder), store.id_types, store.model, given)
             live = {(str(change.category_id), str(change.product_id)) for change in changes}
-            check_removal(current.without(live), products, allowed)
+            check_removal(current.without(live), in_source(store), allowed)
         root.remove_staging()
         staging = Staging(root, root.staging)
         try:

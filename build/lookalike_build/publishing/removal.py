@@ -18,7 +18,7 @@ from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Model
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.catalogue.reader import Catalogue
-from lookalike_build.features.store import id_type
+from lookalike_build.features.store import FeatureSource, id_type
 from lookalike_build.publishing.staging import full_manifest
 
 FEW = 10
@@ -92,6 +92,12 @@ def released(root: ReleaseRoot) -> Products | None:
                 pa.string()
             )
     return Products(f"release {manifest.release}", manifest.id_types, manifest.model, ids)
+
+
+def in_source(source: FeatureSource) -> Products:
+    """The products whose features a release is to be made of; FeatureError if they cannot be read."""
+    ids = {category_id: source.ids_of(category_id) for category_id in source.categories}
+    return Products(str(source.folder), source.id_types, source.model, ids)
 
 
 def in_catalogue(name: str, catalogue: Catalogue, model: Model) -> Products:

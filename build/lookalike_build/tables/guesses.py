@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from lookalike_build.tables.quoting import identifier, literal
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -46,12 +48,12 @@ class Guesses:
     def _changed(self, file: str, scanned: set[str]) -> str | None:
         guess = "SELECT Columns, Prompt FROM sniff_csv($file)"
         ((columns, read),) = self._connection.execute(guess, {"file": file}).fetchall()
-        texts = ", ".join(f"{_literal(each['name'])}: 'VARCHAR'" for each in columns)
+        texts = ", ".join(f"{literal(each['name'])}: 'VARCHAR'" for each in columns)
         as_text = re.sub(r"columns=\{.*\}", lambda _: f"columns={{{texts}}}", read.rstrip("; \n"))
         for name in (each["name"] for each in columns if each["type"] == "BIGINT"):
             if name not in scanned:
                 continue
-            column = '"' + name.replace('"', '""') + '"'
+            column = identifier(name)
             row = self._connection.execute(
                 f"SELECT * FROM (SELECT row_number() OVER () AS row, trim({column}) AS value "  # noqa: S608
                 f"FROM ({as_text})) WHERE value <> '' "
@@ -60,7 +62,7 @@ class Guesses:
             if row:
                 return (
                     f"{file}: row {row[0]}: {name} {row[1]} would be read as a whole number; write "
-                    f"read_csv({_literal(file)}, all_varchar = true)"
+                    f"read_csv({literal(file)}, all_varchar = true)"
                 )
         return None
 
@@ -94,7 +96,3 @@ def _scanned(plan: object) -> Iterator[str]:
 
 def _unquoted(text: str | None, name: str | None) -> str:
     return text.replace("''", "'") if text else (name or "").replace('""', '"')
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -25,16 +25,6 @@ _MAX_MESSAGE = 400
 _SECRET = re.compile(r"pass?w|pwd|secret|token|sig(nature)?=|://\S*@", re.IGNORECASE)
 
 
-def literal(text: str) -> str:
-    """SQL of a text."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """SQL of the name of a column."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def read(path: Path, columns: Sequence[Column]) -> chunks.Chunks:
     """The chunks of the last statement's result.
 

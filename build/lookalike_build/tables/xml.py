@@ -20,8 +20,7 @@ def read(path: Path, columns: Sequence[Column]) -> Chunks:
 
     What an item lacks is None.
     """
-    check_names(path, names(path), columns, "its items have", ", expected one")
-    return of_rows(_rows(path, [name for name, _ in columns]), len(columns))
+    return of_rows(_rows(path, columns), len(columns))
 
 
 def names(path: Path) -> list[str]:
@@ -29,9 +28,12 @@ def names(path: Path) -> list[str]:
     return list(dict.fromkeys(name for item in _items(path) for name in item))
 
 
-def _rows(path: Path, names: Sequence[str]) -> Iterator[Row]:
+def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Row]:
+    found: set[str] = set()
     for number, item in enumerate(_items(path), 1):
-        yield number, tuple([item.get(name) for name in names])
+        found.update(item)
+        yield number, tuple([item.get(name) for name, _ in columns])
+    check_names(path, list(found), columns, "its items have", ", expected one")
 
 
 def _items(path: Path) -> Iterator[dict[str, str | None]]:
