@@ -256,6 +256,13 @@ def make_slim(root: ReleaseRoot) -> None:
         path.unlink()
 
 
+def etag_of(root: ReleaseRoot, category_id: Id, release: str | None = None) -> str:
+    """The ETag of a category's answers, in the current release if none is given."""
+    manifest = root.manifest(root.chosen(release))
+    (entry,) = (each for each in manifest.categories if each.category_id == category_id)
+    return f'"{entry.digest}"'
+
+
 def forget(path: Path) -> None:
     """Drop a file's pages from the page cache, if nothing has it mapped."""
     descriptor = os.open(path, os.O_RDONLY)

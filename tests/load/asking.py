@@ -11,9 +11,9 @@ PAUSE_S = 0.005
 
 
 class Asked(NamedTuple):
-    """An answer: the release, what it is of, the product ids in it."""
+    """An answer: its ETag, what it is of, the product ids in it."""
 
-    release: str
+    etag: str
     product_id: int
     product_ids: list[int]
 
@@ -47,7 +47,7 @@ def ask(
         if answer.status != 200 or json.loads(body)[0] != product:
             noted.problems.append(f"product {product}: {answer.status} {body[:80]!r}")
             continue
-        asked = Asked((answer.headers["ETag"] or "").strip('"'), product, json.loads(body))
+        asked = Asked(answer.headers["ETag"] or "", product, json.loads(body))
         if len(noted.sample) < sample:
             noted.sample.append(asked)
         elif (place := rng.randrange(len(noted.latencies))) < sample:

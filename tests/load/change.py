@@ -21,6 +21,7 @@ from lookalike.operate.unit.config import APPLICATION
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.settings import MAX_AGE_S
 from servers import nginx_before
+from support import etag_of
 from waiting import wait_until
 
 N_ITEMS, N_DIMS, K = 31_667, 64, 100
@@ -69,11 +70,12 @@ def change_under_load(
     verdicts = []
     host, _, port = served.app.partition(":")
     app = (host, int(port))
+    steps = {etag_of(root, 1, name): step for name, step in releases.items()}
     with nginx_before(app) as front:
         for way, where in (("straight to Unit", app), ("through nginx", front.address)):
             rows = {}
             for phase in ("steady", "changing", "steady again"):
-                client = pool.submit(check_answers, where, N_ITEMS, releases, seconds, CONNECTIONS)
+                client = pool.submit(check_answers, where, N_ITEMS, steps, seconds, CONNECTIONS)
                 changes = change(served, root, releases, seconds) if phase == "changing" else ""
                 rows[phase] = client.result()
                 print_seen(f"{way}, {phase}", rows[phase], changes)

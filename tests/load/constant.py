@@ -14,7 +14,7 @@ def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> 
     start_response(
         "200 OK",
         [
-            ("ETag", '"20260102T030405.678Z-0123456789ab"'),
+            ("ETag", '"0123456789abcdef01234567"'),
             (
                 "Cache-Control",
                 "public, max-age=10, stale-while-revalidate=60, stale-if-error=86400",

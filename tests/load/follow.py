@@ -45,7 +45,7 @@ from lookalike_build.networks.extractor import UNTRAINED
 from lookalike_build.networks.inception import Network
 from lookalike_build.photos.decoding import decode_photo, read_photo
 from lookalike_build.publishing.ids import positions_of
-from support import Catalogue, write_store
+from support import Catalogue, etag_of, write_store
 from waiting import wait_until
 
 N_ITEMS, CATEGORY, LIMIT = 31_667, 1, 12
@@ -216,7 +216,7 @@ class Shop:
         acknowledged = time.perf_counter()
         release = self._served(number)
         seconds = time.perf_counter() - acknowledged
-        if release_of(self.address, product) != release:
+        if etag_at(self.address, product) != etag_of(self._root, CATEGORY, release):
             self.problems.append(f"product {product} is not of {release}")
         other = one_that_lists(self._root, release, product)
         if other is not None and product not in neighbours(self.address, other, 101):
@@ -230,7 +230,7 @@ class Shop:
         self._served(numbers[-1])
         seconds = time.perf_counter() - acknowledged
         for i in range(BATCH):
-            if release_of(self.address, first + i) is None:
+            if etag_at(self.address, first + i) is None:
                 self.problems.append(f"product {first + i} is unknown")
         return seconds
 
@@ -240,7 +240,7 @@ class Shop:
         acknowledged = time.perf_counter()
         self._served(number)
         seconds = time.perf_counter() - acknowledged
-        if release_of(self.address, product) is not None:
+        if etag_at(self.address, product) is not None:
             self.problems.append(f"product {product} is still there")
         return seconds
 
@@ -272,11 +272,11 @@ def send(address: Address, method: str, product: int, photo: bytes) -> int:
     return int(json.loads(body)["change"])
 
 
-def release_of(address: Address, product: int) -> str | None:
-    """The release that a product's answer comes from; None if it is unknown."""
+def etag_at(address: Address, product: int) -> str | None:
+    """The ETag of a product's answer; None if it is unknown."""
     target = f"/nns?category_id={CATEGORY}&product_id={product}"
     status, _, etag = request(address, "GET", target)
-    return etag.strip('"') if status == 200 else None
+    return etag if status == 200 else None
 
 
 def neighbours(address: Address, product: int, limit: int) -> list[int]:
@@ -357,14 +357,15 @@ def judge(root: ReleaseRoot, seen: dict[str, list[float]], errors: int, noted: l
 def wrong_answers(root: ReleaseRoot, sample: Sequence[Asked]) -> Iterator[int]:
     """For each release asked, how many answers are not the nearest by brute force over its features."""
     directions: dict[str, npt.NDArray[np.float64]] = {}
-    for release in sorted({asked.release for asked in sample}):
-        live = read(root, release)
+    releases = {etag_of(root, CATEGORY, name): name for name in root.names()}
+    for etag in sorted({asked.etag for asked in sample}):
+        live = read(root, releases[etag])
         base = live.entry.files[FEATURES].sha256
         if base not in directions:
             directions = {base: unit(live.features.base)}
         added = unit(live.features.added)
         rows = live.table.rows
-        asked = [one for one in sample if one.release == release]
+        asked = [one for one in sample if one.etag == etag]
         ids = np.array([one.product_ids for one in asked])
         items, known = positions_of(live.table.product_ids, ids)
         own = unit(live.features.of(rows[items[:, 0]].astype(np.intp)))

@@ -88,9 +88,10 @@ class IntegerTable(NamedTuple):
 class Category:
     """One category's index, memory-mapped and read-only.
 
-    Attributes: `entry`; `identity`, see `identity_of`; `product_ids` (n_items,); `neighbours` uint32
-    (n_items, k); `distances` float32 (n_items, k); `integers`, the same table for integer ids, None for
-    string ids; `vectors`, the index that is searched by vector, None in a slim copy.
+    Attributes: `entry`; `etag`, the ETag of its answers, of which a slim copy gives others; `identity`,
+    see `identity_of`; `product_ids` (n_items,); `neighbours` uint32 (n_items, k); `distances` float32
+    (n_items, k); `integers`, the same table for integer ids, None for string ids; `vectors`, the index
+    that is searched by vector, None in a slim copy.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Category:
             read_in(folder / file)
         table = (entry.n_items, entry.k)
         self.entry = entry
+        self.etag = f'"{entry.digest}{"" if files.INDEX in names else "-slim"}"'
         self.identity = identity_of(folder, names)
         self.product_ids = map_array(folder / files.PRODUCT_IDS, (entry.n_items,))
         self.neighbours = map_array(folder / files.NEIGHBOURS, table, "<u4")

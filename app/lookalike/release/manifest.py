@@ -67,8 +67,8 @@ class CategoryEntry:
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
-    where there are no neighbours to find. `made_with` is the builder's word for its method and
-    settings: of the same features, the same text makes the same category.
+    where there are no neighbours to find. `made_with` is the builder's word for its method, its
+    settings and, where one text can stand for them, the features.
     """
 
     category_id: Id
@@ -85,6 +85,12 @@ class CategoryEntry:
     recall_sample: _Number
     made_with: str
     files: Mapping[str, FileEntry]
+
+    @property
+    def digest(self) -> str:
+        """96 bits of SHA-256, hexadecimal, of all that answers depend on: the same of equal answers."""
+        document = asdict(self) | {"made_with": None}
+        return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,13 @@ class Neighbours(NamedTuple):
 
 @dataclass(eq=False)
 class Release:
-    """An open release: its folder, manifest and categories by id, its behaviour, whether it is slim.
-
-    `etag` is the ETag of its answers: a slim copy answers differently from the full release.
-    """
+    """An open release: its folder, manifest and categories by id, its behaviour, whether it is slim."""
 
     folder: Path
     manifest: Manifest
     categories: Mapping[Id, Category]
     behaviour: Behaviour | None
     slim: bool
-
-    def __post_init__(self) -> None:
-        self.etag = f'"{self.manifest.release}{"-slim" if self.slim else ""}"'
 
     def neighbours(self, category_id: Id, product_id: Id, limit: int = 10) -> Neighbours:
         """The `limit` products nearest to a product of a category, nearest first, without itself.

@@ -104,7 +104,6 @@ class Application:
             f"public, max-age={limits.max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         )
         self._cache_control = ("Cache-Control", caching)
-        self._known_headers: tuple[str, Headers] = ("", [])
         described = cache(partial(_openapi, limits.max_limit, limits.max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
@@ -155,10 +154,17 @@ class Application:
             release = self._source.release
             if release is None:
                 return None
-            body = fast_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
-            if body is None:
+            found = fast_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
+            if found is None:
                 return None
-            return [*self._json_headers(release), ("Content-Length", str(len(body)))], body
+            category, body = found
+            headers = [
+                ("ETag", category.etag),
+                self._cache_control,
+                JSON,
+                ("Content-Length", str(len(body))),
+            ]
+            return headers, body
         except Exception:  # the full path meets the same defect, logs and answers it
             return None
 
@@ -196,7 +202,6 @@ class Application:
     def _nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.served()  # once, so that the whole answer is from one release
         manifest = release.manifest
-        headers = self._json_headers(release)
         try:
             query = parse_query(
                 environ.get("QUERY_STRING", ""),
@@ -209,14 +214,15 @@ class Application:
             if category is None or item is None:
                 raise NotFound
         except NotFound as error:
-            return (error.status, headers, error.body())
-        etag = headers[0][1]
+            return (error.status, [self._cache_control, JSON], error.body())
+        etag = category.etag
         condition = environ.get("HTTP_IF_NONE_MATCH")
         if condition and (etag in condition or condition.strip() == "*"):
-            return (NOT_MODIFIED, headers[:-1], b"")
+            return (NOT_MODIFIED, [("ETag", etag), self._cache_control], b"")
         search = category.is_beyond(_n_neighbours(query))
         with self._searches.allowed(environ) if search else nullcontext():
-            return (OK, headers, _neighbours(category, item, query.product_id, query))
+            body = _neighbours(category, item, query.product_id, query)
+            return (OK, [("ETag", etag), self._cache_control, JSON], body)
 
     def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.served()
@@ -227,10 +233,9 @@ class Application:
         category = release.categories.get(body.category_id)
         if category is None:
             raise NotFound
-        etag = self._json_headers(release)[0]
         search = body.vector is not None or self._searches_for(body, category)
         with self._searches.allowed(environ) if search else nullcontext():
-            return (OK, [etag, NO_STORE, JSON], _answer_to(body, category))
+            return (OK, [("ETag", category.etag), NO_STORE, JSON], _answer_to(body, category))
 
     def _searches_for(self, body: Body, category: Category) -> bool:
         """Whether the products' neighbours take a search each; BadRequest if these are too many."""
@@ -244,16 +249,6 @@ class Application:
                 f"for a limit of at most {category.entry.k + (not body.exclude_self)}"
             )
         return True
-
-    def _json_headers(self, release: Release) -> Headers:
-        """The headers of a 200: its release's ETag, how long it may be kept, and its type."""
-        # Known by ETag: a reference to the release would keep its files mapped once it is replaced.
-        etag, headers = self._known_headers
-        if etag != release.etag:
-            etag = release.etag
-            headers = [("ETag", etag), self._cache_control, JSON]
-            self._known_headers = (etag, headers)
-        return headers
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:
         state = {
