@@ -32,6 +32,7 @@ def publish(
     ray_address: str | None,
     as_of: float | None,
     allowed: AllowedRemoval,
+    rebuild: bool,
     **settings: Any,
 ) -> None:
     """Make a release of features as `index_options` say, and say what became of it.
@@ -41,7 +42,9 @@ def publish(
     if as_of is not None:
         source = replace(source, as_of=as_of)
     releases = ReleaseRoot(root.absolute())
-    make = partial(index, source, releases, IndexSettings(**settings), allowed=allowed)
+    make = partial(
+        index, source, releases, IndexSettings(**settings), allowed=allowed, rebuild=rebuild
+    )
     with progress("index", sum(source.categories.values())) as done:
         if engine == options.LOCAL:
             published = make(done)
@@ -60,8 +63,13 @@ def publish(
             f"lookalike-build: behaviour is left out: {published.left_out}; "
             "run `lookalike-build behaviour`"
         )
-    unchanged = published.n_unchanged
-    say(f"categories: {len(categories) - unchanged} indexed, {unchanged} unchanged")
+    new, changed, gone, unchanged = published.counts
+    say(f"products: {new} new, {changed} changed, {gone} gone, {unchanged} unchanged")
+    n_updated = len(categories) - published.n_unchanged - published.n_rebuilt
+    say(
+        f"categories: {published.n_rebuilt} rebuilt, {n_updated} updated, {published.n_unchanged} "
+        "unchanged"
+    )
     say_published(published, started)
 
 
@@ -84,6 +92,7 @@ def index_options(usual_as_of: str) -> Decorator:
             _USUAL.recall,
             "recall that vectors are to be answered with, 0 to 1",
         ),
+        flag("--rebuild", "rebuild every category, however little has changed"),
         options.keep("releases to keep, and as many of those that `follow` made"),
         options.engine("index"),
         options.allowed(

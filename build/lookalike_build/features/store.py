@@ -19,6 +19,7 @@ files of unchanged categories with it and replaces it in one step.
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -44,6 +45,7 @@ PHOTOS = "photos"
 FORMAT = 1
 ROW_GROUP = 1024
 """Rows that are written and read together."""
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{16})\.parquet$")
 
 
 class FeatureError(LookalikeError):
@@ -82,6 +84,11 @@ class FeatureSource(ABC):
     def _open(self, category_id: Id) -> AbstractContextManager[Contents]:
         """Open a category to be read; FeatureError, also while it is read, if that fails."""
 
+    def digest_of(self, category_id: Id) -> str | None:
+        """A word for the category's products and their features; None where reading them all is the
+        only way to tell them from others."""
+        return None
+
     def ids_of(self, category_id: Id) -> pa.Array:
         """The product ids of a category, int64 or string, in any order; FeatureError as `read`."""
         with self._open(category_id) as (_, ids, _):
@@ -96,17 +103,19 @@ class FeatureSource(ABC):
         features = np.empty(shape, np.float32) if into is None else into
         with self._open(category_id) as (path, ids, blocks):
             product_ids, item_of_row = _ascending(path, ids, self.id_types[1])
-            first = 0
-            for block in blocks:
-                rows = slice(first, first + len(block))
-                first = rows.stop
-                if first > len(ids):
-                    break
-                _refuse_invalid(path, ids[rows], block)
+            for rows, block in _checked(path, ids, blocks):
                 features[item_of_row[rows]] = block
-        if first != len(ids):
-            raise FeatureError(f"{path}: was changed while it was read")
         return CategoryFeatures(category_id, product_ids, features)
+
+    def blocks(self, category_id: Id) -> Iterator[tuple[Sequence[Id], Features]]:
+        """One category little by little: product ids and their features (n, n_dims), in any order.
+
+        FeatureError as `read`.
+        """
+        with self._open(category_id) as (path, ids, blocks):
+            _ascending(path, ids, self.id_types[1])
+            for rows, block in _checked(path, ids, blocks):
+                yield ids[rows], block
 
 
 class FeatureWriter:
@@ -255,6 +264,11 @@ class FeatureStore(FeatureSource):
         except (ValueError, KeyError, TypeError) as error:
             raise FeatureError(f"{path}: cannot be read: {error!r}") from error
 
+    def digest_of(self, category_id: Id) -> str | None:
+        """The hash in the name of the category's file, of its model, products and photos."""
+        named = _HASH_IN_NAME.search(self.files[category_id])
+        return named and named[1]
+
     def path(self, category_id: Id) -> Path:
         """The file of a category."""
         return self.folder / CATEGORIES / self.files[category_id]
@@ -320,6 +334,22 @@ def _ascending(
     item_of_row = np.empty(len(ids), np.int64)
     item_of_row[order] = np.arange(len(ids))
     return ids.to_numpy() if id_type == "integer" else ids.to_pylist(), item_of_row
+
+
+def _checked(
+    path: Path, product_ids: Sequence[Id], blocks: Iterable[Features]
+) -> Iterator[tuple[slice, Features]]:
+    """The blocks of the products' features, each with its rows; FeatureError if one is invalid."""
+    first = 0
+    for block in blocks:
+        rows = slice(first, first + len(block))
+        first = rows.stop
+        if first > len(product_ids):
+            break
+        _refuse_invalid(path, product_ids[rows], block)
+        yield rows, block
+    if first != len(product_ids):
+        raise FeatureError(f"{path}: was changed while it was read")
 
 
 def _refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:

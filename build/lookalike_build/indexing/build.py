@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from lookalike.release.files import BASE_FILES, FILES, ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest, Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
@@ -12,11 +15,17 @@ from lookalike_build.features.memory import MemoryFeatures, ProductFeatures
 from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
-from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.indexing.difference import difference
+from lookalike_build.indexing.live import FeatureChanges, LiveCategory
+from lookalike_build.indexing.rows import FeatureStatistics
+from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
 from lookalike_build.publishing.staging import Published, Staging
 
 __all__ = ["Done", "IndexEngine", "IndexSettings", "index", "index_category"]
+
+_UPDATED_SHARE = 0.2
+"""Up to this share of a category's products may be new or have another feature for it to be updated."""
 
 IndexEngine = Callable[
     [FeatureSource, IndexSettings, Sequence[CategoryWriter], Done], list[Written]
@@ -38,13 +47,15 @@ def index(
     done: Done = lambda _: None,
     engine: IndexEngine = index_here,
     allowed: AllowedRemoval = AllowedRemoval(),  # noqa: B008
+    rebuild: bool = False,
 ) -> Published:
     """Make a release of all of `store` and publish it under `root`.
 
-    A category whose features and settings are those of the current release is taken over from there;
-    where that holds for all of them, it stays current. Products that have changed since the catalogue
-    are as in the current release. The same features and settings give the same bytes. `done` hears how
-    many more products are finished. Raises RemovalError where more than `allowed` would be taken away,
+    It costs what has changed: a category of the current release is kept where nothing has, updated
+    where little has, and rebuilt where much or a setting has, or with `rebuild`. The answers are those
+    of a release made from nothing. If nothing at all has changed, the current release stays. Products
+    that have changed since the catalogue are as in the current release. `done` hears how many more
+    products are finished. Raises RemovalError where more than `allowed` would be taken away,
     CarryOverError, FeatureError, JournalError, ReleaseError, RootError, or what the engine raises; the
     current release then stays.
     """
@@ -61,6 +72,8 @@ def index(
         try:
             staging.hold_current()
             writers = [staging.category(category_id) for category_id in store.categories]
+            if rebuild:
+                writers = [replace(writer, current=None) for writer in writers]
             written = {one.entry.category_id: one for one in engine(store, settings, writers, done)}
             categories = [written[category_id] for category_id in store.categories]
             with root.lock(LOCK_WAIT_S):
@@ -100,10 +113,72 @@ def index_category(
     writer: CategoryWriter,
     done: Done = lambda _: None,
 ) -> Written:
-    """Index one category, or take it over unchanged; done again from the start, the same comes out."""
-    features = writer.begin(store.categories[writer.category_id], store.n_dims)
-    writer.add_ids(store.read(writer.category_id, features).product_ids)
-    if same := writer.take_over(settings.made_with):
-        done(len(features))
-        return same
-    return index_features(features, settings, writer, done)
+    """Write a category of `store`: kept, updated or rebuilt, whatever costs least.
+
+    Where the current release has it of these very features, only what answers ``GET /nns`` is read, and
+    the ends of the other files. Otherwise all features are compared. Done again from the start, the
+    same comes out.
+    """
+    category_id = writer.category_id
+    n_items = store.categories[category_id]
+    digest = store.digest_of(category_id)
+    made_with = settings.made_of(digest)
+    if digest and _is_sound(writer, made_with):
+        done(n_items)
+        return writer.keep()._replace(counts=Counts(unchanged=n_items))
+    counts, written = Counts(new=n_items), None
+    if live := _comparable(store, writer):
+        most = int(_UPDATED_SHARE * n_items)
+        counts, changes = difference(store, category_id, live, most)
+        if changes is not None and live.is_made_with(settings):
+            written = _updated(live, changes, writer)
+            done(n_items)
+    if written is None:
+        features = writer.begin(n_items, store.n_dims)
+        writer.add_ids(store.read(category_id, features).product_ids)
+        written = index_features(features, settings, writer, done)
+    entry = replace(written.entry, made_with=made_with)
+    return written._replace(entry=entry, counts=counts)
+
+
+def _is_sound(writer: CategoryWriter, made_with: str) -> bool:
+    """Whether the current release has the category made so, and undamaged as far as is looked."""
+    if writer.current is None or writer.current[1].made_with != made_with:
+        return False
+    folder, entry = writer.current
+    try:
+        for file in FILES:
+            check = (
+                entry.files[file].check_ends if file in BASE_FILES else entry.files[file].check_all
+            )
+            check(folder / file, file)
+    except ReleaseError:
+        return False
+    return True
+
+
+def _comparable(store: FeatureSource, writer: CategoryWriter) -> LiveCategory | None:
+    """The category in the current release, if it is undamaged and of features like those of `store`."""
+    if writer.current is None:
+        return None
+    folder, entry = writer.current
+    try:
+        for file in BASE_FILES:
+            entry.files[file].check_ends(folder / file, file)
+        live = LiveCategory.read(folder, entry)
+    except ReleaseError:
+        return None
+    same_ids = (live.table.product_ids.dtype.kind == "i") == (store.id_types[1] == "integer")
+    return live if same_ids and live.features.shape[1] == store.n_dims else None
+
+
+def _updated(live: LiveCategory, changes: FeatureChanges, writer: CategoryWriter) -> Written | None:
+    """The category after `changes`, written; None where no product is left."""
+    after = live.with_changes(changes, partial(FeatureStatistics.of, live.features.base))
+    if after is None:
+        return None
+    if after is live:
+        return writer.keep()
+    if after.is_worn:
+        return after.rebased(writer)._replace(rebuilt=False)
+    return after.write(writer)

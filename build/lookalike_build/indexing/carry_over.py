@@ -189,7 +189,11 @@ def _changed(
         if after is None:
             writer.remove()
         else:
-            yield one if after is live else writer.replace(after.write)
+            yield (
+                one
+                if after is live
+                else one._replace(entry=writer.replace(after.write).entry, unchanged=False)
+            )
     for category_id in changes.keys() - {one.entry.category_id for one in written}:
         products = {
             product_id: feature

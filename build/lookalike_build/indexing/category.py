@@ -20,6 +20,7 @@ METHOD = 2
 RECALL_SAMPLE = 100
 _TREES_COST = 5
 _ROUNDING = 1e-6
+_FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class IndexSettings:
         settings = (f"{name} {value}" for name, value in asdict(self).items())
         return ", ".join([f"method {METHOD}", *settings])
 
+    def made_of(self, digest: str | None) -> str:
+        """`made_with`, with the word that stands for the features, if there is one."""
+        return f"{self.made_with}, {_FEATURES} {digest}" if digest else self.made_with
+
     @classmethod
     def of(cls, made_with: str) -> "IndexSettings":
         """The settings in `made_with`; ReleaseError if it names another method."""
@@ -46,6 +51,7 @@ class IndexSettings:
                 MANIFEST, f'made with "{made_with}", not with method {METHOD}; index again'
             )
         texts = dict(setting.split(" ") for setting in settings)
+        texts.pop(_FEATURES, None)
         usual = asdict(cls())
         return cls(**{name: type(usual[name])(text) for name, text in texts.items()})
 

@@ -90,6 +90,10 @@ class LiveCategory:
                 return cls.read(folder, entry)
         return None
 
+    def is_made_with(self, settings: IndexSettings) -> bool:
+        """Whether it was made by this version's method, with `settings`."""
+        return f"{self.entry.made_with}, ".startswith(f"{settings.made_with}, ")
+
     @property
     def base_digest(self) -> str:
         """The SHA-256 of the file of the features that its index is of."""
@@ -112,7 +116,7 @@ class LiveCategory:
         table = changed(
             self.table,
             np.array(gone, np.intp),
-            self._ids(new),
+            self.ids(new),
             np.arange(n_rows, n_rows + len(new), dtype=np.uint32),
             Comparison(more, statistics()),
             IndexSettings.of(self.entry.made_with).neighbours,
@@ -125,7 +129,7 @@ class LiveCategory:
         A product whose feature is another one goes and comes.
         """
         ids = sorted(changes, key=sort_key)
-        items, known = positions_of(self.table.product_ids, self._ids(ids))
+        items, known = positions_of(self.table.product_ids, self.ids(ids))
         gone, new, features = [], [], []
         for product_id, item, is_known in zip(ids, items.tolist(), known, strict=True):
             feature = changes[product_id]
@@ -140,7 +144,7 @@ class LiveCategory:
 
     def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
-        (item,), (known,) = positions_of(self.table.product_ids, self._ids([product_id]))
+        (item,), (known,) = positions_of(self.table.product_ids, self.ids([product_id]))
         return self._feature(item) if known else None
 
     @property
@@ -186,13 +190,17 @@ class LiveCategory:
 
     def write(self, writer: CategoryWriter) -> Written:
         """Write the category into the next release."""
-        return writer.add_update(self.table, self.features.added, (self.folder, self.entry))
+        # It is no more of the features that its base was made of.
+        made_with = IndexSettings.of(self.entry.made_with).made_with
+        base = self.folder, replace(self.entry, made_with=made_with)
+        return writer.add_update(self.table, self.features.added, base)
 
     def _feature(self, item: int) -> Features:
         (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
         return np.asarray(feature)
 
-    def _ids(self, product_ids: Sequence[Id]) -> Ids:
+    def ids(self, product_ids: Sequence[Id]) -> Ids:
+        """Product ids (n,) as the table has them."""
         if self.table.product_ids.dtype.kind == "S":
             return id_array([str(one) for one in product_ids])
         return np.array(product_ids, np.int64)

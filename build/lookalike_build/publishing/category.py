@@ -23,7 +23,6 @@ from lookalike.release.files import (
     ROWS,
     SPARES,
     FileEntry,
-    ReleaseError,
 )
 from lookalike.release.ids import Id
 from lookalike.release.manifest import CategoryEntry
@@ -66,11 +65,24 @@ class Tuned(NamedTuple):
     recall_sample: int
 
 
+class Counts(NamedTuple):
+    """Of the products of a build and of the release before it: how many are new, have another feature,
+    are gone, or are as they were."""
+
+    new: int = 0
+    changed: int = 0
+    gone: int = 0
+    unchanged: int = 0
+
+
 class Written(NamedTuple):
-    """A complete category, and whether it was taken over from the current release."""
+    """A complete category: whether it was taken over from the current release, or else rebuilt from
+    its features, and how many of its products differ, if that was counted."""
 
     entry: CategoryEntry
     unchanged: bool
+    rebuilt: bool = False
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,8 @@ class CategoryWriter:
 
     `current` is the category in the current release, its folder and entry, if it has that one.
 
-    Call `begin`, then `add_ids`, then `take_over`, and `add_index` where that gives None; `begin` again
-    starts over. Or call `add_update` or `keep`, which write all of it.
+    Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_update` or
+    `keep`, which write all of it.
     """
 
     category_id: Id
@@ -100,25 +112,6 @@ class CategoryWriter:
     def add_ids(self, product_ids: Ids | list[str]) -> None:
         """Write the items' product ids, ascending."""
         write_array(self.folder / PRODUCT_IDS, id_array(product_ids))
-
-    def take_over(self, made_with: str) -> Written | None:
-        """The current release's category where it has these ids and features and was made so.
-
-        None where it differs, or is not what its manifest says: then it is to be rebuilt.
-        """
-        if self.current is None or self.current[1].made_with != made_with:
-            return None
-        folder, entry = self.current
-        if entry.n_added or entry.n_base != entry.n_items:
-            return None  # the same answers, but not the same files
-        try:
-            for file in (PRODUCT_IDS, FEATURES):
-                entry.files[file].check_all(self.folder / file, file)
-            for file in FILES:
-                entry.files[file].check_all(folder / file, file)
-        except ReleaseError:
-            return None
-        return self._linked(folder, entry)
 
     def add_index(
         self,
@@ -155,7 +148,7 @@ class CategoryWriter:
             folder, old = self.current
             link_if_same((folder, old.files), (self.folder, entry.files))
         sync(self.folder)
-        return Written(entry, unchanged=False)
+        return Written(entry, unchanged=False, rebuilt=True)
 
     def add_update(
         self, table: NeighbourTable, added: Features, base: tuple[Path, CategoryEntry]

@@ -19,17 +19,20 @@ from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot, RootError, named, sync
 from lookalike_build.publishing.behaviour import carry
-from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 
 
 class Published(NamedTuple):
     """The current release; `new` where it was not current before, `n_unchanged` of its categories
-    are those of the release before it. `left_out` says why that one's behaviour is not in it, if so."""
+    are those of the release before it, `n_rebuilt` have been made from their features. `left_out` says
+    why that one's behaviour is not in it, if so; `counts` are of all products, if they were counted."""
 
     release: str
     new: bool
     n_unchanged: int
     left_out: str | None = None
+    n_rebuilt: int = 0
+    counts: Counts = Counts()
 
 
 class Staging:
@@ -102,7 +105,12 @@ class Staging:
             release = self._finished(draft)
         if release is None:
             release = self._named(draft, suffix)
-        return Published(release, release != before, n_unchanged, left_out)
+        n_rebuilt = sum(written.rebuilt for written in categories)
+        counts = Counts(*map(sum, zip(*(written.counts for written in categories), strict=True)))
+        here = {written.entry.category_id for written in categories}
+        lost = sum(was.n_items for each, (_, was) in self._published.items() if each not in here)
+        counts = counts._replace(gone=counts.gone + lost)
+        return Published(release, release != before, n_unchanged, left_out, n_rebuilt, counts)
 
     def _still_current(self, draft: Manifest) -> str | None:
         """The current release, if its content is the draft's and its behaviour is sound."""

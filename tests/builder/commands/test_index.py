@@ -24,8 +24,8 @@ def test_index_publishes_says_so_and_keeps_as_many_as_asked(
     assert "old releases removed: 2" in said.out
     assert "index: 368 of 368 products" in said.err
     assert len(ReleaseRoot(tmp_path / "r").names()) == 2
-    assert "categories: 4 indexed, 0 unchanged" in said.out
+    assert "categories: 4 rebuilt, 0 updated, 0 unchanged" in said.out
     assert main([*arguments, "--seed", "3"]) == 0
     said = capsys.readouterr()
-    assert "categories: 0 indexed, 4 unchanged" in said.out
+    assert "categories: 0 rebuilt, 0 updated, 4 unchanged" in said.out
     assert "unchanged: it holds this already" in said.out

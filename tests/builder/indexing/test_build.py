@@ -25,12 +25,13 @@ from lookalike_build.features.store import FeatureError, FeatureStore, FeatureWr
 from lookalike_build.indexing.build import IndexSettings, index_here
 from lookalike_build.indexing.build import index as guarded_index
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.publishing.category import Written
+from lookalike_build.publishing.category import Counts, Written
 from lookalike_build.publishing.removal import ANY
 from support import (
     MODEL,
     Catalogue,
     change,
+    etag_of,
     integer_catalogue,
     make_slim,
     publish,
@@ -133,7 +134,7 @@ def test_indexing_what_is_current_already_changes_nothing(
 ) -> None:
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (before, False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (before, False, 4, None)
     assert root.names() == [before]
 
 
@@ -160,7 +161,7 @@ def indexed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_only_what_has_changed_is_indexed(
+def test_only_categories_of_which_much_has_changed_are_rebuilt(
     root: ReleaseRoot, tmp_path: Path, indexed: list[int]
 ) -> None:
     before = root.manifest(current(root).name).categories
@@ -170,18 +171,34 @@ def test_only_what_has_changed_is_indexed(
     changed: Catalogue = {
         1: (list(range(100, 160)), features),
         2: ([*product_ids[:-1], 1], unchanged),
+        3: ([77], random_features(1, 9)),
         40: integer_catalogue()[40],
         50: integer_catalogue()[40],
     }
     done: list[int] = []
     store = write_store(tmp_path / "features", changed)
     published = index(store, root, IndexSettings(), done.append)
-    assert list(published) == [root.current(), True, 1, None]
-    assert indexed == [60, 7, 300]
-    assert sum(done) == 60 + 7 + 300 + 300
+    assert published[:5] == (root.current(), True, 1, None, 2)
+    assert published.counts == Counts(new=1 + 300, changed=1 + 1, gone=1, unchanged=59 + 6 + 300)
+    assert indexed == [1, 300]
+    assert sum(done) == 60 + 7 + 1 + 300 + 300
     categories = root.manifest(published.release).categories
-    assert [entry.category_id for entry in categories] == [1, 2, 40, 50]
-    assert categories[2] == before[3]
+    assert [entry.category_id for entry in categories] == [1, 2, 3, 40, 50]
+    assert categories[3] == before[3]
+
+
+def test_all_is_rebuilt_if_asked_for(root: ReleaseRoot, tmp_path: Path, indexed: list[int]) -> None:
+    before = current(root)
+    path = before / "40" / FEATURES
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    store = write_store(tmp_path / "features", integer_catalogue())
+    assert index(store, root, IndexSettings())[:4] == (before.name, False, 4, None)
+    published = index(store, root, IndexSettings(), rebuild=True)
+    assert published[:5] == (root.current(), True, 0, None, 4)
+    assert indexed == [60, 7, 1, 300]
+    assert len(list(root.check(published.release))) == 4
 
 
 def test_what_is_taken_over_makes_the_release_that_indexing_all_makes(
@@ -203,7 +220,7 @@ def test_other_settings_index_everything_and_share_the_features(
 ) -> None:
     before = current(root)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings(**setting)) == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings(**setting))[:4] == (root.current(), True, 0, None)
     assert indexed == [60, 7, 1, 300]
     assert (current(root) / "40" / FEATURES).samefile(before / "40" / FEATURES)
 
@@ -214,7 +231,7 @@ def test_another_method_indexes_everything(
     before = root.current()
     monkeypatch.setattr(lookalike_build.indexing.category, "METHOD", -1)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
     assert root.current() != before
 
 
@@ -228,10 +245,10 @@ def test_where_links_cannot_be_made_files_are_copied(
     before = current(root)
     changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
     store = write_store(tmp_path / "features", changed)
-    assert index(store, root, IndexSettings()) == (root.current(), True, 3, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 3, None)
     assert len(list(root.check(current(root).name))) == 4
     assert (current(root) / "40" / INDEX).stat().st_ino != (before / "40" / INDEX).stat().st_ino
-    assert index(store, root, IndexSettings()) == (root.current(), False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, None)
 
 
 def test_a_release_of_another_format_is_followed_by_one_of_this(
@@ -245,7 +262,7 @@ def test_a_release_of_another_format_is_followed_by_one_of_this(
     path.write_text(json.dumps(document))
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
     assert root.current() != before
     assert len(list(root.check(current(root).name))) == 4
 
@@ -349,7 +366,7 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
     assert root.current() == before
     assert root.names() == [before]
     assert not root.staging.exists()
-    assert index(store, root, IndexSettings()) == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
 
 
 def test_one_builder_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
@@ -375,7 +392,7 @@ def test_what_is_indexed_waits_for_whoever_changes_the_root(
             with pytest.raises(TimeoutError):
                 published.result(0.2)
             assert root.current() == before
-        assert published.result(HUNG_S) == (root.current(), True, 0, None)
+        assert published.result(HUNG_S)[:4] == (root.current(), True, 0, None)
     assert root.current() != before
 
 
@@ -404,7 +421,7 @@ def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
 
     store = write_store(tmp_path / "features", integer_catalogue())
     published = index(store, root, IndexSettings(), engine=follow_then_index)
-    assert published == (root.current(), True, 4, None)
+    assert published[:4] == (root.current(), True, 4, None)
     assert indexed == []
     assert not before.exists()
     after = current(root)
@@ -413,18 +430,20 @@ def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
     assert [path.name for path in root.releases.iterdir() if path.name[0] == "."] == []
 
 
-def test_a_category_that_was_changed_is_indexed_anew(
+def test_a_category_that_was_changed_live_and_is_as_in_the_catalogue_is_kept(
     root: ReleaseRoot, tmp_path: Path, indexed: list[int]
 ) -> None:
-    """Back to the features that its index is of: the same answers from other files."""
-    first = current(root)
     feature = integer_catalogue()[1][1][7]
     change(root, {1: {107: None}})
     change(root, {1: {107: feature}})
+    live, etag = current(root), etag_of(root, 1)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings()) == (root.current(), True, 3, None)
-    assert indexed == [60]
-    assert digests(current(root)) == digests(first)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 4, None)
+    assert indexed == []
+    assert digests(current(root)) == digests(live)
+    assert etag_of(root, 1) == etag
+    # From now on it is known to be of these features, without comparing them.
+    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, None)
 
 
 def test_old_releases_are_pruned_but_never_the_current_one(
