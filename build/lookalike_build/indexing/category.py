@@ -15,7 +15,7 @@ from lookalike_build.indexing.projection import project
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
 
-METHOD = 2
+METHOD = 3
 """Raised when the same features and settings come to make other files."""
 RECALL_SAMPLE = 100
 _TREES_COST = 5

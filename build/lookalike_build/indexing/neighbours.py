@@ -2,12 +2,14 @@
 
 The metric is Annoy's angular distance, ``sqrt(2 (1 - cos))``, which is the Euclidean distance of the
 two features scaled to length 1. Neighbours stand by (distance in float32, item): distances that
-float32 cannot tell apart are ties, and the lower item goes first, so a table has one right value.
+float32 cannot tell apart are ties, and the lower item goes first, so a table has one right value. A
+distance is what `UnitVectors.distances` gives, right to some 0.0000005, and the same from either end
+and in any company.
 
 Two passes make it both fast and exact. A float32 matrix product finds candidates: everything that
-may be among the k nearest in spite of the product's worst rounding error. Float64 then ranks these
-few. The product is of unit vectors less the category's mean, which changes no distance but makes the
-rounding error a fraction of the distances, however alike the features of a category are.
+may be among the k nearest in spite of the worst rounding errors. Only for these few are distances
+computed. The product is of unit vectors less the category's mean, which changes no distance but
+makes the rounding error a fraction of the distances, however alike the features of a category are.
 
 The score of y for x is ``x·y - |y|²/2``, which is ``(|x|² - |x - y|²)/2``: the higher, the nearer.
 
@@ -25,14 +27,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from lookalike.release.arrays import Distances, Features, Float64, Items, Positions
+from lookalike.release.arrays import Distances, Features, Float32, Float64, Items, Positions
 from lookalike_build.files.array import scratch_array
-from lookalike_build.indexing.unit_vectors import UnitVectors
+from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UNIT_ROUNDOFF, UnitVectors
 
 _BLOCK_BYTES = 64 * 2**20
 _EXTRA_SCORES = 28
 """How many scores beyond k are kept: seldom are that many within rounding of the k-th."""
-_UNIT_ROUNDOFF = 2.0**-24
 _BLOCK = 4096
 
 Result = TypeVar("Result")
@@ -88,7 +89,7 @@ def _without_surplus_copies(
     copies: dict[bytes, list[int]] = {}
     everything = np.arange(n)
     for rows in _chunks(everything):
-        for item, vector in zip(rows.tolist(), unit_vectors.of(rows), strict=True):
+        for item, vector in zip(rows.tolist(), unit_vectors.rounded(rows), strict=True):
             key = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
             copies.setdefault(key, []).append(item)
     surplus = [
@@ -116,14 +117,33 @@ class _Kept:
         self.scores = np.full((n, m), -np.inf, np.float32)
         self.positions = np.zeros((n, m), np.int32)
 
-    def meet(self, rows: slice, scores: Features, first: int) -> None:
-        """Let the items `rows` meet those from position `first` on: scores is (rows, theirs)."""
+    def bounds(self, items: slice, scores: Float32) -> Float32:
+        """What a score must be above to be kept by each of `items`; scores is (others, items)."""
+        worst: Float32 = self.scores[items].min(axis=1)
         m = self.scores.shape[1]
-        both = np.concatenate([self.scores[rows], scores], axis=1)
-        best = np.argpartition(both, -m, axis=1)[:, -m:]
-        old = np.take_along_axis(self.positions[rows], np.minimum(best, m - 1), axis=1)
-        self.scores[rows] = np.take_along_axis(both, best, axis=1)
-        self.positions[rows] = np.where(best < m, old, best - m + first)
+        if np.isneginf(worst).all() and m < len(scores):  # they have met nobody yet
+            best: Float32 = np.partition(scores, -m, axis=0)[-m]
+            return np.asarray(np.nextafter(best, np.float32(-np.inf)))
+        return worst
+
+    def meet(self, items: slice, own: Positions, others: Positions, scores: Float32) -> None:
+        """Let `items` meet others: the item at `own` (n,) of the slice, ascending, that at position
+        `others` (n,), at `scores` (n,).
+
+        Example: of three items, the first meets two and the last one. These become rows of a table two
+        wide, [a b], [. .] and [c .], beside what was kept; the dots are infinitely bad.
+        """
+        kept, m = self.scores[items], self.scores.shape[1]
+        n_met = np.bincount(own, minlength=len(kept))
+        column = np.arange(own.size) - np.repeat(np.cumsum(n_met) - n_met, n_met)
+        shape = n_met.size, int(n_met.max(initial=0))
+        met_scores, met = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
+        met_scores[own, column], met[own, column] = scores, others
+        all_scores = np.concatenate([kept, met_scores], axis=1)
+        positions = np.concatenate([self.positions[items], met], axis=1)
+        best = np.argpartition(all_scores, -m, axis=1)[:, -m:]
+        self.scores[items] = np.take_along_axis(all_scores, best, axis=1)
+        self.positions[items] = np.take_along_axis(positions, best, axis=1)
 
 
 class _Search:
@@ -153,9 +173,10 @@ class _Search:
         lengths = np.sqrt(2 * half)
         longest = lengths.max()
         # By how much a score may be off. For any order of summation |fl(x·y) - x·y| <= n_dims u |x||y|
-        # (Higham 2002, section 3.1). The second term is for the rounding of the centred vectors, of
-        # the halves and of distances to float32.
-        self._error = _UNIT_ROUNDOFF * longest * (centred.shape[1] * lengths + 16 * longest)
+        # (Higham 2002, section 3.1). The second term is for the rounding of the centred vectors and of
+        # the halves, the others for that of distances: no two items are further apart than 2 * longest.
+        self._error = longest * UNIT_ROUNDOFF * (centred.shape[1] * lengths + 16 * longest)
+        self._error += 2 * longest * (OFF + 2 * longest * RELATIVELY_OFF)
 
     def blocks(self) -> Iterator[Ranked]:
         """All positions, a block at a time, and their nearest."""
@@ -223,12 +244,21 @@ class _Search:
             reported = finished
 
     def _merge(self, kept: _Kept, product: Features, rows: slice, columns: slice) -> None:
+        """Let the items `rows` and `columns` meet, whose scalar products are (rows, columns).
+
+        Most scores are worse than all that an item has kept already, so few are looked at again.
+        """
         if rows == columns:
             np.fill_diagonal(product, -np.inf)  # an item is not its own neighbour
         else:
-            scores = np.subtract(product.T, self._half[rows], order="C")
-            kept.meet(columns, scores, rows.start)
-        kept.meet(rows, product - self._half[columns], columns.start)
+            scores = product - self._half[rows, None]
+            one, other = np.nonzero(scores > kept.bounds(columns, scores))
+            order = np.argsort(other, kind="stable")
+            one, other = one[order], other[order]
+            kept.meet(columns, other, one + rows.start, scores[one, other])
+        product -= self._half[columns]
+        one, other = np.nonzero(product > kept.bounds(rows, product.T)[:, None])
+        kept.meet(rows, one, other + columns.start, product[one, other])
 
     def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
         # The score of an item with itself is not a candidate.

@@ -10,9 +10,8 @@ import numpy as np
 
 from lookalike.release.arrays import Features, Float64, Positions
 from lookalike.release.vectors import gather_features
-from lookalike_build.indexing.unit_vectors import UnitVectors, scaled
+from lookalike_build.indexing.unit_vectors import UNIT_ROUNDOFF, UnitVectors, scaled
 
-_UNIT_ROUNDOFF = 2.0**-24
 _SAMPLE = 1024
 _CHUNK = 1024
 _DOUBLE_ERROR = 1e-11
@@ -91,5 +90,5 @@ class Comparison:
         squared += self._products
         squared *= -2
         squared += 2
-        error = 2 * _UNIT_ROUNDOFF * (n_dims + 8) * np.linalg.norm(away, axis=1)
+        error = 2 * UNIT_ROUNDOFF * (n_dims + 8) * np.linalg.norm(away, axis=1)
         return squared, error + _DOUBLE_ERROR

@@ -15,19 +15,13 @@ import numpy as np
 
 from lookalike.release.arrays import Distances, Float64, Items, Positions
 from lookalike_build.indexing.rows import Comparison
+from lookalike_build.indexing.unit_vectors import furthest
 from lookalike_build.publishing.category import NeighbourTable
 from lookalike_build.publishing.ids import Ids
 
 N_SPARE = 24
 """How many neighbours a list may have beyond those served: removals use these up before a rebuild."""
 _AT_ONCE = 32
-_TIES = 1 + 8 * 2.0**-24
-"""Two distances may be equal in float32 if their squares differ by no more than this factor.
-
-Rounding to float32 changes a distance by a factor of at most 1 + 2^-24, and so its square by little
-more than 1 + 2 * 2^-24; both distances may be rounded, and the rest is room. Example: 0.50000002 is
-0.5 in float32, and its square, 0.25000002, is below 0.25 * _TIES = 0.25000012.
-"""
 
 
 def widths(n_items: int, neighbours: int) -> tuple[int, int]:
@@ -148,17 +142,18 @@ class _Lists:
     def _build(self, item: int, squared: Float64, error: float) -> None:
         """Build an item's list.
 
-        Whoever is among the `width` nearest is measured at most 2 * `error` beyond the width-th
-        measured: its own measure may be too large by `error`, and that of all nearer ones too small.
-        Example: for width 1 and error 0.01, squared distances measured as 0.50, 0.515 and 0.53 may in
-        truth be 0.51, 0.505 and 0.52. The second is the nearest; the third cannot be.
+        The `width` nearest by measure are in truth at most the width-th measure and `error` away, and
+        `furthest` by their distances as the table has them. Whoever is as near by these is at most
+        `furthest` of that away in truth, and `error` more by measure. Example: for width 1 and error
+        0.01, squared distances measured as 0.50, 0.515 and 0.53 may in truth be 0.51, 0.505 and 0.52.
+        The second is the nearest; the third cannot be.
         """
         width = self._width
         if width == 0:
             return
         squared[item] = np.inf
-        furthest = np.partition(squared, width - 1)[width - 1]
-        candidates = np.flatnonzero(squared <= (furthest + 2 * error) * _TIES)
+        last = np.sqrt(max(0, np.partition(squared, width - 1)[width - 1] + error))
+        candidates = np.flatnonzero(squared <= np.square(furthest(furthest(last))) + error)
         distances = self._exact(item, candidates)
         nearest = np.argsort(distances, kind="stable")[:width]
         self._items[item, :width] = candidates[nearest]
@@ -178,15 +173,15 @@ class _Lists:
     def _furthest(self, lists: Positions, n_others: int) -> Float64:
         """The squared distance beyond which each of the lists takes no further item.
 
-        An item may come before a list's last if it is as near in float32, hence `_TIES`. A list of
-        all others takes any item; a list that knows nothing takes none.
+        An item may come before a list's last if its distance as the table has it is no larger. A list
+        of all others takes any item; a list that knows nothing takes none.
         """
         known = self._known[lists]
         last = self._distances[lists, np.maximum(known - 1, 0)].astype(np.float64)
-        furthest: Float64 = np.square(last) * _TIES
-        furthest[known == 0] = -np.inf
-        furthest[known == n_others] = np.inf
-        return furthest
+        squared: Float64 = np.square(furthest(last))
+        squared[known == 0] = -np.inf
+        squared[known == n_others] = np.inf
+        return squared
 
     def _ranks(self, lists: Positions, item: int, distances: Distances) -> Positions:
         """How many entries of each list come before the item, which is at these distances."""

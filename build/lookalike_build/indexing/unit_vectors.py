@@ -1,4 +1,4 @@
-"""Features scaled to length 1, in float64, and their exact angular distances."""
+"""Features scaled to length 1, and the angular distances between them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +7,20 @@ import numpy as np
 
 from lookalike.release.arrays import Distances, Features, Float64, Positions
 
+UNIT_ROUNDOFF = 2.0**-24
+"""Half the distance from 1 to the next float32: how far rounding moves a number, relatively."""
+OFF, RELATIVELY_OFF = 5 * UNIT_ROUNDOFF, 4 * UNIT_ROUNDOFF
+"""By how much a distance may be off, and by what share of it, see `UnitVectors.distances`."""
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class UnitVectors:
-    """Features scaled to length 1, in float64, on demand: all at once would take twice the memory.
+    """Features scaled to length 1, on demand: all at once would take their memory again, or twice.
 
-    `features` gives the features (n, n_dims) of rows (n,), `lengths` are those of all features. The
-    same feature gives the same bits wherever it stands, so copies are at distance 0 exactly.
+    `features` gives the features (n, n_dims) of rows (n,), in an array of their own; `lengths` are
+    those of all features. The same feature gives the same bits wherever it stands, so copies are at
+    distance 0 exactly.
     """
 
     features: Callable[[Positions], Features]
@@ -32,16 +37,35 @@ class UnitVectors:
         return cls(features.__getitem__, lengths)
 
     def of(self, rows: Positions) -> Float64:
-        """The unit vectors of `rows`, (n, n_dims)."""
+        """The unit vectors of `rows`, (n, n_dims), in float64."""
         vectors = self.features(rows).astype(np.float64)
         vectors /= self.lengths[rows, None]
         return vectors
 
+    def rounded(self, rows: Positions) -> Features:
+        """The unit vectors of `rows`, (n, n_dims), in float32: distances are between these."""
+        vectors: Features = self.features(rows)
+        vectors /= self.lengths[rows, None].astype(np.float32)
+        return vectors
+
     def distances(self, row: int, others: Positions) -> Distances:
-        """The angular distances (n,) of `others` from one row: the same bits from either end."""
-        away = self.of(others)
-        away -= self.of(np.array([row]))
-        return lengths_of(away).astype(np.float32)
+        """The angular distances (n,) of `others` from one row: the same bits from either end.
+
+        Differences and their squares are rounded to float32, their sums to float64. A distance is off
+        by at most `OFF`, as rounding its length and the quotient moves each vector by 2
+        `UNIT_ROUNDOFF`, and by the share `RELATIVELY_OFF`: differences, squares (half of which comes
+        through the root) and the distance itself are each rounded by that much of themselves.
+        """
+        away = self.rounded(others)
+        away -= self.rounded(np.array([row]))
+        np.square(away, out=away)
+        distances: Distances = np.sqrt(away.sum(axis=1, dtype=np.float64)).astype(np.float32)
+        return distances
+
+
+def furthest(distances: Float64) -> Float64:
+    """How far apart what `UnitVectors.distances` gives such distances for may be, and the reverse."""
+    return np.asarray((distances + OFF) * (1 + RELATIVELY_OFF))
 
 
 def scaled(features: Features) -> tuple[Float64, Float64]:

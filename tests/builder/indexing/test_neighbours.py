@@ -7,20 +7,39 @@ from hypothesis import strategies as st
 
 from lookalike_build.indexing import neighbours
 from lookalike_build.indexing.neighbours import exact_neighbours
+from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UnitVectors
 from support import RANDOM_CASES, Features, random_features, recall_at_k
 
 
 def brute_force_table(features: Features, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The table by its definition: distances in float32, ties by item."""
-    unit = features.astype(np.float64)
-    unit /= np.sqrt(np.einsum("ij,ij->i", unit, unit))[:, None]
-    distances = np.empty((len(unit), len(unit)), np.float32)
-    for item in range(len(unit)):
-        away = unit - unit[item]
-        distances[item] = np.sqrt(np.einsum("ij,ij->i", away, away))
+    vectors = UnitVectors.all_of(features)
+    everything = np.arange(len(features))
+    distances = np.array([vectors.distances(item, everything) for item in everything.tolist()])
     np.fill_diagonal(distances, np.inf)
     items = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return items, np.take_along_axis(distances, items, axis=1)
+
+
+@pytest.mark.parametrize("n_dims", [1, 3, 16, 130, 2048])
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7])
+def test_a_distance_is_right_to_what_is_said_and_the_same_from_either_end_and_in_any_company(
+    n_dims: int, spread: float
+) -> None:
+    features = 1 + spread * random_features(60, n_dims, n_dims=n_dims)
+    features[7] = features[8]
+    features[9] = 4 * features[8]
+    vectors = UnitVectors.all_of(features)
+    everything = np.arange(len(features))
+    distances = np.array([vectors.distances(item, everything) for item in everything.tolist()])
+    wide = features.astype(np.longdouble)
+    wide /= np.sqrt((wide * wide).sum(axis=1))[:, None]
+    true = np.sqrt(np.square(wide[:, None] - wide).sum(axis=2))
+    assert (np.abs(distances - true) <= OFF + RELATIVELY_OFF * true).all()
+    np.testing.assert_array_equal(distances, distances.T)
+    assert distances[7, 8] == distances[9, 8] == distances[3, 3] == 0
+    alone = [[vectors.distances(one, np.array([other]))[0] for other in (3, 50)] for one in (4, 5)]
+    np.testing.assert_array_equal(distances[np.ix_([4, 5], [3, 50])], alone)
 
 
 def assert_exact(features: Features, k: int) -> None:
