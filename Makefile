@@ -3,6 +3,7 @@
 # bench: requests a second under Unit, and what else is to hold (6 minutes)
 # bench-scale: the same for 3.8 million products · bench-change: releases changing under load
 # bench-extract: photos a second · bench-follow: how soon changes are live
+# bench-index: a build with little changed against one from nothing
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -12,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-
 # What runs no real program and loads no network, and takes less than a second a test.
 QUICK := not (slow or chromium or nginx or prometheus or ray or tensorflow or unit)
 
-.PHONY: bench bench-change bench-extract bench-follow bench-scale check demo lint test venv
+.PHONY: bench bench-change bench-extract bench-follow bench-index bench-scale check demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
@@ -39,6 +40,9 @@ bench-change: venv
 
 bench-follow: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.follow
+
+bench-index: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.index
 
 lint: venv
 	@$(BIN)/ruff check

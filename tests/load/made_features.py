@@ -14,9 +14,10 @@ _WITHIN = 0.4
 
 
 class MadeFeatures:
-    """A world of products: whatever is drawn from it has the same groups and directions."""
+    """A world of products of `n_dims` numbers: all drawn from it has the same groups and directions."""
 
     def __init__(self, n_dims: int, seed: int) -> None:
+        self.n_dims = n_dims
         rng = np.random.default_rng(seed)
         variance = 1 / np.arange(1, n_dims + 1)
         variance *= n_dims / variance.sum()
