@@ -3,6 +3,7 @@
     ROOT/current                 symlink to releases/<release>, replaced by rename
     ROOT/releases/<release>/     complete releases, never changed
     ROOT/releases/.staging/      the release being built
+    ROOT/releases/.finished/     which of its categories are finished, should the builder be killed
     ROOT/releases/.before/       links to the release that was current when the build began
     ROOT/releases/.scratch/      the build's temporary files
     ROOT/releases/.updating/     the release that a follower is making
@@ -66,6 +67,7 @@ class ReleaseRoot:
         self.path = path
         self.releases = path / RELEASES
         self.staging = self.releases / STAGING
+        self.finished = self.releases / ".finished"
         self.before = self.releases / ".before"
         self.scratch = self.releases / ".scratch"
         self.updating = self.releases / ".updating"
@@ -189,11 +191,18 @@ class ReleaseRoot:
         finally:
             os.close(descriptor)
 
-    def remove_staging(self) -> None:
-        """Remove the release being built, or what a killed builder left of one."""
-        for folder in (self.staging, self.before, self.scratch):
+    def remove_staging(self, but_finished: bool = False) -> None:
+        """Remove the release being built, or what a killed builder left of one.
+
+        With `but_finished`, leave the categories that it had finished, and others it was writing.
+        """
+        for folder in (self.before, self.scratch, *(() if but_finished else self._building)):
             if folder.exists():
                 shutil.rmtree(folder)
+
+    @property
+    def _building(self) -> tuple[Path, Path]:
+        return self.finished, self.staging
 
     def publish(self, name: str, staging: Path) -> None:
         """Check the release in the folder `staging`, give it its name and make it current.

@@ -54,8 +54,9 @@ def index(
     It costs what has changed: a category of the current release is kept where nothing has, updated
     where little has, and rebuilt where much or a setting has, or with `rebuild`. The answers are those
     of a release made from nothing. If nothing at all has changed, the current release stays. Products
-    that have changed since the catalogue are as in the current release. `done` hears how many more
-    products are finished. Raises RemovalError where more than `allowed` would be taken away,
+    that have changed since the catalogue are as in the current release. A build that was killed goes on
+    where it was, but for the categories in progress. `done` hears how many more products are finished.
+    Raises RemovalError where more than `allowed` would be taken away,
     CarryOverError, FeatureError, JournalError, ReleaseError, RootError, or what the engine raises; the
     current release then stays.
     """
@@ -67,8 +68,8 @@ def index(
         if current := released(root):
             live = {(str(change.category_id), str(change.product_id)) for change in changes}
             check_removal(current.without(live), in_source(store), allowed)
-        root.remove_staging()
-        staging = Staging(root, root.staging)
+        root.remove_staging(but_finished=not rebuild)
+        staging = Staging(root, root.staging, going_on=not rebuild)
         try:
             staging.hold_current()
             writers = [staging.category(category_id) for category_id in store.categories]
@@ -79,9 +80,12 @@ def index(
             with root.lock(LOCK_WAIT_S):
                 categories, applied = carry_over(store, root, staging, categories)
                 draft = Manifest("draft", store.model, store.n_dims, *store.id_types, (), applied)
-                return staging.publish(draft, categories)
-        finally:
-            root.remove_staging()  # what was not published, a full disk's worth perhaps
+                published = staging.publish(draft, categories)
+        except Exception:
+            root.remove_staging()  # a full disk's worth perhaps
+            raise
+        root.remove_staging()
+        return published
 
 
 def build_release(
@@ -123,6 +127,9 @@ def index_category(
     n_items = store.categories[category_id]
     digest = store.digest_of(category_id)
     made_with = settings.made_of(digest)
+    if digest and (finished := writer.finished(made_with)):
+        done(n_items)
+        return finished
     if digest and _is_sound(writer, made_with):
         done(n_items)
         return writer.keep()._replace(counts=Counts(unchanged=n_items))
@@ -138,7 +145,7 @@ def index_category(
         writer.add_ids(store.read(category_id, features).product_ids)
         written = index_features(features, settings, writer, done)
     entry = replace(written.entry, made_with=made_with)
-    return written._replace(entry=entry, counts=counts)
+    return writer.finish(written._replace(entry=entry, counts=counts))
 
 
 def _is_sound(writer: CategoryWriter, made_with: str) -> bool:

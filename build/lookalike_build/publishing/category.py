@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from annoy import AnnoyIndex
 
@@ -23,11 +25,13 @@ from lookalike.release.files import (
     ROWS,
     SPARES,
     FileEntry,
+    ReleaseError,
 )
 from lookalike.release.ids import Id
 from lookalike.release.manifest import CategoryEntry
 from lookalike.release.root import named, sync
 from lookalike_build.files.array import create_array
+from lookalike_build.files.whole import whole_file
 from lookalike_build.publishing.files import link, link_if_same, write_array
 from lookalike_build.publishing.ids import Ids, id_array
 
@@ -89,7 +93,8 @@ class Written(NamedTuple):
 class CategoryWriter:
     """Writes one category into `folder`; picklable, so that another process may do it.
 
-    `current` is the category in the current release, its folder and entry, if it has that one.
+    `current` is the category in the current release, its folder and entry, if it has that one. `note`
+    is where `finish` notes that the category is finished.
 
     Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_update` or
     `keep`, which write all of it.
@@ -98,6 +103,27 @@ class CategoryWriter:
     category_id: Id
     folder: Path
     current: tuple[Path, CategoryEntry] | None
+    note: Path | None = None
+
+    def finish(self, written: Written) -> Written:
+        """Note that the category is finished as `written`, for a builder that goes on after a kill."""
+        if self.note:
+            self.note.parent.mkdir(exist_ok=True)
+            with whole_file(self.note) as part:
+                part.write_bytes(msgspec.json.encode(written))
+        return written
+
+    def finished(self, made_with: str) -> Written | None:
+        """The category that a killed builder had finished here, if it was made so."""
+        with suppress(OSError, msgspec.DecodeError, ReleaseError):
+            written = msgspec.json.decode(
+                self.note.read_bytes() if self.note else b"", type=Written
+            )
+            for file, described in written.entry.files.items():
+                described.check_ends(self.folder / file, file)
+            if written.entry.made_with == made_with:
+                return written
+        return None
 
     def begin(self, n_items: int, n_dims: int) -> Features:
         """The features (n_items, n_dims), to be filled in, in the file."""
@@ -105,6 +131,9 @@ class CategoryWriter:
         return create_array(self.folder / FEATURES, (n_items, n_dims))
 
     def _begin(self) -> None:
+        if self.note and self.note.exists():
+            self.note.unlink()
+            sync(self.note.parent)
         if self.folder.exists():
             shutil.rmtree(self.folder)  # of a writer that died on the way
         self.folder.mkdir()
@@ -175,6 +204,8 @@ class CategoryWriter:
     def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
         """Have `write` write the category again; it may read what is here until it is done."""
         new = CategoryWriter(self.category_id, self.folder.with_name(".anew"), None)
+        if self.note:
+            self.note.unlink(missing_ok=True)
         written = write(new)
         self.remove()
         new.folder.rename(self.folder)

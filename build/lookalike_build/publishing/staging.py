@@ -38,15 +38,17 @@ class Published(NamedTuple):
 class Staging:
     """Writes one release of `root` in the folder `path`, which is the caller's alone.
 
-    `current` is the manifest of the release that is current when `look` is called, if it is valid.
+    `current` is the manifest of the release that is current when `look` is called, if it is valid. With
+    `going_on`, the categories that a killed builder had finished are still there.
     """
 
-    def __init__(self, root: ReleaseRoot, path: Path) -> None:
+    def __init__(self, root: ReleaseRoot, path: Path, going_on: bool = False) -> None:
         self._root = root
         self.path = path
         self.look()
-        self.discard()
-        path.mkdir()
+        if not going_on:
+            self.discard()
+        path.mkdir(exist_ok=going_on)
 
     def look(self) -> None:
         """Look up what is current now, as the constructor does."""
@@ -78,7 +80,8 @@ class Staging:
     def category(self, category_id: Id) -> CategoryWriter:
         """The writer of a category."""
         folder = self.path / category_folder(category_id)
-        return CategoryWriter(category_id, folder, self._published.get(category_id))
+        note = self._root.finished / f"{folder.name}.json"
+        return CategoryWriter(category_id, folder, self._published.get(category_id), note)
 
     def publish(
         self, draft: Manifest, categories: Sequence[Written], suffix: str = ""
@@ -91,6 +94,7 @@ class Staging:
         in front loses its answers.
         """
         draft = replace(draft, categories=tuple(written.entry for written in categories))
+        self._remove_others(draft)
         n_unchanged = sum(written.unchanged for written in categories)
         left_out = None
         if draft.behaviour is None:
@@ -111,6 +115,15 @@ class Staging:
         lost = sum(was.n_items for each, (_, was) in self._published.items() if each not in here)
         counts = counts._replace(gone=counts.gone + lost)
         return Published(release, release != before, n_unchanged, left_out, n_rebuilt, counts)
+
+    def _remove_others(self, draft: Manifest) -> None:
+        """Remove what a killed builder has left that is not of this release."""
+        known = {BEHAVIOUR, *(category_folder(entry.category_id) for entry in draft.categories)}
+        if draft.behaviour is None:
+            known.remove(BEHAVIOUR)
+        for path in self.path.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _still_current(self, draft: Manifest) -> str | None:
         """The current release, if its content is the draft's and its behaviour is sound."""

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,15 @@ from lookalike.release.files import FEATURES, INDEX, MANIFEST, PROJECTION
 from lookalike.release.manifest import Manifest
 from lookalike.release.root import ReleaseRoot, RootError
 from lookalike.release.vectors import node_dtype
-from lookalike_build.features.store import FeatureError, FeatureStore, FeatureWriter
-from lookalike_build.indexing.build import IndexSettings, index_here
+from lookalike_build.features.store import FeatureError, FeatureSource, FeatureStore, FeatureWriter
+from lookalike_build.indexing.build import Done, IndexSettings, index_category, index_here
 from lookalike_build.indexing.build import index as guarded_index
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.publishing.category import Counts, Written
+from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import ANY
 from support import (
     MODEL,
+    N_DIMS,
     Catalogue,
     change,
     etag_of,
@@ -233,6 +235,60 @@ def test_another_method_indexes_everything(
     store = write_store(tmp_path / "features", integer_catalogue())
     assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
     assert root.current() != before
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_build_that_was_killed_goes_on_where_it_was(
+    tmp_path: Path, indexed: list[int], rebuild: bool
+) -> None:
+    store = write_store(tmp_path / "features", integer_catalogue())
+    root = ReleaseRoot(tmp_path / "root")
+
+    def killed(
+        store: FeatureSource, settings: IndexSettings, writers: Sequence[CategoryWriter], done: Done
+    ) -> list[Written]:
+        for writer in writers[:2]:
+            index_category(store, settings, writer)
+        writers[2].begin(1, N_DIMS)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index(store, root, IndexSettings(), engine=killed)
+    assert indexed == [60, 7]
+    changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
+    del changed[3]
+    store = write_store(tmp_path / "features", changed)
+    published = index(store, root, IndexSettings(), rebuild=rebuild)
+    assert indexed == [60, 7, *([60] if rebuild else []), 2, 300]
+    assert published.counts == Counts(new=362)
+    publish(tmp_path / "other", changed, tmp_path / "features")
+    assert digests(current(root)) == digests(current(ReleaseRoot(tmp_path / "other")))
+    assert [path.name for path in root.releases.iterdir()] == [published.release]
+
+
+def test_what_a_killed_build_finished_otherwise_is_done_again(
+    tmp_path: Path, indexed: list[int]
+) -> None:
+    """With other settings, and where a file is not what was written."""
+    store = write_store(tmp_path / "features", integer_catalogue())
+    root = ReleaseRoot(tmp_path / "root")
+
+    def killed(*arguments: Any) -> list[Written]:
+        index_here(*arguments)
+        raise KeyboardInterrupt
+
+    for settings, damage, expected in (
+        (IndexSettings(), False, [60, 7, 1, 300]),
+        (IndexSettings(), False, []),
+        (IndexSettings(seed=2), False, [60, 7, 1, 300]),
+        (IndexSettings(seed=2), True, [7]),
+    ):
+        if damage:
+            os.truncate(root.staging / "2" / INDEX, 100)
+        with pytest.raises(KeyboardInterrupt):
+            index(store, root, settings, engine=killed)
+        assert indexed == expected
+        indexed.clear()
 
 
 def test_where_links_cannot_be_made_files_are_copied(
