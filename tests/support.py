@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+import lookalike_build.indexing.live
 from lookalike.experiment import Experiment
 from lookalike.release.files import INDEX
 from lookalike.release.ids import Id, IdType
@@ -113,6 +115,14 @@ def change(root: ReleaseRoot, changes: ChangesByCategory, applied: Applied | Non
     manifest = root.manifest(str(root.current()))
     with root.lock():
         return Updater(root, Never()).publish(manifest, changes, applied)
+
+
+@contextmanager
+def updates_beside(**more: Any) -> Iterator[None]:
+    """Have updates be written beside the table, however small it is and however much they change."""
+    live = lookalike_build.indexing.live
+    with mock.patch.multiple(live, _WHOLE_SHARE=9.0, _WHOLE_SIZE=0, **more):
+        yield
 
 
 def rate(root: ReleaseRoot, ratings: Iterable[Rating], **settings: Any) -> Made:

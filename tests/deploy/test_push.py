@@ -12,11 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, SLIM_FILES
+from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, lists_file
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
 from servers import embedded
-from support import REPOSITORY, Catalogue, integer_catalogue, publish, random_features, rate
+from support import (
+    REPOSITORY,
+    Catalogue,
+    change,
+    integer_catalogue,
+    publish,
+    random_features,
+    rate,
+    updates_beside,
+)
 
 PUSH = REPOSITORY / "deploy/push"
 UNCHANGED = ("1", "3", "40")
@@ -292,11 +301,18 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
     root: ReleaseRoot, hosts: Hosts
 ) -> None:
     rate(root, [("user", product_id, 1_700_000_000) for product_id in range(100, 120)])
+    with updates_beside():
+        change(root, {40: {5000: None, 1: integer_catalogue()[40][1][7]}})
     web, name = hosts.root("web1"), current(root)
     assert hosts.push(root, "web1", options=("--slim", "--wait", "0")).returncode == 0
     copied = {path.relative_to(web.folder(name)) for path in web.folder(name).glob("*/*")}
-    categories = [Path(category) for category in ("1", "2", "3", "40")]
-    slim = {id_ / file for id_ in categories for file in SLIM_FILES}
+    entries = root.manifest(name).categories
+    slim = {
+        Path(str(entry.category_id), file)
+        for entry in entries
+        for file in entry.file_names(slim=True)
+    }
+    assert Path("40", lists_file(1)) in slim
     assert copied == slim | {Path(BEHAVIOUR, file) for file in BEHAVIOUR_FILES}
     behaviour = web.open(name).behaviour
     assert behaviour

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +14,43 @@ from lookalike.release import files
 from lookalike.release.arrays import Distances, Items
 from lookalike.release.files import ReleaseError, reason_of
 from lookalike.release.ids import Id, IdType
-from lookalike.release.manifest import METRIC, CategoryEntry, Manifest
+from lookalike.release.manifest import METRIC, CategoryEntry, Manifest, Updates
 from lookalike.release.memory import map_bytes, read_in
-from lookalike.release.vectors import Changed, VectorIndex, map_projections, node_dtype
+from lookalike.release.vectors import (
+    NO_ITEM,
+    Changed,
+    VectorIndex,
+    map_projections,
+    node_dtype,
+)
 
-Identity = tuple[tuple[int, ...], ...]
+Identity = dict[str, tuple[int, ...]]
 
 _PIECE = 1024
 
 
-def identity_of(folder: Path, names: tuple[str, ...]) -> Identity:
-    """Equal for two folders exactly if the files of these names are the same on disk, unchanged.
+def identity_of(folder: Path, names: Iterable[str]) -> Identity:
+    """By file, what is equal in two folders exactly if it is the same on disk, unchanged.
 
     One of the two must be kept open: the system could give its inode number to another file otherwise.
     """
-    found = ((folder / file).stat() for file in names)
-    return tuple((at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns) for at in found)
+    found = ((file, (folder / file).stat()) for file in names)
+    return {
+        file: (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        for file, status in found
+    }
+
+
+def same_files(
+    one: tuple[CategoryEntry, Identity], other: tuple[CategoryEntry, Identity]
+) -> set[str]:
+    """The files that two categories share: what is known of one's is true of the other's."""
+    (entry, identity), (other_entry, other_identity) = one, other
+    return {
+        file
+        for file in identity.keys() & other_identity.keys()
+        if identity[file] == other_identity[file] and entry.files[file] == other_entry.files[file]
+    }
 
 
 def slots_of(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
@@ -43,11 +65,37 @@ def slots_of(ids: npt.NDArray[np.int64]) -> "tuple[int, int, memoryview[int]]":
     return first, shift, memoryview(starts.data)
 
 
+class Updated(NamedTuple):
+    """What updates have changed beside a category's table, whose items are the first n_table.
+
+    `ids` (n,) are the product ids of all items, also of those that came later. `places` is uint32 (n,):
+    where an item's list is, in the table if below n_table, else in `neighbours` uint32 (n_lists, k) and
+    `distances` float32 (n_lists, k) after it; `NO_ITEM` if the product has left. The place of an item
+    whose product came again, as another item, is that one's. `later` has the items of products that
+    came later, and `left` (n_left,) are the items that have left.
+    """
+
+    ids: npt.NDArray[Any]
+    places: Items
+    neighbours: Items
+    distances: Distances
+    later: dict[Id, int]
+    left: Items
+
+
+class IntegerUpdates(NamedTuple):
+    """The same for integer ids, in a form that is fast to look up; `neighbours` is flat."""
+
+    places: "memoryview[int]"
+    neighbours: "memoryview[int]"
+    later: dict[Id, int]
+
+
 class IntegerTable(NamedTuple):
     """One category with integer ids, in a form that is fast to look up.
 
-    `ids` (n_items,) are ascending. Slot s is for ids from `first` + (s << `shift`) to the next slot's;
-    its items are `starts`[s] up to `starts`[s + 1]. `neighbours` is flat, (n_items * k,).
+    The first n_table of the `ids` are ascending. Slot s is for ids from `first` + (s << `shift`) to the
+    next slot's; its items are `starts`[s] up to `starts`[s + 1]. `neighbours` is flat, (n_table * k,).
     """
 
     ids: "memoryview[int]"
@@ -55,15 +103,35 @@ class IntegerTable(NamedTuple):
     shift: int
     starts: "memoryview[int]"
     neighbours: "memoryview[int]"
-    n_items: int
+    n_table: int
     k: int
+    is_all: bool
+    updates: IntegerUpdates | None
 
     @classmethod
-    def of(cls, ids: npt.NDArray[np.int64], neighbours: Items) -> "IntegerTable":
-        """The table of ids (n_items,) and neighbours (n_items, k)."""
+    def of(
+        cls,
+        ids: npt.NDArray[np.int64],
+        neighbours: Items,
+        is_all: bool = True,
+        updated: Updated | None = None,
+    ) -> "IntegerTable":
+        """The table of ids (n_table,) and neighbours (n_table, k): all there are, if it `is_all`."""
         # A memoryview returns plain ints, several times as fast as an ndarray returns scalars.
-        flat = memoryview(neighbours.reshape(-1).data)
-        return cls(memoryview(ids.data), *slots_of(ids), flat, *neighbours.shape)
+        updates = updated and IntegerUpdates(
+            memoryview(updated.places.data),
+            memoryview(updated.neighbours.reshape(-1).data),
+            updated.later,
+        )
+        return cls(
+            memoryview((updated.ids if updated else ids).data),
+            *slots_of(ids),
+            neighbours=memoryview(neighbours.reshape(-1).data),
+            n_table=ids.size,
+            k=neighbours.shape[1],
+            is_all=is_all,
+            updates=updates,
+        )
 
     def neighbours_of(self, product_id: int, n: int) -> list[int] | None:
         """The ids of the `n` products nearest to `product_id`, without itself.
@@ -71,17 +139,26 @@ class IntegerTable(NamedTuple):
         None if the table cannot answer: the product is unknown, or the category has neighbours beyond
         the table's k and n asks for them.
         """
-        ids, first, shift, starts, neighbours, n_items, k = self
+        ids, first, shift, starts, neighbours, n_table, k, is_all, updates = self
         if n > k:
-            if k != n_items - 1:
+            if not is_all:
                 return None
             n = k
         slot = (product_id - first) >> shift
-        if not 0 <= slot < len(starts) - 1:
-            return None
-        item = bisect_left(ids, product_id, starts[slot], starts[slot + 1])
-        if item == n_items or ids[item] != product_id:
-            return None
+        item = n_table
+        if 0 <= slot < len(starts) - 1:
+            item = bisect_left(ids, product_id, starts[slot], starts[slot + 1])
+        if item == n_table or ids[item] != product_id:
+            if updates is None or product_id not in updates.later:
+                return None
+            item = updates.later[product_id]
+        if updates is not None:
+            item = updates.places[item]
+            if item == NO_ITEM:
+                return None
+            if item >= n_table:
+                item -= n_table
+                neighbours = updates.neighbours
         return [ids[other] for other in neighbours[item * k : item * k + n]]
 
 
@@ -89,51 +166,74 @@ class Category:
     """One category's index, memory-mapped and read-only.
 
     Attributes: `entry`; `etag`, the ETag of its answers, of which a slim copy gives others; `identity`,
-    see `identity_of`; `product_ids` (n_items,); `neighbours` uint32 (n_items, k); `distances` float32
-    (n_items, k); `integers`, the same table for integer ids, None for string ids; `vectors`, the index
-    that is searched by vector, None in a slim copy.
+    by file, see `identity_of`; `product_ids` (n_table,), `neighbours` uint32 (n_table, k) and
+    `distances` float32 (n_table, k), its table; `updated`, what has changed beside the table, if
+    anything; `integers`, the same for integer ids, None for string ids; `vectors`, the index that is
+    searched by vector, None in a slim copy.
     """
 
     def __init__(
-        self, folder: Path, entry: CategoryEntry, manifest: Manifest, names: tuple[str, ...]
+        self,
+        folder: Path,
+        entry: CategoryEntry,
+        manifest: Manifest,
+        slim: bool,
+        sound: Collection[str] = (),
     ) -> None:
-        """Check the files of these names against `entry` and map them; ReleaseError if invalid."""
+        """Check the files against `entry` and map them; ReleaseError if invalid.
+
+        What is in the files `sound` has been checked already.
+        """
         name = folder.name
-        for file in names:
+        names = entry.file_names(slim)
+        new = [file for file in names if file not in sound]
+        for file in new:
             entry.files[file].check_ends(folder / file, f"{name}/{file}")
-        for file in files.HOT_FILES:
-            read_in(folder / file)
-        table = (entry.n_items, entry.k)
+            if file in files.HOT_FILES:
+                read_in(folder / file)
         self.entry = entry
-        self.etag = f'"{entry.digest}{"" if files.INDEX in names else "-slim"}"'
+        self.etag = f'"{entry.digest}{"-slim" if slim else ""}"'
         self.identity = identity_of(folder, names)
-        self.product_ids = map_array(folder / files.PRODUCT_IDS, (entry.n_items,))
-        self.neighbours = map_array(folder / files.NEIGHBOURS, table, "<u4")
+        self.product_ids = map_array(folder / files.PRODUCT_IDS, (entry.n_table,))
+        self.neighbours = map_array(folder / files.NEIGHBOURS, (entry.n_table, entry.k), "<u4")
         distances = map_array(
-            folder / files.DISTANCES, (entry.n_items, entry.k + entry.n_spare), "<f4"
+            folder / files.DISTANCES, (entry.n_table, entry.k + entry.n_spare), "<f4"
         )
         self.distances = distances[:, : entry.k]
-        self.vectors = None
-        if files.INDEX in names:
-            self.vectors = _open_vectors(folder, entry, manifest.n_dims)
-            # Only the builder reads them, and it trusts what a published release holds.
-            map_array(folder / files.SPARES, (entry.n_items, entry.n_spare), "<u4")
-        check_product_ids(self.product_ids, f"{name}/{files.PRODUCT_IDS}", manifest.product_id_type)
+        if files.PRODUCT_IDS in new:
+            file = f"{name}/{files.PRODUCT_IDS}"
+            check_product_ids(self.product_ids, file, manifest.product_id_type)
         # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
-        if self.neighbours.size and int(self.neighbours.max()) >= entry.n_items:
-            reason = f"names an item past the last of {entry.n_items}"
-            raise ReleaseError(f"{name}/{files.NEIGHBOURS}", reason)
-        integers = manifest.product_id_type == "integer"
-        self.integers = IntegerTable.of(self.product_ids, self.neighbours) if integers else None
+        if files.NEIGHBOURS in new and self.neighbours.size:
+            _check_items(self.neighbours, entry.n_table, f"{name}/{files.NEIGHBOURS}")
+        self.updated = None
+        if entry.updates:
+            self.updated = _open_updates(
+                folder, entry, entry.updates, self.product_ids, manifest.product_id_type
+            )
+        self.vectors = None
+        if not slim:
+            self.vectors = _open_vectors(folder, entry, manifest.n_dims, self.updated)
+            # Only the builder reads them, and it trusts what a published release holds.
+            map_array(folder / files.SPARES, (entry.n_table, entry.n_spare), "<u4")
+        self.integers = None
+        if manifest.product_id_type == "integer":
+            is_all = entry.k == entry.n_items - 1
+            self.integers = IntegerTable.of(self.product_ids, self.neighbours, is_all, self.updated)
 
     def item_of(self, product_id: Id) -> int | None:
         """The item of a product id, which must have the release's type; None if it is unknown."""
+        if self.updated and (later := self.updated.later.get(product_id)) is not None:
+            return later
         if self.integers is not None:
-            ids = self.integers.ids
-            item = bisect_left(ids, product_id)
-            known = item < len(ids) and ids[item] == product_id
-            return item if known else None
-        return item_of(self.product_ids, str(product_id))
+            ids, n_table = self.integers.ids, self.integers.n_table
+            at = bisect_left(ids, product_id, 0, n_table)
+            item = at if at != n_table and ids[at] == product_id else None
+        else:
+            item = item_of(self.product_ids, str(product_id))
+        if item is not None and self.updated and self.updated.places[item] == NO_ITEM:
+            return None
+        return item
 
     def is_beyond(self, n: int) -> bool:
         """Whether `n` neighbours are more than the table holds, and take a search."""
@@ -146,7 +246,7 @@ class Category:
         The table's k are exact. A search finds the rest, perhaps not all of them; a slim copy has only
         the table.
         """
-        exact, distances = self.neighbours[item, :n], self.distances[item, :n]
+        exact, distances = self._listed(item, n)
         if self.vectors is None or not self.is_beyond(n):
             return exact, distances
         found, found_distances = self.vectors.search(self.vectors.unit_vector(item), n + 1)
@@ -157,9 +257,38 @@ class Category:
             np.concatenate([distances, np.maximum(found_distances[new], distances[-1:])])[:n],
         )
 
+    def _listed(self, item: int, n: int) -> tuple[Items, Distances]:
+        """The first `n` of an item's list, and their distances."""
+        place = item if self.updated is None else int(self.updated.places[item])
+        if self.updated is not None and place >= self.entry.n_table:
+            place -= self.entry.n_table
+            return self.updated.neighbours[place, :n], self.updated.distances[place, :n]
+        return self.neighbours[place, :n], self.distances[place, :n]
+
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in the same order."""
-        return ids_of(self.product_ids, items)
+        return ids_of(self.updated.ids if self.updated else self.product_ids, items)
+
+    def items(self) -> Items:
+        """All items, in no particular order: of products that have not left."""
+        everything = np.arange(self.entry.n_table, dtype=np.uint32)
+        if self.updated is None:
+            return everything
+        n_all = self.updated.ids.size
+        return np.delete(np.arange(n_all, dtype=np.uint32), self.updated.left)
+
+
+def read_product_ids(folder: Path, entry: CategoryEntry) -> npt.NDArray[Any]:
+    """The product ids of a category in a release's folder, ascending; ReleaseError if unreadable."""
+    ids = map_array(folder / files.PRODUCT_IDS, (entry.n_table,))
+    if entry.updates is None:
+        return ids
+    later = map_array(folder / files.LATER_IDS, (entry.updates.n_later,))
+    left = map_array(folder / files.LEFT, (entry.updates.n_left,), "<u4")
+    _check_items(left, ids.size + later.size, f"{folder.name}/{files.LEFT}")
+    there = np.delete(np.concatenate([ids, later]), left)
+    there.sort()
+    return there
 
 
 def ids_of(product_ids: npt.NDArray[Any], items: Items) -> list[Id]:
@@ -179,12 +308,14 @@ def item_of(product_ids: npt.NDArray[np.bytes_], product_id: str) -> int | None:
     return item if known else None
 
 
-def check_product_ids(ids: npt.NDArray[Any], file: str, id_type: IdType) -> None:
+def check_product_ids(
+    ids: npt.NDArray[Any], file: str, id_type: IdType, ascending: bool = True
+) -> None:
     """Check that ids (n,) are ascending and of the type; ReleaseError for `file` if they are not."""
     kind = "i" if id_type == "integer" else "S"
     if ids.dtype.kind != kind or (kind == "i" and ids.dtype != np.dtype("<i8")):
         raise ReleaseError(file, f"holds {ids.dtype.str}, the manifest says otherwise")
-    if not np.all(ids[1:] > ids[:-1]):
+    if ascending and not np.all(ids[1:] > ids[:-1]):
         raise ReleaseError(file, "product ids are not in ascending order, each once")
     try:
         # In pieces, so that requests in other threads can run in between.
@@ -194,7 +325,9 @@ def check_product_ids(ids: npt.NDArray[Any], file: str, id_type: IdType) -> None
         raise ReleaseError(file, "holds a product id that is not UTF-8") from error
 
 
-def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> npt.NDArray[Any]:
+def map_array(
+    path: Path, shape: tuple[int, ...], dtype: "str | np.dtype[Any] | None" = None
+) -> npt.NDArray[Any]:
     """Map a ``.npy`` file as a plain ndarray (numpy.memmap costs microseconds at every look-up)."""
     name = f"{path.parent.name}/{path.name}"
     try:
@@ -217,7 +350,74 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: str | None = None) -> n
     return np.ndarray(shape, found, buffer=mapped, offset=offset)
 
 
-def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorIndex:
+def _check_items(items: Items, n_items: int, file: str) -> None:
+    if items.size and int(items.max()) >= n_items:
+        raise ReleaseError(file, f"names an item past the last of {n_items}")
+
+
+def lists_dtype(width: int) -> "np.dtype[Any]":
+    """What an update's file of lists has of each: its item, whom it lists, and their distances."""
+    return np.dtype([("item", "<u4"), ("items", "<u4", (width,)), ("distances", "<f4", (width,))])
+
+
+def _open_updates(
+    folder: Path,
+    entry: CategoryEntry,
+    updates: Updates,
+    product_ids: npt.NDArray[Any],
+    id_type: IdType,
+) -> Updated:
+    """Read what updates have changed; of one item the newest list counts."""
+    n_table, n_all = updates.n_table, updates.n_table + updates.n_later
+    later_ids = map_array(folder / files.LATER_IDS, (updates.n_later,))
+    check_product_ids(later_ids, f"{folder.name}/{files.LATER_IDS}", id_type, ascending=False)
+    ids = np.concatenate([product_ids, later_ids])
+    # A copy: a mapping for each category's few would be many.
+    left = map_array(folder / files.LEFT, (updates.n_left,), "<u4").copy()
+    name = f"{folder.name}/{files.LEFT}"
+    _check_items(left, n_all, name)
+    if not np.all(left[1:] > left[:-1]):
+        raise ReleaseError(name, "items are not in ascending order, each once")
+    places = np.arange(n_all, dtype=np.uint32)
+    places[n_table:] = NO_ITEM
+    neighbours = np.empty((updates.n_lists, entry.k), np.uint32)
+    distances = np.empty((updates.n_lists, entry.k), np.float32)
+    first, n_items = 0, n_table
+    for update in updates.each:
+        n_items += update.n_later
+        file = files.lists_file(update.number)
+        lists = map_array(folder / file, (update.n_lists,), lists_dtype(entry.k + entry.n_spare))
+        _check_items(lists["item"], n_items, f"{folder.name}/{file}")
+        _check_items(lists["items"], n_items, f"{folder.name}/{file}")
+        rows = slice(first, first + update.n_lists)
+        neighbours[rows], distances[rows] = (
+            lists[of][:, : entry.k] for of in ("items", "distances")
+        )
+        places[lists["item"]] = np.arange(n_table + rows.start, n_table + rows.stop)
+        first = rows.stop
+    places[left] = NO_ITEM
+    there = np.setdiff1d(np.arange(n_table, n_all), left)
+    if np.any(places[there] == NO_ITEM):
+        raise ReleaseError(f"{folder.name}/{files.LATER_IDS}", "has a product without a list")
+    later = dict(zip(ids_of(ids, there.astype(np.uint32)), there.tolist(), strict=True))
+    _send_on(product_ids, later, places)
+    return Updated(ids, places, neighbours, distances, later, left)
+
+
+def _send_on(product_ids: npt.NDArray[Any], later: Mapping[Id, int], places: Items) -> None:
+    """Give items of the table whose products came again, as later items, the places of these."""
+    if not later:
+        return
+    given = [one.encode() if isinstance(one, str) else one for one in later]
+    again = np.array(given, np.int64 if product_ids.dtype.kind == "i" else np.bytes_)
+    items = product_ids.searchsorted(again)
+    known = product_ids[np.minimum(items, product_ids.size - 1)] == again
+    places[items[known]] = places[np.array(list(later.values()), np.intp)[known]]
+
+
+def _open_vectors(
+    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None
+) -> VectorIndex:
     n_index_dims = entry.n_index_dims
     annoy = _load_index(folder / files.INDEX, entry)
     return VectorIndex(
@@ -229,21 +429,36 @@ def _open_vectors(folder: Path, entry: CategoryEntry, n_dims: int) -> VectorInde
         entry.candidates,
         entry.search_k,
         entry.k,
-        _open_changed(folder, entry, n_dims),
+        _open_changed(folder, entry, n_dims, updated),
     )
 
 
-def _open_changed(folder: Path, entry: CategoryEntry, n_dims: int) -> Changed | None:
+def _open_changed(
+    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None
+) -> Changed | None:
     """What has changed since the index was built; None if nothing has."""
     name = f"{folder.name}/{files.ROWS}"
-    rows = map_array(folder / files.ROWS, (entry.n_items,), "<u4")
+    n_rows = entry.n_base + entry.n_added
+    rows = map_array(folder / files.ROWS, (entry.n_table,), "<u4")
     added = map_array(folder / files.ADDED, (entry.n_added, n_dims), "<f4")
-    if int(rows.max()) >= entry.n_base + entry.n_added:
-        raise ReleaseError(name, f"names a row past the last of {entry.n_base + entry.n_added}")
-    changed = Changed.of(rows, added, entry.n_base)
-    items = np.arange(entry.n_items)
+    if int(rows.max()) >= n_rows:
+        raise ReleaseError(name, f"names a row past the last of {n_rows}")
+    changed = Changed.of(rows, np.empty(0, np.uint32), entry.n_base, added)
+    items = np.arange(entry.n_table)
     if not np.array_equal(changed.items[rows], items):
         raise ReleaseError(name, "names a row twice")
+    if entry.updates and updated:
+        rows = np.concatenate(
+            [rows, np.arange(n_rows, n_rows + entry.updates.n_later, dtype="<u4")]
+        )
+        # Few, until the table is rewritten: a copy, so that they need not be looked for.
+        later = np.concatenate(
+            [
+                map_array(folder / files.later_file(update.number), (update.n_later, n_dims), "<f4")
+                for update in entry.updates.each
+            ]
+        )
+        return Changed.of(rows, updated.left, entry.n_base, added, later)
     unchanged = entry.n_added == 0 and np.array_equal(rows, items)
     return None if unchanged and entry.n_items == entry.n_base else changed
 

@@ -23,9 +23,17 @@ ADDED: Final = "added.npy"
 PROJECTION: Final = "projection.npy"
 INDEX: Final = "index.ann"
 BASE_FILES: Final = (FEATURES, PROJECTION, INDEX)
-"""The files that an update leaves unchanged."""
-FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED, *BASE_FILES)
+"""The files that stay the same until the index is rebuilt."""
+TABLE_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED)
+"""The files that stay the same until the table is rewritten."""
+FILES: Final = (*TABLE_FILES, *BASE_FILES)
 SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
+LATER_IDS: Final = "later_ids.npy"
+LEFT: Final = "left.npy"
+UPDATE_FILES: Final = (LATER_IDS, LEFT)
+"""The files that each update writes anew, besides those of its own; both are small."""
+ID_FILES: Final = (PRODUCT_IDS, *UPDATE_FILES)
+"""The files that say which products there are, as far as a category has them."""
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
 """The files that every look-up of neighbours reads, so they belong in memory."""
 BEHAVIOUR: Final = "behaviour.d"
@@ -41,6 +49,16 @@ BEHAVIOUR_TABLE: Final = (*BEHAVIOUR_HOT_FILES, LISTED)
 BEHAVIOUR_FILES: Final = (*BEHAVIOUR_TABLE, GONE)
 ENDS_BYTES: Final = 4096
 """How many bytes at each end of a file its ``ends_sha256`` covers."""
+
+
+def lists_file(update: int) -> str:
+    """The file of the lists that the update of that number has changed."""
+    return f"lists-{update}.npy"
+
+
+def later_file(update: int) -> str:
+    """The file of the features that came with the update of that number."""
+    return f"later-{update}.npy"
 
 
 class ReleaseError(LookalikeError):

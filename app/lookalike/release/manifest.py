@@ -19,8 +19,12 @@ from lookalike.release.files import (
     BEHAVIOUR_TABLE,
     FILES,
     MANIFEST,
+    SLIM_FILES,
+    UPDATE_FILES,
     FileEntry,
     ReleaseError,
+    later_file,
+    lists_file,
     reason_of,
     regular_size,
 )
@@ -29,6 +33,8 @@ from lookalike.release.ids import Id, IdType, category_folder, id_problem
 FORMAT: Final = 4
 BEHAVIOUR_FORMAT: Final = 5
 """That of a release with behaviour, which versions that do not know it are to refuse."""
+UPDATES_FORMAT: Final = 6
+"""That of a release with updates beside a table, with or without behaviour."""
 METRIC: Final = "angular"
 
 MAX_DIMS: Final = 65_536
@@ -59,11 +65,42 @@ class Model:
 
 
 @dataclass(frozen=True)
+class UpdateEntry:
+    """One update of a category: its number, which its files are named by, how many lists it has
+    changed, and how many products came with it."""
+
+    number: _Count
+    n_lists: _Number
+    n_later: _Number
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What has changed beside a category's table, of `n_table` items: products that came later, and
+    `n_left` of both that have left. `each` update, the oldest first, has files of its own."""
+
+    n_table: _Count
+    n_left: _Number
+    each: Annotated[tuple[UpdateEntry, ...], Meta(min_length=1)]
+
+    @property
+    def n_later(self) -> int:
+        """How many products came later, also those that have left again."""
+        return sum(update.n_later for update in self.each)
+
+    @property
+    def n_lists(self) -> int:
+        """How many lists the updates have; of one item there may be several."""
+        return sum(update.n_lists for update in self.each)
+
+
+@dataclass(frozen=True)
 class CategoryEntry:
     """What the manifest says of one category.
 
     Every list of neighbours has `k` exact ones and up to `n_spare` more. `n_base` features are in the
     index and `n_added` came later; a product that left the category may still have one there.
+    `updates` have come since the table was written.
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
@@ -85,12 +122,28 @@ class CategoryEntry:
     recall_sample: _Number
     made_with: str
     files: Mapping[str, FileEntry]
+    updates: Updates | None = None
 
     @property
     def digest(self) -> str:
         """96 bits of SHA-256, hexadecimal, of all that answers depend on: the same of equal answers."""
         document = asdict(self) | {"made_with": None}
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
+
+    @property
+    def n_table(self) -> int:
+        """How many items the table has."""
+        return self.updates.n_table if self.updates else self.n_items
+
+    def file_names(self, slim: bool = False) -> tuple[str, ...]:
+        """Its files, or those that a slim copy needs."""
+        files = SLIM_FILES if slim else FILES
+        if self.updates is None:
+            return files
+        each = [lists_file(update.number) for update in self.updates.each]
+        if not slim:
+            each += [later_file(update.number) for update in self.updates.each]
+        return (*files, *UPDATE_FILES, *each)
 
 
 @dataclass(frozen=True)
@@ -127,7 +180,8 @@ class Applied:
 class Manifest:
     """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``.
 
-    Without behaviour it has no such field and is of the `FORMAT` from before there was any.
+    What it does not have, behaviour or a category's updates, is no field of it, and it is of the
+    `FORMAT` from before there was such a thing.
     """
 
     release: str
@@ -162,7 +216,11 @@ class Manifest:
         fields = asdict(self)
         if self.behaviour is None:
             del fields["behaviour"]
-        return {"format": _format_of(self.behaviour), "metric": METRIC, **fields}
+        for category in fields["categories"]:
+            if category["updates"] is None:
+                del category["updates"]
+        format_ = _format_of(self.behaviour, fields["categories"])
+        return {"format": format_, "metric": METRIC, **fields}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -181,7 +239,11 @@ class Manifest:
         return manifest
 
 
-def _format_of(behaviour: object) -> int:
+def _format_of(behaviour: object, categories: object) -> int:
+    """The format of a manifest with these fields, of whatever type they are in the document."""
+    each = categories if isinstance(categories, list | tuple) else ()
+    if any(isinstance(one, dict) and one.get("updates") is not None for one in each):
+        return UPDATES_FORMAT
     return FORMAT if behaviour is None else BEHAVIOUR_FORMAT
 
 
@@ -192,12 +254,13 @@ class _Format:
     format: int
     metric: str
     behaviour: object = None
+    categories: object = ()
 
 
 def _check_format(found: _Format) -> None:
-    readable = f"{FORMAT}, and {BEHAVIOUR_FORMAT} with behaviour"
+    readable = f"{FORMAT}, {BEHAVIOUR_FORMAT} with behaviour, and {UPDATES_FORMAT} with updates"
     _expect(
-        found.format == _format_of(found.behaviour),
+        found.format == _format_of(found.behaviour, found.categories),
         f"format is {found.format}, this version reads {readable}; index again",
     )
     _expect(found.metric == METRIC, f"metric is {found.metric!r}, this version serves {METRIC!r}")
@@ -240,9 +303,20 @@ def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
     what = f"category {category_id}"
     _expect(0 < k < n_items or k == n_items - 1, f"{what}: k is {k} of {n_items} items")
     _check_most(f"{what}: n_spare", entry.n_spare, n_items - 1 - k)
-    _check_most(f"{what}: n_items", n_items, entry.n_base + entry.n_added)
+    _check_most(f"{what}: n_items", entry.n_table, entry.n_base + entry.n_added)
     _check_text(f"{what}: made_with", entry.made_with)
-    _check_files(what, entry.files, FILES)
+    if entry.updates:
+        _check_updates(what, entry, entry.updates)
+    _check_files(what, entry.files, entry.file_names())
+
+
+def _check_updates(what: str, entry: CategoryEntry, updates: Updates) -> None:
+    expected = updates.n_table + updates.n_later - updates.n_left
+    _expect(
+        entry.n_items == expected, f"{what}: n_items is {entry.n_items}, updates make it {expected}"
+    )
+    numbers = [update.number for update in updates.each]
+    _expect(numbers == sorted(set(numbers)), f"{what}: updates are not in order: {numbers}")
 
 
 def _check_most(name: str, value: int, most: int) -> None:

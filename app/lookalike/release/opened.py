@@ -16,17 +16,31 @@ them through this module. A release is a folder:
 ``<category>/rows.npy``         ``<u4`` (n_items,): the row of an item's feature in ``features.npy``
                              with ``added.npy`` after it; the item itself until something changes
 ``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index was built from
-``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came later
+``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came after these
 ``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the features' principal axes
 ``<category>/index.ann``        Annoy, angular: a node (`node_dtype`) for each of the n_base features,
                              scaled to length 1 and projected; then the trees
 ``behaviour.d/``             see `lookalike.release.behaviour`; optional
 ===========================  ====================================================================
 
+What an update changes comes beside the table, in files of its own:
+
+===========================  ====================================================================
+``<category>/later_ids.npy``    the product ids of the items that came later, number n_table and up, in
+                             the order in which they came
+``<category>/left.npy``         ``<u4`` (n_left,), ascending: the items, also later ones, that have left
+``<category>/lists-<n>.npy``    (n_lists,) of `lists_dtype`, what update n has changed: whole lists, as
+                             spares and distances have them; the newest list of an item counts
+``<category>/later-<n>.npy``    ``<f4`` (n_later, n_dims): the features of the items that came with it;
+                             their rows follow those of ``added.npy`` and of the updates before
+===========================  ====================================================================
+
+Once they are many, a table is written that has them, and the next update begins anew.
+
 Spares make it cheap to remove a product from the lists of others: the next nearest is already there.
 
 A serving host may hold a *slim* copy. It has no ``index.ann`` and needs no spares, rows, features,
-added and projection. It answers everything but vectors; its behaviour is complete.
+added, projection and later features. It answers everything but vectors; its behaviour is complete.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, and
 only into a folder that has no release name yet.
@@ -36,7 +50,7 @@ sizes, headers, the digest of each file's ends and the item numbers, in millisec
 `verify_digests` reads every byte.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +61,13 @@ import numpy.typing as npt
 
 from lookalike.release.arrays import Distances, Items
 from lookalike.release.behaviour import Behaviour, check_behaviour
-from lookalike.release.category import Category, identity_of
+from lookalike.release.category import Category, identity_of, same_files
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_FILES,
     BEHAVIOUR_HOT_FILES,
-    FILES,
     HOT_FILES,
     INDEX,
-    SLIM_FILES,
 )
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
@@ -161,21 +173,38 @@ def map_release(folder: Path, manifest: Manifest, before: Release | None = None)
     Its hot files are read in, if there is memory. A category whose files are also those of the open
     release `before` is taken from there. ReleaseError names the file; nothing stays open then.
     """
-    files = _files(folder, manifest)
+    slim = is_slim(folder, manifest)
+    comparable = before if before and _kind(before.manifest) == _kind(manifest) else None
     categories: dict[Id, Category] = {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
-        known = same_category(before, entry, manifest, category, files)
-        categories[entry.category_id] = known or Category(category, entry, manifest, files)
+        known = comparable.categories.get(entry.category_id) if comparable else None
+        categories[entry.category_id] = _opened(category, entry, manifest, slim, known)
     behaviour = None
     if manifest.behaviour:
         behaviour = Behaviour(
             folder / BEHAVIOUR,
             manifest.behaviour,
             manifest.product_id_type,
-            before.behaviour if before and _kind(before.manifest) == _kind(manifest) else None,
+            comparable.behaviour if comparable else None,
         )
-    return Release(folder, manifest, categories, behaviour, INDEX not in files)
+    return Release(folder, manifest, categories, behaviour, slim)
+
+
+def _opened(
+    folder: Path, entry: CategoryEntry, manifest: Manifest, slim: bool, known: Category | None
+) -> Category:
+    """The category in `folder`; of the `known` one, which is open, what they share."""
+    if known is None:
+        return Category(folder, entry, manifest, slim)
+    try:
+        identity = identity_of(folder, entry.file_names(slim))
+    except OSError:
+        identity = {}
+    if entry == known.entry and identity == known.identity:
+        return known
+    shared = same_files((entry, identity), (known.entry, known.identity))
+    return Category(folder, entry, manifest, slim, shared)
 
 
 def check_release(
@@ -183,20 +212,26 @@ def check_release(
 ) -> None:
     """`map_release` without keeping anything open: for any number of categories.
 
-    A category whose files are also those of the release `before` (folder, manifest) is skipped: they
-    were checked when that release was published.
+    Files that are also those of the release `before` (folder, manifest) are skipped: they were checked
+    when that release was published.
     """
-    files = _files(folder, manifest)
+    slim = is_slim(folder, manifest)
     before = before if before and _kind(before[1]) == _kind(manifest) else None
-    known = {entry.category_id: entry for entry in before[1].categories} if before else {}
+    published = {entry.category_id: entry for entry in before[1].categories} if before else {}
     for entry in manifest.categories:
         category = folder / category_folder(entry.category_id)
-        if before and known.get(entry.category_id) == entry:
-            published = before[0] / category.name
+        shared: set[str] = set()
+        if before and (known := published.get(entry.category_id)):
             with suppress(OSError):
-                if identity_of(category, files) == identity_of(published, files):
+                names = entry.file_names(slim)
+                there = set(names) & set(known.files)
+                shared = same_files(
+                    (entry, identity_of(category, there)),
+                    (known, identity_of(before[0] / category.name, there)),
+                )
+                if entry == known and shared == set(names):
                     continue
-        Category(category, entry, manifest, files)
+        Category(category, entry, manifest, slim, shared)
     if manifest.behaviour:
         check_behaviour(
             folder / BEHAVIOUR,
@@ -210,10 +245,10 @@ def check_release(
 
 def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
     """Compare every byte with the manifest, category by category; ReleaseError names the file."""
-    files = _files(folder, manifest)
+    slim = is_slim(folder, manifest)
     for entry in manifest.categories:
         category = category_folder(entry.category_id)
-        for file in files:
+        for file in entry.file_names(slim):
             path = folder / category / file
             entry.files[file].check_all(path, f"{category}/{file}")
         yield entry
@@ -224,21 +259,25 @@ def verify_digests(folder: Path, manifest: Manifest) -> Iterator[CategoryEntry]:
 
 def files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
     """All files but the manifest that a copy like the one in `folder` has, and their bytes."""
-    return _files_of(folder, manifest, _files(folder, manifest), BEHAVIOUR_FILES)
+    slim = is_slim(folder, manifest)
+    return _files_of(folder, manifest, lambda entry: entry.file_names(slim), BEHAVIOUR_FILES)
 
 
 def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
     """The files that belong in memory, and their bytes."""
-    return _files_of(folder, manifest, HOT_FILES, BEHAVIOUR_HOT_FILES)
+    return _files_of(folder, manifest, lambda _: HOT_FILES, BEHAVIOUR_HOT_FILES)
 
 
 def _files_of(
-    folder: Path, manifest: Manifest, files: tuple[str, ...], of_behaviour: tuple[str, ...]
+    folder: Path,
+    manifest: Manifest,
+    names: Callable[[CategoryEntry], tuple[str, ...]],
+    of_behaviour: tuple[str, ...],
 ) -> dict[Path, int]:
     found = {
         folder / category_folder(entry.category_id) / file: entry.files[file].n_bytes
         for entry in manifest.categories
-        for file in files
+        for file in names(entry)
     }
     if behaviour := manifest.behaviour:
         for file in of_behaviour:
@@ -252,26 +291,17 @@ def is_slim(folder: Path, manifest: Manifest) -> bool:
     return bool(folders) and not any((category / INDEX).exists() for category in folders)
 
 
-def _files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
-    return SLIM_FILES if is_slim(folder, manifest) else FILES
-
-
 def same_category(
-    before: Release | None,
-    entry: CategoryEntry,
-    manifest: Manifest,
-    folder: Path,
-    files: tuple[str, ...],
+    before: Release, entry: CategoryEntry, manifest: Manifest, folder: Path
 ) -> Category | None:
-    """The open category of `before` with this `entry` and these very `files`, if there is one."""
-    if before is None or _kind(before.manifest) != _kind(manifest):
-        return None
+    """The open category of `before` with this `entry` and the very files in `folder`, if it has one."""
     known = before.categories.get(entry.category_id)
-    try:
-        same = known and known.entry == entry and known.identity == identity_of(folder, files)
-    except OSError:
+    if known is None or known.entry != entry or _kind(before.manifest) != _kind(manifest):
         return None
-    return known if same else None
+    with suppress(OSError):
+        if known.identity == identity_of(folder, known.identity):
+            return known
+    return None
 
 
 def _kind(manifest: Manifest) -> tuple[object, ...]:

@@ -196,13 +196,10 @@ class ReleaseRoot:
 
         With `but_finished`, leave the categories that it had finished, and others it was writing.
         """
-        for folder in (self.before, self.scratch, *(() if but_finished else self._building)):
+        building = () if but_finished else (self.finished, self.staging)
+        for folder in (self.before, self.scratch, *building):
             if folder.exists():
                 shutil.rmtree(folder)
-
-    @property
-    def _building(self) -> tuple[Path, Path]:
-        return self.finished, self.staging
 
     def publish(self, name: str, staging: Path) -> None:
         """Check the release in the folder `staging`, give it its name and make it current.

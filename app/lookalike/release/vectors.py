@@ -64,36 +64,43 @@ def unit_vector(vector: Float64) -> Float64:
     return np.asarray(scaled / np.linalg.norm(scaled))
 
 
-def gather_features(rows: Positions, base: Features, added: Features) -> Features:
-    """The features (n, n_dims) in the `rows` (n,) of `base` with those `added` after it."""
-    features = np.empty((rows.size, base.shape[1]), np.float32)
-    in_base = rows < len(base)
-    features[in_base] = base[rows[in_base]]
-    features[~in_base] = added[rows[~in_base] - len(base)]
+def gather_features(rows: Positions, *parts: Features) -> Features:
+    """The features (n, n_dims) in the `rows` (n,) of arrays (…, n_dims) one after the other."""
+    first, *others = parts
+    features: Features = first[np.minimum(rows, len(first) - 1)]
+    n_before = len(first)
+    for part in others:
+        here = np.flatnonzero((rows >= n_before) & (rows < n_before + len(part)))
+        features[here] = part[rows[here] - n_before]
+        n_before += len(part)
     return features
 
 
 class Changed(NamedTuple):
     """What came into a category and what left it since its index was made.
 
-    `rows` is uint32 (n_items,), the row of an item's feature: from n_base on in `added`, float32
-    (n_added, n_dims). `items` is uint32 (n_base + n_added,), the item of a row, `NO_ITEM` where it
-    has left. `gone` are the rows of the index that have, `new` the rows in `added` that have not.
+    `rows` is uint32 (n,), the row of an item's feature: from n_base on in `added`, arrays float32
+    (…, n_dims) one after the other. `items` is uint32 (n_base + n_added,), the item of a row, `NO_ITEM`
+    where it has left. `gone` are the rows of the index that have, `new` the rows in `added` that have
+    not.
     """
 
     rows: Items
-    added: Features
+    added: tuple[Features, ...]
     items: Items
     gone: Positions
     new: Positions
 
     @classmethod
-    def of(cls, rows: Items, added: Features, n_base: int) -> "Changed":
-        """All of it from `rows`, each of which is below n_base + n_added, and `added`."""
-        items = np.full(n_base + len(added), NO_ITEM, np.uint32)
+    def of(cls, rows: Items, left: Items, n_base: int, *added: Features) -> "Changed":
+        """All of it from `rows`, each of which is below n_base + n_added, the items that have `left`,
+        and the features `added`."""
+        items = np.full(n_base + sum(map(len, added)), NO_ITEM, np.uint32)
         items[rows] = np.arange(rows.size, dtype=np.uint32)
+        items[rows[left]] = NO_ITEM
         gone = np.flatnonzero(items[:n_base] == NO_ITEM)
-        return cls(rows, added, items, gone, n_base + np.flatnonzero(items[n_base:] != NO_ITEM))
+        new = n_base + np.flatnonzero(items[n_base:] != NO_ITEM)
+        return cls(rows, added, items, gone, new)
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class VectorIndex:
     def _features_of(self, rows: Positions) -> Features:
         if self.changed is None or not self.changed.new.size:
             return self.features[rows]
-        return gather_features(rows, self.features, self.changed.added)
+        return gather_features(rows, self.features, *self.changed.added)
 
     def _squared_distances(self, found: Positions, vector: Float32) -> Float32:
         squares = np.empty(found.size, np.float32)

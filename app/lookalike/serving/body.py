@@ -106,7 +106,7 @@ def _vector(values: object, n_dims: int) -> Float64:
     if not isinstance(values, list) or len(values) != n_dims:
         size = f"{len(values)} of them" if isinstance(values, list) else shown(values)
         raise BadRequest(f"vector must be an array of {n_dims} numbers, not {size}")
-    if not {type(value) for value in values} <= {int, float}:
+    if not set(map(type, values)) <= {int, float}:
         place = next(i for i, value in enumerate(values) if type(value) not in (int, float))
         raise BadRequest(f"vector[{place}] must be a number, not {shown(values[place])}")
     try:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lookalike.release.behaviour import related_dtype
+from lookalike.release.category import read_product_ids
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_TABLE,
+    ID_FILES,
     LISTED,
     PRODUCT_IDS,
     RELATED,
@@ -67,8 +69,8 @@ def add_behaviour(
             folder.mkdir()
             root.scratch.mkdir(mode=0o700)
             with Ratings(root.scratch, manifest.product_id_type, memory_bytes) as ratings:
-                for path, _ in products.values():
-                    ratings.add_released(read_ids(path))
+                for each in products.values():
+                    ratings.add_released(read_product_ids(*each))
                 read(manifest.product_id_type, ratings.add)
                 counts = ratings.weigh(settings)
                 table = _write_table(folder, ratings, counts, settings, progress)
@@ -94,9 +96,11 @@ def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
     """
     published = products_of(root.folder(manifest.release), manifest.categories)
     held = products_of(root.before, manifest.categories)
-    for category_id, (path, _) in held.items():
-        path.parent.mkdir(parents=True)
-        link(published[category_id][0], path)
+    for category_id, (folder, entry) in held.items():
+        folder.mkdir(parents=True)
+        for file in ID_FILES:
+            if file in entry.files:
+                link(published[category_id][0] / file, folder / file)
     return held
 
 

@@ -60,10 +60,11 @@ def _show(release: Release, families: Families) -> tuple[Id, Id]:
     say("", f"related products (✓ the same family), of model {release.manifest.model.name}:", "")
     alike: list[bool] = []
     for category_id, category in release.categories.items():
-        ids = category.product_ids.tolist()
+        items = category.items()
+        ids = category.ids(items)
         answers = {
             product_id: category.ids(category.nearest(item, _LIMIT - 1)[0])
-            for item, product_id in enumerate(ids)
+            for item, product_id in zip(items.tolist(), ids, strict=True)
         }
         alike += [families[one] == families[other] for one in ids for other in answers[one]]
         shown = ids[len(ids) // 3]

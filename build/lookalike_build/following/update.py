@@ -1,9 +1,10 @@
 """Updates: a new release that is the current one with a few products changed and all else linked.
 
-The neighbour table is exact at once, as if everything were indexed from scratch. The index for vectors
-stays; products that it does not know are compared with a vector one by one. When these have become
-many, the index is rebuilt in the background and comes with a later release. If a rebuild fails, vectors
-are answered as before, and it is tried again later.
+The neighbour table is exact at once, as if everything were indexed from scratch: the lists that have
+changed come beside it. The index for vectors stays; products that it does not know are compared with a
+vector one by one. When either has become much, table or index are rebuilt in the background and come
+with a later release, with what has changed meanwhile. If a rebuild fails, answers are as before, and it
+is tried again later.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,24 +17,24 @@ from shutil import rmtree
 from time import monotonic
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from lookalike.release.files import reason_of
+from lookalike.release.files import BASE_FILES, reason_of
 from lookalike.release.ids import Id, category_folder
-from lookalike.release.manifest import Applied, Manifest
+from lookalike.release.manifest import Applied, CategoryEntry, Manifest
 from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.features.store import sort_key
 from lookalike_build.following.background import Background
 from lookalike_build.indexing.live import (
     ChangesByCategory,
+    Checked,
     FeatureChanges,
     LiveCategory,
-    index_new,
     settings_of,
+    write_changed,
 )
 from lookalike_build.indexing.rows import FeatureStatistics
+from lookalike_build.indexing.table import ListEnds
 from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.publishing.files import link
 from lookalike_build.publishing.staging import Staging
 
 _RETRY_S = 60.0
@@ -50,14 +51,14 @@ class _Failure(NamedTuple):
     again_at: float
 
 
-# A category whose index was rebuilt, and the rows (n_items,) of its items in the index before.
-_Rebased = tuple[LiveCategory, npt.NDArray[np.uint32]]
+# A category that was rebuilt, and what it was rebuilt from.
+_Rebased = tuple[LiveCategory, LiveCategory]
 # What becomes of a category: it is changed, made of new products, or (None) removed.
 _Plan = dict[Id, LiveCategory | FeatureChanges | None]
 
 
 class Updater:
-    """Publishes updates under `root`; keeps statistics between them to avoid rereading all features.
+    """Publishes updates under `root`; between them it keeps what would else be read through again.
 
     `log` is called with a line for each rebuild that failed.
     """
@@ -72,6 +73,8 @@ class Updater:
         self._background = background
         self._log = log
         self._statistics: dict[Id, tuple[str, FeatureStatistics]] = {}
+        self._ends: dict[Id, tuple[CategoryEntry, ListEnds]] = {}
+        self._checked: Checked = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._failures: dict[Id, _Failure] = {}
         self._release = ""
@@ -81,7 +84,7 @@ class Updater:
         if self._root.updating.exists():
             rmtree(self._root.updating)
         for entry in manifest.categories:
-            if self._rebase_folder(entry.category_id).exists():
+            if any(folder.exists() for folder in self._rebase_folders(entry.category_id)):
                 reason = "the follower ended during the rebuild"
                 self._failed(entry.category_id, reason, _AFTER_DEATH_S)
         # What this cannot remove is removed before the next rebuild.
@@ -142,7 +145,8 @@ class Updater:
         self._forget(rebased)
         for category_id in rebased:
             self._failures.pop(category_id, None)
-        self._remember(plan)
+        entries = {one.entry.category_id: one.entry for one in written}
+        self._remember(plan, entries, self._root.folder(published.release))
         return published.release
 
     def _rebased(self) -> dict[Id, _Rebased]:
@@ -167,7 +171,7 @@ class Updater:
         self._failures[category_id] = _Failure(times, monotonic() + wait_s)
         text = reason if isinstance(reason, str) else _reason(reason)
         self._log(
-            f"category {category_id}: its index for vectors could not be rebuilt: {text}; next try in "
+            f"category {category_id}: it could not be rebuilt in the background: {text}; next try in "
             f"{wait_s:.0f} s"
         )
 
@@ -183,11 +187,12 @@ class Updater:
     def _begin_due(self, release: str) -> None:
         for category_id in self._due():
             try:
-                live = LiveCategory.find(self._root, self._root.manifest(release), category_id)
+                manifest = self._root.manifest(release)
+                live = LiveCategory.find(self._root, manifest, category_id, self._checked)
             except Exception as error:
                 self._failed(category_id, error)
                 continue
-            if live and live.is_worn:
+            if live and live.upkeep():
                 self._rebase(category_id, live)
             else:
                 del self._failures[category_id]
@@ -198,10 +203,16 @@ class Updater:
         plan: _Plan = {}
         for category_id in {*changes, *rebased}:
             products = changes.get(category_id, {})
-            if live := LiveCategory.find(self._root, manifest, category_id):
-                index = rebased.get(category_id)
-                now = live.onto(*index) if index else live
-                after = now.with_changes(products, partial(self._statistics_of, category_id, now))
+            if live := LiveCategory.find(self._root, manifest, category_id, self._checked):
+                now = live
+                if found := rebased.get(category_id):
+                    now, before = found
+                    products = {**live.since(before), **products}
+                after = now.with_changes(
+                    products,
+                    partial(self._statistics_of, category_id, now),
+                    partial(self._ends_of, category_id, now),
+                )
                 if after is not live:
                     plan[category_id] = after
             elif new := {one: feature for one, feature in products.items() if feature is not None}:
@@ -216,11 +227,8 @@ class Updater:
             if category_id not in plan:
                 yield writer.keep()
                 continue
-            planned = plan[category_id]
-            if isinstance(planned, LiveCategory):
-                yield planned.write(writer)
-            elif planned is not None:
-                yield index_new(planned, settings, writer)
+            if (planned := plan[category_id]) is not None:
+                yield write_changed(planned, settings, writer)
 
     def _statistics_of(self, category_id: Id, live: LiveCategory) -> FeatureStatistics:
         digest, statistics = self._statistics.get(category_id, (None, None))
@@ -229,25 +237,45 @@ class Updater:
             self._statistics[category_id] = live.base_digest, statistics
         return statistics
 
-    def _remember(self, plan: _Plan) -> None:
-        """Begin to rebuild indexes that are now worn; forget removed categories."""
+    def _ends_of(self, category_id: Id, live: LiveCategory) -> ListEnds:
+        entry, ends = self._ends.get(category_id, (None, None))
+        return ends if ends and entry == live.entry else live.table.ends()
+
+    def _remember(self, plan: _Plan, entries: Mapping[Id, CategoryEntry], release: Path) -> None:
+        """Keep what is known of the categories in the folder `release`; begin to rebuild some."""
         for category_id, planned in plan.items():
-            if planned is None:
+            self._ends.pop(category_id, None)
+            if not isinstance(planned, LiveCategory):
                 self._statistics.pop(category_id, None)
                 self._forget([category_id])
-            elif isinstance(planned, LiveCategory) and planned.is_worn:
-                self._rebase(category_id, planned)
+                continue
+            entry = entries[category_id]
+            if planned.ends and entry.updates:  # else its items have other numbers now
+                self._ends[category_id] = entry, planned.ends
+            if planned.upkeep():
+                folder = release / category_folder(category_id)
+                self._rebase(category_id, replace(planned, folder=folder))
 
     def _rebase(self, category_id: Id, live: LiveCategory) -> None:
         failure = self._failures.get(category_id)
-        if category_id in self._rebasing or (failure and failure.again_at > monotonic()):
+        waits = failure and failure.again_at > monotonic()
+        if category_id in self._rebasing or waits:
             return
-        folder = self._rebase_folder(category_id)
+        folder, base = self._rebase_folders(category_id)
+        try:
+            # Until it comes to this, the release may have been removed.
+            base.mkdir(parents=True, exist_ok=True)
+            for file in BASE_FILES:
+                link(live.folder / file, base / file)
+        except OSError as error:
+            self._failed(category_id, error)
+            return
 
         def work() -> _Rebased:
-            folder.parent.mkdir(exist_ok=True)
-            entry = live.rebased(CategoryWriter(category_id, folder, None)).entry
-            return LiveCategory.read(folder, entry), live.table.rows
+            held = replace(live, folder=base)
+            rebuild = held.upkeep() or held.folded
+            entry = rebuild(CategoryWriter(category_id, folder, None)).entry
+            return LiveCategory.read(folder, entry), live
 
         self._rebasing[category_id] = self._background(work)
 
@@ -255,10 +283,12 @@ class Updater:
         """Forget rebuilds; remove their files now, or once they have ended."""
         for category_id in category_ids:
             if future := self._rebasing.pop(category_id, None):
-                future.add_done_callback(partial(_remove, self._rebase_folder(category_id)))
+                future.add_done_callback(partial(_remove, self._rebase_folders(category_id)))
 
-    def _rebase_folder(self, category_id: Id) -> Path:
-        return self._root.rebasing / category_folder(category_id)
+    def _rebase_folders(self, category_id: Id) -> tuple[Path, Path]:
+        """Where a category is rebuilt, and where what it is rebuilt from is held."""
+        folder = self._root.rebasing / category_folder(category_id)
+        return folder, folder.with_name(f"{folder.name}.base")
 
 
 def _reason(error: BaseException) -> str:
@@ -269,5 +299,6 @@ def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _remove(folder: Path, _: object) -> None:
-    rmtree(folder, ignore_errors=True)
+def _remove(folders: Iterable[Path], _: object) -> None:
+    for folder in folders:
+        rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lookalike.release.files import BASE_FILES, FILES, ReleaseError
+from lookalike.release.files import BASE_FILES, ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest, Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
@@ -16,7 +16,7 @@ from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
 from lookalike_build.indexing.difference import difference
-from lookalike_build.indexing.live import FeatureChanges, LiveCategory
+from lookalike_build.indexing.live import FeatureChanges, LiveCategory, write_changed
 from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
@@ -69,7 +69,7 @@ def index(
             live = {(str(change.category_id), str(change.product_id)) for change in changes}
             check_removal(current.without(live), in_source(store), allowed)
         root.remove_staging(but_finished=not rebuild)
-        staging = Staging(root, root.staging, going_on=not rebuild)
+        staging = Staging(root, root.staging, root.finished)
         try:
             staging.hold_current()
             writers = [staging.category(category_id) for category_id in store.categories]
@@ -154,7 +154,7 @@ def _is_sound(writer: CategoryWriter, made_with: str) -> bool:
         return False
     folder, entry = writer.current
     try:
-        for file in FILES:
+        for file in entry.files:
             check = (
                 entry.files[file].check_ends if file in BASE_FILES else entry.files[file].check_all
             )
@@ -175,7 +175,7 @@ def _comparable(store: FeatureSource, writer: CategoryWriter) -> LiveCategory | 
         live = LiveCategory.read(folder, entry)
     except ReleaseError:
         return None
-    same_ids = (live.table.product_ids.dtype.kind == "i") == (store.id_types[1] == "integer")
+    same_ids = (live.table.ids.dtype.kind == "i") == (store.id_types[1] == "integer")
     return live if same_ids and live.features.shape[1] == store.n_dims else None
 
 
@@ -186,6 +186,7 @@ def _updated(live: LiveCategory, changes: FeatureChanges, writer: CategoryWriter
         return None
     if after is live:
         return writer.keep()
-    if after.is_worn:
-        return after.rebased(writer)._replace(rebuilt=False)
-    return after.write(writer)
+    upkeep = after.upkeep() if isinstance(after, LiveCategory) else None
+    if upkeep:
+        return upkeep(writer)._replace(rebuilt=False)
+    return write_changed(after, IndexSettings.of(live.entry.made_with), writer)

@@ -21,7 +21,13 @@ from lookalike.release.root import ReleaseRoot, RootError
 from lookalike_build.catalogue.ids import whole_number
 from lookalike_build.catalogue.moment import as_text, is_ahead
 from lookalike_build.features.store import FeatureSource, sort_key
-from lookalike_build.indexing.live import ChangesByCategory, LiveCategory, index_new, settings_of
+from lookalike_build.indexing.live import (
+    ChangesByCategory,
+    LiveCategory,
+    index_new,
+    settings_of,
+    write_changed,
+)
 from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import Written
 from lookalike_build.publishing.staging import Staging, full_manifest
@@ -188,12 +194,11 @@ def _changed(
         after = live.with_changes(products, partial(FeatureStatistics.of, live.features.base))
         if after is None:
             writer.remove()
+        elif after is live:
+            yield one
         else:
-            yield (
-                one
-                if after is live
-                else one._replace(entry=writer.replace(after.write).entry, unchanged=False)
-            )
+            anew = writer.replace(partial(write_changed, after, settings))
+            yield one._replace(entry=anew.entry, unchanged=False)
     for category_id in changes.keys() - {one.entry.category_id for one in written}:
         products = {
             product_id: feature

@@ -1,5 +1,6 @@
 """The difference between a category's features and what the current release has of it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,8 @@ from lookalike.release.category import ids_of
 from lookalike.release.ids import Id
 from lookalike_build.features.store import FeatureSource
 from lookalike_build.indexing.live import FeatureChanges, LiveCategory
+from lookalike_build.indexing.under_way import ahead
 from lookalike_build.publishing.category import Counts
-from lookalike_build.publishing.ids import positions_of
 
 
 class Difference(NamedTuple):
@@ -26,21 +27,25 @@ def difference(store: FeatureSource, category_id: Id, live: LiveCategory, most: 
 
     The features of at most `most` products are kept.
     """
-    product_ids, rows = live.table.product_ids, live.table.rows.astype(np.intp)
+    table, rows = live.table, live.table.rows.astype(np.intp)
     changes: dict[Id, Features | None] = {}
-    there = np.zeros(rows.size, np.bool_)
+    unseen = ~table.left
     n_new = n_changed = 0
-    for ids, features in store.blocks(category_id):
-        items, same = positions_of(product_ids, live.ids(ids))
-        known = np.flatnonzero(same)
-        there[items[known]] = True
-        n_new += len(ids) - known.size
-        same[known] = (live.features.of(rows[items[known]]) == features[known]).all(axis=1)
-        n_changed += known.size - int(np.count_nonzero(same))
-        if n_new + n_changed <= most:
-            changes |= {ids[row]: features[row].copy() for row in np.flatnonzero(~same).tolist()}
-    gone = np.flatnonzero(~there).astype(np.uint32)
-    changes |= dict.fromkeys(ids_of(product_ids, gone))
-    n_unchanged = rows.size - gone.size - n_changed
+    with ThreadPoolExecutor(1) as pool:
+        blocks = ahead(pool, store.blocks(category_id))
+        for ids, features in blocks:
+            items, same = table.items_of(live.ids(ids))
+            known = np.flatnonzero(same)
+            unseen[items[known]] = False
+            n_new += len(ids) - known.size
+            same[known] = (live.features.of(rows[items[known]]) == features[known]).all(axis=1)
+            n_changed += known.size - int(np.count_nonzero(same))
+            if n_new + n_changed <= most:
+                changes |= {
+                    ids[row]: features[row].copy() for row in np.flatnonzero(~same).tolist()
+                }
+    gone = np.flatnonzero(unseen).astype(np.uint32)
+    changes |= dict.fromkeys(ids_of(table.ids, gone))
+    n_unchanged = table.n_items - gone.size - n_changed
     counts = Counts(n_new, n_changed, gone.size, n_unchanged)
     return Difference(counts, changes if n_new + n_changed <= most else None)

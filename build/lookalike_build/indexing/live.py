@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.release.arrays import Features, Items
+from lookalike.release.arrays import Features, Positions
+from lookalike.release.category import Identity, identity_of, ids_of, lists_dtype, map_array
 from lookalike.release.files import (
     ADDED,
+    BASE_FILES,
     DISTANCES,
     FEATURES,
+    LATER_IDS,
+    LEFT,
     NEIGHBOURS,
     PRODUCT_IDS,
     ROWS,
     SPARES,
     ReleaseError,
+    later_file,
+    lists_file,
     reason_of,
 )
 from lookalike.release.ids import Id, category_folder
@@ -25,9 +31,9 @@ from lookalike.release.root import ReleaseRoot, sync
 from lookalike_build.features.store import sort_key
 from lookalike_build.indexing.category import IndexSettings, index_features
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
-from lookalike_build.indexing.table import changed
-from lookalike_build.publishing.category import CategoryWriter, NeighbourTable, Written
-from lookalike_build.publishing.ids import Ids, id_array, positions_of
+from lookalike_build.indexing.table import ListEnds, Lists, LiveTable, changed, widths
+from lookalike_build.publishing.category import CategoryWriter, Update, Written
+from lookalike_build.publishing.ids import Ids, id_array
 
 FeatureChanges = Mapping[Id, Features | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
@@ -36,58 +42,109 @@ ChangesByCategory = Mapping[Id, FeatureChanges]
 
 _WORN_SHARE = 0.05
 _WORN_ROWS = 4096
+_CHANGED_SHARE, _MOST_UPDATES = 0.1, 64
+"""Once updates have a larger share of a category's lists, or are more, its table is to be folded."""
+_WHOLE_SHARE, _WHOLE_SIZE = 0.25, 2**17
+"""An update that changes a larger share of the lists writes all of them, as it does where all of them
+have no more neighbours than that, which takes 1 MB."""
 _CHUNK = 1024
+
+Checked = Identity
+"""Files, by category and name, that have been compared with a manifest."""
 
 
 @dataclass(frozen=True)
 class LiveCategory:
-    """The category whose index and features are those in `folder`, described by `entry`.
+    """The category whose files are those in `folder`, described by `entry`, and what has changed since.
 
     `table` is its exact table now, `features` what its rows name: those the index is of, and those
-    added since. A search by vector ranks all that were added, so from time to time `rebased` builds a
-    new index.
+    added since. `changed` are the items whose lists are others than in the files, None if nothing has
+    changed; `ends` are those of all lists, if they are known. From time to time the table is `folded`,
+    as each update adds files; and as a search by vector ranks all features that were added, `rebased`
+    builds a new index.
     """
 
     folder: Path
     entry: CategoryEntry
-    table: NeighbourTable
+    table: LiveTable
     features: FeatureRows
+    changed: Positions | None = None
+    ends: ListEnds | None = None
 
     @classmethod
-    def read(cls, folder: Path, entry: CategoryEntry) -> "LiveCategory":
+    def read(
+        cls, folder: Path, entry: CategoryEntry, checked: Checked | None = None
+    ) -> "LiveCategory":
         """Read a published category.
 
         ReleaseError where a file cannot be read or is not what `entry` says: what is read here is
         written again with a new digest, and damage would look sound. The base's files are linked as
-        they are, so a full check finds damage there.
+        they are, so a full check finds damage there; of these only the ends are compared. Files that
+        are `checked` are trusted, and others join them.
         """
-
-        def read(file: str, how: Any = None) -> Any:
+        checked = {} if checked is None else checked
+        for file in entry.file_names():
             name = f"{folder.name}/{file}"
-            if file != FEATURES:
-                entry.files[file].check_all(folder / file, name)
             try:
-                return np.load(folder / file, how)
-            except (OSError, ValueError) as error:
+                (identity,) = identity_of(folder, [file]).values()
+            except OSError as error:
                 raise ReleaseError(name, reason_of(error)) from error
+            if checked.get(name) == identity:
+                continue
+            if file in BASE_FILES:
+                entry.files[file].check_ends(folder / file, name)
+            else:
+                entry.files[file].check_all(folder / file, name)
+            if file == SPARES:
+                _check_spares(folder, entry)
+            checked[name] = identity
+        n, k, width = entry.n_table, entry.k, entry.k + entry.n_spare
 
-        neighbours, spares = read(NEIGHBOURS), read(SPARES)
-        if spares.size and int(spares.max()) >= entry.n_items:
-            reason = f"names an item past the last of {entry.n_items}"
-            raise ReleaseError(f"{folder.name}/{SPARES}", reason)
-        items = np.concatenate([neighbours, spares], axis=1)
-        table = NeighbourTable(read(PRODUCT_IDS), read(ROWS), items, read(DISTANCES), entry.k)
-        return cls(folder, entry, table, FeatureRows(read(FEATURES, "r"), read(ADDED)))
+        def read(file: str, shape: tuple[int, ...], dtype: Any = "<u4") -> Any:
+            return map_array(folder / file, shape, dtype)
+
+        table = (
+            read(NEIGHBOURS, (n, k)),
+            read(SPARES, (n, entry.n_spare)),
+            read(DISTANCES, (n, width), "<f4"),
+        )
+        ids, rows = read(PRODUCT_IDS, (n,), None), read(ROWS, (n,))
+        n_dims = _n_dims(folder)
+        base = read(FEATURES, (entry.n_base, n_dims), "<f4")
+        added = [read(ADDED, (entry.n_added, n_dims), "<f4")]
+        lists = [np.empty(0, lists_dtype(width))]
+        left = np.empty(0, np.uint32)
+        if updates := entry.updates:
+            n_rows = entry.n_base + entry.n_added
+            ids = np.concatenate([ids, read(LATER_IDS, (updates.n_later,), None)])
+            rows = np.concatenate([rows, n_rows + np.arange(updates.n_later, dtype=np.uint32)])
+            left = read(LEFT, (updates.n_left,))
+            for one in updates.each:
+                lists.append(read(lists_file(one.number), (one.n_lists,), lists_dtype(width)))
+                added.append(read(later_file(one.number), (one.n_later, n_dims), "<f4"))
+        every = np.concatenate(lists)
+        places = np.full(ids.size, -1)
+        places[every["item"]] = np.arange(every.size)  # of one item's lists, the last one
+        has_left = np.zeros(ids.size, np.bool_)
+        has_left[left] = True
+        live = LiveTable(
+            ids, rows, has_left, table, places, Lists(every["items"], every["distances"])
+        )
+        return cls(folder, entry, live, FeatureRows(base, np.concatenate(added)))
 
     @classmethod
     def find(
-        cls, root: ReleaseRoot, manifest: Manifest, category_id: Id | None
+        cls,
+        root: ReleaseRoot,
+        manifest: Manifest,
+        category_id: Id | None,
+        checked: Checked | None = None,
     ) -> "LiveCategory | None":
         """Read the category of that id in a published release; None if it has none."""
         for entry in manifest.categories:
             if entry.category_id == category_id:
                 folder = root.folder(manifest.release) / category_folder(entry.category_id)
-                return cls.read(folder, entry)
+                return cls.read(folder, entry, checked)
         return None
 
     def is_made_with(self, settings: IndexSettings) -> bool:
@@ -100,28 +157,35 @@ class LiveCategory:
         return self.entry.files[FEATURES].sha256
 
     def with_changes(
-        self, changes: FeatureChanges, statistics: Callable[[], FeatureStatistics]
-    ) -> "LiveCategory | None":
+        self,
+        changes: FeatureChanges,
+        statistics: Callable[[], FeatureStatistics],
+        ends: Callable[[], ListEnds] | None = None,
+    ) -> "LiveCategory | FeatureChanges | None":
         """The category after `changes`: itself where nothing differs, None where no product is left.
 
-        `statistics` gives those of the features that the index is of.
+        A category so small that its lists come to be of another width is all its products: it is to be
+        indexed anew. `statistics` gives those of the features that the index is of, `ends` those of
+        the lists.
         """
         gone, new, features = self._differences(changes)
-        if not new and len(gone) == self.table.rows.size:
-            return None
         if not gone and not new:
             return self
-        n_rows = self.features.shape[0]
+        n_items = self.table.n_items - len(gone) + len(new)
+        neighbours = IndexSettings.of(self.entry.made_with).neighbours
+        if n_items == 0:
+            return None
+        if widths(n_items, neighbours) != (self.table.k, self.table.width):
+            return self._products(gone) | dict(zip(new, (one[0] for one in features), strict=True))
         more = self.features._replace(added=np.concatenate([self.features.added, *features]))
-        table = changed(
+        after = changed(
             self.table,
             np.array(gone, np.intp),
             self.ids(new),
-            np.arange(n_rows, n_rows + len(new), dtype=np.uint32),
             Comparison(more, statistics()),
-            IndexSettings.of(self.entry.made_with).neighbours,
+            (ends or self.table.ends)(),
         )
-        return replace(self, table=table, features=more)
+        return replace(self, table=after.table, features=more, changed=after.items, ends=after.ends)
 
     def _differences(self, changes: FeatureChanges) -> tuple[list[int], list[Id], list[Features]]:
         """The items that go; the ids that come, ascending, and their features, (1, n_dims) each.
@@ -129,7 +193,7 @@ class LiveCategory:
         A product whose feature is another one goes and comes.
         """
         ids = sorted(changes, key=sort_key)
-        items, known = positions_of(self.table.product_ids, self.ids(ids))
+        items, known = self.table.items_of(self.ids(ids))
         gone, new, features = [], [], []
         for product_id, item, is_known in zip(ids, items.tolist(), known, strict=True):
             feature = changes[product_id]
@@ -142,58 +206,102 @@ class LiveCategory:
                 features.append(feature[None])
         return gone, new, features
 
+    def _products(self, without: Sequence[int]) -> dict[Id, Features | None]:
+        """All products and their features, but those of the items `without`."""
+        there = np.flatnonzero(~self.table.left)
+        there = there[~np.isin(there, without)]
+        features = self.features.of(self.table.rows[there].astype(np.intp))
+        return dict(zip(ids_of(self.table.ids, there.astype(np.uint32)), features, strict=True))
+
+    def since(self, before: "LiveCategory") -> dict[Id, Features | None]:
+        """What has changed since `before`, a state of this category that has the same base.
+
+        A row of it is the same feature in both.
+        """
+        there = ~self.table.left
+        ids, rows = self.table.ids[there], self.table.rows[there]
+        old_ids = before.table.ids[~before.table.left]
+        items, known = before.table.items_of(ids)
+        new = ~(known & (before.table.rows[items] == rows))
+        _, stays = self.table.items_of(old_ids)
+        gone = ids_of(old_ids, np.flatnonzero(~stays).astype(np.uint32))
+        came = ids_of(ids, np.flatnonzero(new).astype(np.uint32))
+        features = self.features.of(rows[new].astype(np.intp))
+        return dict.fromkeys(gone) | dict(zip(came, features, strict=True))
+
     def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
-        (item,), (known,) = positions_of(self.table.product_ids, self.ids([product_id]))
+        (item,), (known,) = self.table.items_of(self.ids([product_id]))
         return self._feature(item) if known else None
 
     @property
     def is_worn(self) -> bool:
         """Whether so much has changed that the index is to be rebuilt."""
         n_base = len(self.features.base)
-        gone = n_base - int(np.count_nonzero(self.table.rows < n_base))
+        rows = self.table.rows[~self.table.left]
+        gone = n_base - int(np.count_nonzero(rows < n_base))
         n_changed = len(self.features.added) + gone
         return n_changed > min(_WORN_SHARE * n_base, _WORN_ROWS)
 
+    def upkeep(self) -> Callable[[CategoryWriter], Written] | None:
+        """What is to be done to it in the background, if anything."""
+        if self.is_worn:
+            return self.rebased
+        n_changed = np.count_nonzero(self.table.places >= 0)
+        n_updates = len(self.entry.updates.each) if self.entry.updates else 0
+        many = n_changed > _CHANGED_SHARE * self.table.n_items or n_updates >= _MOST_UPDATES
+        return self.folded if many and not self._is_written_whole else None
+
+    @property
+    def _is_written_whole(self) -> bool:
+        """Whether `write` writes all lists, as so many have changed or there are so few."""
+        if self.changed is None:
+            return False
+        n_items = self.table.n_items
+        few = n_items * self.table.width <= _WHOLE_SIZE
+        return few or self.changed.size > _WHOLE_SHARE * n_items
+
     def rebased(self, writer: CategoryWriter) -> Written:
         """Write the category with an index of all its features; its table is as it was."""
-        features = writer.begin(self.table.rows.size, self.features.shape[1])
+        table = self.table.folded()
+        features = writer.begin(table.rows.size, self.features.shape[1])
         for first in range(0, len(features), _CHUNK):
             items = np.arange(first, min(first + _CHUNK, len(features)))
-            features[items] = self.features.of(self.table.rows[items].astype(np.intp))
+            features[items] = self.features.of(table.rows[items].astype(np.intp))
             # Little by little: an update that syncs would wait for all that is not on the disk yet.
             sync(writer.folder / FEATURES)
-        writer.add_ids(self.table.product_ids)
+        writer.add_ids(table.product_ids)
         settings = IndexSettings.of(self.entry.made_with)
-        table = self.table.items, self.table.distances
-        return index_features(features, settings, writer, table=table)
+        return index_features(features, settings, writer, table=(table.items, table.distances))
 
-    def onto(self, rebased: "LiveCategory", rows: Items) -> "LiveCategory":
-        """The category as it is, on the index of `rebased`, made when the items' rows were `rows`.
-
-        That index has in its row i the feature that was in row rows[i]; those of products that came
-        later follow as added ones. Example: `rows` were [0 3 2]; then the product in row 3 left and
-        one in row 4 came, so the rows are [0 2 4] now. The index has rows 0 and 2 in its rows 0 and 2,
-        and row 4 comes after its three: the rows become [0 2 3].
-        """
-        row_in_index = np.full(self.features.shape[0], -1)
-        row_in_index[rows] = np.arange(rows.size)
-        new_rows = row_in_index[self.table.rows]
-        later = np.flatnonzero(new_rows < 0)
-        new_rows[later] = rows.size + np.arange(later.size)
-        added = self.features.of(self.table.rows[later].astype(np.intp))
-        return replace(
-            rebased,
-            table=self.table._replace(rows=new_rows.astype(np.uint32)),
-            features=rebased.features._replace(added=added),
-        )
+    def folded(self, writer: CategoryWriter) -> Written:
+        """Write the category with a table that has all that updates have changed."""
+        return writer.add_table(self.table.folded(), self.features.added, self._base)
 
     def write(self, writer: CategoryWriter) -> Written:
-        """Write the category into the next release."""
-        # It is no more of the features that its base was made of.
+        """Write the category into the next release: what has changed beside what there is."""
+        if self.changed is None:
+            return writer.add_linked(*self._base)
+        if self._is_written_whole:
+            return self.folded(writer)
+        lists = np.empty(self.changed.size, lists_dtype(self.table.width))
+        lists["item"] = self.changed
+        lists["items"], lists["distances"] = self.table.lists(self.changed)
+        n_before = self.entry.n_added + (self.entry.updates.n_later if self.entry.updates else 0)
+        update = Update(
+            self.table.n_items,
+            self.table.ids[self.table.n_table :],
+            np.flatnonzero(self.table.left).astype(np.uint32),
+            lists,
+            self.features.added[n_before:],
+        )
+        return writer.add_update(update, self._base)
+
+    @property
+    def _base(self) -> tuple[Path, CategoryEntry]:
+        """Where its files are; it is no more of the features that its base was made of."""
         made_with = IndexSettings.of(self.entry.made_with).made_with
-        base = self.folder, replace(self.entry, made_with=made_with)
-        return writer.add_update(self.table, self.features.added, base)
+        return self.folder, replace(self.entry, made_with=made_with)
 
     def _feature(self, item: int) -> Features:
         (feature,) = self.features.of(self.table.rows[[item]].astype(np.intp))
@@ -201,9 +309,33 @@ class LiveCategory:
 
     def ids(self, product_ids: Sequence[Id]) -> Ids:
         """Product ids (n,) as the table has them."""
-        if self.table.product_ids.dtype.kind == "S":
+        if self.table.ids.dtype.kind == "S":
             return id_array([str(one) for one in product_ids])
         return np.array(product_ids, np.int64)
+
+
+def _check_spares(folder: Path, entry: CategoryEntry) -> None:
+    spares = map_array(folder / SPARES, (entry.n_table, entry.n_spare), "<u4")
+    if spares.size and int(spares.max()) >= entry.n_table:
+        reason = f"names an item past the last of {entry.n_table}"
+        raise ReleaseError(f"{folder.name}/{SPARES}", reason)
+
+
+def _n_dims(folder: Path) -> int:
+    name = f"{folder.name}/{FEATURES}"
+    try:
+        return int(np.load(folder / FEATURES, "r").shape[1])
+    except (OSError, ValueError, IndexError) as error:
+        raise ReleaseError(name, reason_of(error)) from error
+
+
+def write_changed(
+    after: LiveCategory | FeatureChanges, settings: IndexSettings, writer: CategoryWriter
+) -> Written:
+    """Write what `LiveCategory.with_changes` has made; `settings` are for what is indexed anew."""
+    if isinstance(after, LiveCategory):
+        return after.write(writer)
+    return index_new(after, settings, writer)
 
 
 def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:

@@ -19,16 +19,15 @@ copies by the hundred), the item is compared with all others once more.
 """
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from lookalike.release.arrays import Distances, Features, Float32, Float64, Items, Positions
 from lookalike_build.files.array import scratch_array
+from lookalike_build.indexing.under_way import in_turn
 from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UNIT_ROUNDOFF, UnitVectors
 
 _BLOCK_BYTES = 64 * 2**20
@@ -36,7 +35,6 @@ _EXTRA_SCORES = 28
 """How many scores beyond k are kept: seldom are that many within rounding of the k-th."""
 _BLOCK = 4096
 
-Result = TypeVar("Result")
 Ranked = tuple[Positions, list[tuple[Items, Distances]]]
 """Positions and, of each, its nearest items and their distances."""
 
@@ -183,9 +181,9 @@ class _Search:
         n = len(self._needed)
         with ThreadPoolExecutor(2) as pool:
             if n <= 8 * self._n_kept:
-                yield from _in_turn(self._looked_up(pool, np.arange(n), self._done))
+                yield from in_turn(self._looked_up(pool, np.arange(n), self._done))
             else:
-                yield from _in_turn(self._by_halves(pool))
+                yield from in_turn(self._by_halves(pool))
 
     def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[Future[Ranked]]:
         """Rank the scores that each item kept; look up among all where these may be the wrong ones.
@@ -226,7 +224,7 @@ class _Search:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
         kept = _Kept(len(self._needed), self._n_kept)
         with ThreadPoolExecutor(1) as merger:
-            for _ in _in_turn(self._merges(merger, kept)):
+            for _ in in_turn(self._merges(merger, kept)):
                 pass
         return kept
 
@@ -284,17 +282,6 @@ class _Search:
         distances = self._unit_vectors.distances(int(self._needed[position]), items)
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
-
-
-def _in_turn(jobs: Iterable[Future[Result]]) -> Iterator[Result]:
-    """The jobs' results in their order, with two more under way."""
-    waiting: deque[Future[Result]] = deque()
-    for job in jobs:
-        waiting.append(job)
-        if len(waiting) > 2:
-            yield waiting.popleft().result()
-    for job in waiting:
-        yield job.result()
 
 
 def _chunks(rows: Positions, step: int = 1024) -> Iterator[Positions]:

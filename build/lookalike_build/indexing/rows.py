@@ -43,7 +43,7 @@ class FeatureStatistics(NamedTuple):
 
 
 class FeatureRows(NamedTuple):
-    """Features float32 (n_rows, n_dims): `base` (n_base, n_dims), then `added` (n_added, n_dims)."""
+    """Features float32 (n_rows, n_dims), those of the index, then those that came after it."""
 
     base: Features
     added: Features
@@ -66,8 +66,14 @@ class Comparison:
         self._centre = statistics.centre
         vectors, lengths = scaled(features.added)
         self._lengths = np.concatenate([statistics.lengths, lengths])
-        self._products = np.concatenate([statistics.products, vectors @ statistics.centre])
+        products = np.concatenate([statistics.products, vectors @ statistics.centre])
+        self._factors, self._offsets = -2 / self._lengths, 2 - 2 * products
         self.unit_vectors = UnitVectors(features.of, self._lengths)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self._features.shape[0]
 
     def squared_distances(self, rows: Positions) -> tuple[Float64, Float64]:
         """Squared angular distances (n, n_rows) of all from each of `rows`, and how far each of these
@@ -86,9 +92,7 @@ class Comparison:
         squared = np.empty((rows.size, n_rows))
         squared[:, : len(base)] = short @ base.T
         squared[:, len(base) :] = short @ added.T
-        squared /= self._lengths
-        squared += self._products
-        squared *= -2
-        squared += 2
+        squared *= self._factors
+        squared += self._offsets
         error = 2 * UNIT_ROUNDOFF * (n_dims + 8) * np.linalg.norm(away, axis=1)
         return squared, error + _DOUBLE_ERROR

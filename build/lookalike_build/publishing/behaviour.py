@@ -9,10 +9,12 @@ import numpy as np
 
 from lookalike.release.arrays import Flags, Positions
 from lookalike.release.behaviour import open_gone
+from lookalike.release.category import read_product_ids
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_TABLE,
     GONE,
+    ID_FILES,
     LISTED,
     PRODUCT_IDS,
     FileEntry,
@@ -25,18 +27,14 @@ from lookalike.release.root import sync
 from lookalike_build.publishing.files import link, link_if_same, write_array
 from lookalike_build.publishing.ids import Ids, positions_of
 
-Products = Mapping[Id, tuple[Path, FileEntry]]
-"""The file of product ids of each category, and what the manifest says of it."""
+Products = Mapping[Id, tuple[Path, CategoryEntry]]
+"""Where the products of each category are to be read, and what the manifest says of it."""
 
 
 def products_of(folder: Path, entries: Sequence[CategoryEntry]) -> Products:
     """The products of the categories in a release's folder."""
     return {
-        entry.category_id: (
-            folder / category_folder(entry.category_id) / PRODUCT_IDS,
-            entry.files[PRODUCT_IDS],
-        )
-        for entry in entries
+        entry.category_id: (folder / category_folder(entry.category_id), entry) for entry in entries
     }
 
 
@@ -102,14 +100,14 @@ def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products)
     left = [np.empty(0, np.intp)]
     for category_id in before.keys() | after.keys():
         old, new = before.get(category_id), after.get(category_id)
-        if old and new and old[1] == new[1]:
+        if old and new and _id_files(old[1]) == _id_files(new[1]):
             continue
         were, are = _rows_of(product_ids, old), _rows_of(product_ids, new)
         gone[are] = False
         left.append(np.setdiff1d(were, are, assume_unique=True))
     rows = np.concatenate(left)
-    for path, _ in after.values() if rows.size else ():
-        _, known = positions_of(read_ids(path), product_ids[rows])
+    for each in after.values() if rows.size else ():
+        _, known = positions_of(read_product_ids(*each), product_ids[rows])
         rows = rows[~known]
     gone[rows] = True
     return gone
@@ -124,8 +122,13 @@ def read_ids(path: Path) -> Ids:
     return np.asarray(ids)
 
 
-def _rows_of(product_ids: Ids, products: tuple[Path, FileEntry] | None) -> Positions:
+def _id_files(entry: CategoryEntry) -> list[FileEntry | None]:
+    """What says which products a category has."""
+    return [entry.files.get(file) for file in ID_FILES]
+
+
+def _rows_of(product_ids: Ids, products: tuple[Path, CategoryEntry] | None) -> Positions:
     if products is None:
         return np.empty(0, np.intp)
-    rows, known = positions_of(product_ids, read_ids(products[0]))
+    rows, known = positions_of(product_ids, read_product_ids(*products))
     return rows[known]

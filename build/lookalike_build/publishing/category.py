@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.release.arrays import Distances, Features, Float32, Items
@@ -19,6 +20,8 @@ from lookalike.release.files import (
     FEATURES,
     FILES,
     INDEX,
+    LATER_IDS,
+    LEFT,
     NEIGHBOURS,
     PRODUCT_IDS,
     PROJECTION,
@@ -26,9 +29,11 @@ from lookalike.release.files import (
     SPARES,
     FileEntry,
     ReleaseError,
+    later_file,
+    lists_file,
 )
 from lookalike.release.ids import Id
-from lookalike.release.manifest import CategoryEntry
+from lookalike.release.manifest import CategoryEntry, UpdateEntry, Updates
 from lookalike.release.root import named, sync
 from lookalike_build.files.array import create_array
 from lookalike_build.files.whole import whole_file
@@ -57,6 +62,21 @@ class NeighbourTable(NamedTuple):
     items: Items
     distances: Distances
     k: int
+
+
+class Update(NamedTuple):
+    """What has changed in a category of now `n_items`.
+
+    `later_ids` (n_later,) are the product ids of all items beside the table, `left` uint32 (n_left,)
+    the items that have left, ascending. With this update came `lists` (n_lists,), of `lists_dtype`, and
+    the `features` (n, n_dims) of the last n of the later items.
+    """
+
+    n_items: int
+    later_ids: Ids
+    left: Items
+    lists: npt.NDArray[np.void]
+    features: Features
 
 
 class Tuned(NamedTuple):
@@ -96,8 +116,8 @@ class CategoryWriter:
     `current` is the category in the current release, its folder and entry, if it has that one. `note`
     is where `finish` notes that the category is finished.
 
-    Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_update` or
-    `keep`, which write all of it.
+    Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_table`,
+    `add_update`, `add_linked` or `keep`, which write all of it.
     """
 
     category_id: Id
@@ -179,7 +199,7 @@ class CategoryWriter:
         sync(self.folder)
         return Written(entry, unchanged=False, rebuilt=True)
 
-    def add_update(
+    def add_table(
         self, table: NeighbourTable, added: Features, base: tuple[Path, CategoryEntry]
     ) -> Written:
         """Write a whole category: the index and its features are those of `base`, its folder and entry.
@@ -199,7 +219,40 @@ class CategoryWriter:
         sync(self.folder)
         n_items, width = table.items.shape
         counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
-        return Written(replace(entry, **counts, n_added=len(added), files=files), unchanged=False)
+        entry = replace(entry, **counts, n_added=len(added), files=files, updates=None)
+        return Written(entry, unchanged=False)
+
+    def add_update(self, update: Update, base: tuple[Path, CategoryEntry]) -> Written:
+        """Write a whole category: that of `base`, its folder and entry, and an update of it."""
+        folder, entry = base
+        self._begin()
+        each = entry.updates.each if entry.updates else ()
+        number = each[-1].number + 1 if each else 1
+        arrays = {
+            LATER_IDS: id_array(update.later_ids),
+            LEFT: update.left,
+            lists_file(number): update.lists,
+            later_file(number): update.features.astype("<f4", copy=False),
+        }
+        for file, array in arrays.items():
+            write_array(self.folder / file, array)
+        for file in entry.files:
+            if file not in arrays:
+                link(folder / file, self.folder / file)
+        sync(self.folder)
+        new = UpdateEntry(number, len(update.lists), len(update.features))
+        updates = Updates(entry.n_table, update.left.size, (*each, new))
+        entry = replace(entry, n_items=update.n_items, updates=updates)
+        files = {
+            file: FileEntry.of(self.folder / file) if file in arrays else entry.files[file]
+            for file in entry.file_names()
+        }
+        return Written(replace(entry, files=files), unchanged=False)
+
+    def add_linked(self, folder: Path, entry: CategoryEntry) -> Written:
+        """Write a whole category: that of `entry` in `folder`."""
+        self._begin()
+        return self._linked(folder, entry)._replace(unchanged=False)
 
     def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
         """Have `write` write the category again; it may read what is here until it is done."""
@@ -223,7 +276,7 @@ class CategoryWriter:
         return self._linked(*self.current)
 
     def _linked(self, folder: Path, entry: CategoryEntry) -> Written:
-        for file in FILES:
+        for file in entry.files:
             link(folder / file, self.folder / file)
         sync(self.folder)
         return Written(entry, unchanged=True)

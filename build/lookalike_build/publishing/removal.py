@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.errors import LookalikeError
-from lookalike.release.files import PRODUCT_IDS
+from lookalike.release.category import read_product_ids
+from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, IdType, category_folder
 from lookalike.release.manifest import Model
 from lookalike.release.root import ReleaseRoot
@@ -87,8 +87,8 @@ def released(root: ReleaseRoot) -> Products | None:
     ids: dict[Id, pa.Array] = {}
     for entry in manifest.categories:
         folder = root.folder(manifest.release) / category_folder(entry.category_id)
-        with suppress(OSError, ValueError, EOFError):
-            ids[entry.category_id] = pa.array(np.load(folder / PRODUCT_IDS).tolist()).cast(
+        with suppress(ReleaseError, ValueError):
+            ids[entry.category_id] = pa.array(read_product_ids(folder, entry).tolist()).cast(
                 pa.string()
             )
     return Products(f"release {manifest.release}", manifest.id_types, manifest.model, ids)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lookalike.release.files import BEHAVIOUR, FILES, MANIFEST, ReleaseError
+from lookalike.release.files import BEHAVIOUR, MANIFEST, ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
 from lookalike.release.opened import is_slim
@@ -39,16 +39,18 @@ class Staging:
     """Writes one release of `root` in the folder `path`, which is the caller's alone.
 
     `current` is the manifest of the release that is current when `look` is called, if it is valid. With
-    `going_on`, the categories that a killed builder had finished are still there.
+    the folder `finished`, categories that are finished are noted there, and those of a killed builder
+    that wrote here are still there.
     """
 
-    def __init__(self, root: ReleaseRoot, path: Path, going_on: bool = False) -> None:
+    def __init__(self, root: ReleaseRoot, path: Path, finished: Path | None = None) -> None:
         self._root = root
         self.path = path
+        self._finished_folder = finished
         self.look()
-        if not going_on:
+        if finished is None:
             self.discard()
-        path.mkdir(exist_ok=going_on)
+        path.mkdir(exist_ok=finished is not None)
 
     def look(self) -> None:
         """Look up what is current now, as the constructor does."""
@@ -66,7 +68,7 @@ class Staging:
             held = self._root.before / category_folder(category_id)
             try:
                 held.mkdir(parents=True)
-                for file in FILES:
+                for file in entry.files:
                     os.link(folder / file, held / file)
             except OSError:  # no hard links here, or removed already
                 continue
@@ -80,7 +82,7 @@ class Staging:
     def category(self, category_id: Id) -> CategoryWriter:
         """The writer of a category."""
         folder = self.path / category_folder(category_id)
-        note = self._root.finished / f"{folder.name}.json"
+        note = self._finished_folder and self._finished_folder / f"{folder.name}.json"
         return CategoryWriter(category_id, folder, self._published.get(category_id), note)
 
     def publish(

@@ -114,8 +114,9 @@ class Shelf:
             )
         self.category_ids = list(release.categories)
         self._categories = list(release.categories.values())
+        self._items = [each.items() for each in self._categories]
         self._id_type = int if release.manifest.product_id_type == "integer" else str
-        sizes = np.array([each.entry.n_items for each in self._categories], np.float64)
+        sizes = np.array([items.size for items in self._items], np.float64)
         self._shares = sizes / sizes.sum()
 
     def any_category(self, rng: np.random.Generator) -> int:
@@ -124,8 +125,8 @@ class Shelf:
 
     def any_product(self, rng: np.random.Generator, category: int) -> Id:
         """A random product of a category."""
-        found = self._categories[category]
-        return found.ids(np.array([rng.integers(found.entry.n_items)], np.uint32))[0]
+        items = self._items[category]
+        return self._categories[category].ids(items[[rng.integers(items.size)]])[0]
 
     def category_of(self, product_id: Id, preferred: int) -> int | None:
         """The index of a category that has the product: `preferred` if it has, else the first."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from lookalike.release.arrays import Items
 from lookalike.release.category import Category
 from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot
@@ -129,16 +130,24 @@ def queries(base: Made) -> npt.NDArray[np.float64]:
     return unit(np.concatenate([grouped_features(8, 11), old, new]))
 
 
+def places(category: Category, products: Products, items: Items) -> npt.NDArray[np.intp]:
+    """Where the products of items are among all, in the order of their ids."""
+    return np.searchsorted(list(products), category.ids(items))
+
+
 def test_the_table_is_brute_forces(changed: Made) -> None:
     category, products = changed.category(), changed.products
-    assert category.ids(np.arange(len(products), dtype=np.uint32)) == list(products)
-    directions = unit(np.stack(list(products.values())))
-    for item in range(0, len(products), 9):
-        distances = np.linalg.norm(directions - directions[item], axis=1)
-        distances[item] = np.inf
+    assert sorted(category.ids(category.items()), key=int) == list(products)
+    directions, ids = unit(np.stack(list(products.values()))), list(products)
+    for place in range(0, len(products), 9):
+        distances = np.linalg.norm(directions - directions[place], axis=1)
+        distances[place] = np.inf
         k = min(K, len(products) - 1)
-        assert category.neighbours[item].tolist() == np.argsort(distances)[:k].tolist()
-        np.testing.assert_allclose(category.distances[item], np.sort(distances)[:k], atol=ROUNDING)
+        item = category.item_of(ids[place])
+        assert item is not None
+        found, told = category.nearest(item, k)
+        assert category.ids(found) == [ids[other] for other in np.argsort(distances)[:k]]
+        np.testing.assert_allclose(told, np.sort(distances)[:k], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("n", [1, K, 5 * K, 100_000])
@@ -149,7 +158,8 @@ def test_vectors_find_what_is_there(base: Made, changed: Made, n: int) -> None:
     is_new = np.array([products[one] is not base.products.get(one) for one in products])
     found_of_nearest = []
     for query in queries(base):
-        items, distances = vectors.search(query, n)
+        found, distances = vectors.search(query, n)
+        items = places(category, products, found)
         assert len(items) == len(set(items.tolist())) == min(n, len(products))
         true = true_distances(products, query)
         np.testing.assert_allclose(distances, true[items], atol=ROUNDING)
@@ -168,7 +178,10 @@ def test_products_find_what_is_there_beyond_the_table(changed: Made, n: int) -> 
     directions = unit(np.stack(list(products.values())))
     found: list[bool] = []
     for item in {*range(0, len(products), 150), len(products) - 1}:
-        items, distances = category.nearest(item, n)
+        own = category.item_of(list(products)[item])
+        assert own is not None
+        nearest_items, distances = category.nearest(own, n)
+        items = places(category, products, nearest_items)
         true = np.linalg.norm(directions - directions[item], axis=1)
         true[item] = np.inf
         assert len(items) == len(set(items.tolist())) == min(n, len(products) - 1)
@@ -193,11 +206,13 @@ def test_where_all_that_was_near_is_gone_what_is_next_is_found(
     gone = [BASE_IDS[item] for item in order[:n_gone]]
     change(root, {1: removed(gone)})
     left = {one: feature for one, feature in base.products.items() if one not in set(gone)}
-    vectors = Made(root, left).category().vectors
+    category = Made(root, left).category()
+    vectors = category.vectors
     assert vectors
     found_of_nearest = []
     for query in near:
-        items, distances = vectors.search(query, n)
+        found, distances = vectors.search(query, n)
+        items = places(category, left, found)
         true = true_distances(left, query)
         assert len(items) == min(n, len(left))
         np.testing.assert_allclose(distances, true[items], atol=ROUNDING)

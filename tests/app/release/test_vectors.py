@@ -71,7 +71,7 @@ def test_more_than_there_are_is_all_there_is() -> None:
 def test_where_all_that_the_index_holds_is_gone_what_is_new_is_found(trees: bool) -> None:
     features, added = random_features(20, 7), random_features(3, 8)
     old = vector_index(features, trees, 5, 5)
-    changed = Changed.of(np.arange(20, 23, dtype=np.uint32), added, 20)
+    changed = Changed.of(np.arange(20, 23, dtype=np.uint32), np.empty(0, np.uint32), 20, added)
     index, projection = old.index, old.projection
     vectors = VectorIndex(features, projection, index, 5, 5000, 5, changed)
     order, distances = brute_force(added, 1)

@@ -107,7 +107,7 @@ def numbers(root: ReleaseRoot, files: Sequence[str] = BEHAVIOUR_TABLE) -> list[i
 def there(root: ReleaseRoot) -> set[Id]:
     """The products of the current release, read from its categories."""
     categories = opened(root).categories.values()
-    return {one for category in categories for one in category.product_ids.tolist()}
+    return {one for category in categories for one in category.ids(category.items())}
 
 
 def without(found: dict[Id, list[Id]], gone: set[Id]) -> dict[Id, list[Id]]:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 import lookalike_build.catalogue.moment
 import lookalike_build.following.follower
 import lookalike_build.indexing.live
+import lookalike_build.indexing.table
 from following import BAD, IN_NO_FORMAT, Later, follower_of
 from lookalike.journal import (
     DELETE,
@@ -99,13 +100,31 @@ class Following(RuleBasedStateMachine):
         worn=st.sampled_from([0.05, 0.5, 9.0]),
         keep=st.integers(1, 3),
         catalogue=catalogues,
+        n_spare=st.sampled_from([0, 1, 24]),
+        whole=st.sampled_from([0.25, 9.0]),
+        most_updates=st.integers(1, 4),
     )
-    def begin(self, ids: str, neighbours: int, worn: float, keep: int, catalogue: Any) -> None:
+    def begin(
+        self,
+        ids: str,
+        neighbours: int,
+        worn: float,
+        keep: int,
+        catalogue: Any,
+        n_spare: int,
+        whole: float,
+        most_updates: int,
+    ) -> None:
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.stack.enter_context(mock.patch("os.fsync"))  # no power cut here
         for module, name, value in (
             (lookalike_build.following.follower, "BATCH", BATCH),
             (lookalike_build.indexing.live, "_WORN_SHARE", worn),
+            (lookalike_build.indexing.live, "_CHANGED_SHARE", 9.0),
+            (lookalike_build.indexing.live, "_WHOLE_SHARE", whole),
+            (lookalike_build.indexing.live, "_WHOLE_SIZE", 0),
+            (lookalike_build.indexing.live, "_MOST_UPDATES", most_updates),
+            (lookalike_build.indexing.table, "N_SPARE", n_spare),
         ):
             self.stack.enter_context(mock.patch.object(module, name, value))
         self.clock = Clock()

@@ -26,6 +26,7 @@ from lookalike_build.extraction.pipeline import PhotoPipeline
 from lookalike_build.following.background import Background
 from lookalike_build.following.follower import Follower, FollowError, follow
 from lookalike_build.following.seal import NOT_OF_THE_FEED, FeedSeal
+from lookalike_build.indexing.category import IndexSettings
 from lookalike_build.indexing.live import LiveCategory
 from lookalike_build.photos.decoding import HostError
 from lookalike_build.publishing.staging import Staging
@@ -273,7 +274,8 @@ def test_a_category_has_the_releases_settings_from_its_first_product_on(
 ) -> None:
     journal.add(put(500 + one, one, category_id=9) for one in range(20))
     followed().step()
-    assert entry_of(root, 9).made_with == entry_of(root, 1).made_with
+    one, other = (IndexSettings.of(entry_of(root, each).made_with) for each in (9, 1))
+    assert one == other
     assert entry_of(root, 9).k == 5
     journal.add(delete(500 + one, category_id=9) for one in range(20))
     journal.add([delete(7, category_id=2)])
@@ -687,7 +689,7 @@ def test_an_index_that_cannot_be_made_stops_nothing_and_is_tried_again_with_pati
     follower = followed(background, log=lines.append)
     journal.add(put(500 + one, one) for one in range(6))
     follower.step()
-    told = f"category 1: its index for vectors could not be rebuilt: {reason}; next try in"
+    told = f"category 1: it could not be rebuilt in the background: {reason}; next try in"
     with monkeypatch.context() as patch:
         patch.setattr(LiveCategory, "rebased", fail)
         background.work()
@@ -756,7 +758,7 @@ def test_an_index_that_cannot_be_taken_up_is_left_out_and_tried_again(
     assert follower.step()
     assert journal.status().n_pending == 0
     assert (entry_of(root).n_base, entry_of(root).n_added) == (60, 7)
-    assert lines[-2].startswith("category 1: its index for vectors could not be rebuilt: ")
+    assert lines[-2].startswith("category 1: it could not be rebuilt in the background: ")
     wait(60)
     assert follower.step()
     background.work()
@@ -772,7 +774,7 @@ def test_an_index_at_work_when_the_follower_ended_is_tried_again_later(
     lines: list[str] = []
     follower = followed(log=lines.append)
     assert lines == [
-        "category 1: its index for vectors could not be rebuilt: the follower ended during the "
+        "category 1: it could not be rebuilt in the background: the follower ended during the "
         "rebuild; next try in 600 s"
     ]
     assert not root.rebasing.exists()

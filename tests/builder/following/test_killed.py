@@ -170,8 +170,9 @@ def state_of(root: ReleaseRoot) -> State:
     for entry in root.manifest(release).categories:
         folder = root.folder(release) / category_folder(entry.category_id)
         live = LiveCategory.read(folder, entry)
-        features = live.features.of(live.table.rows.astype(np.intp))
-        ids = live.table.product_ids.tolist()
+        table = live.table.folded()
+        features = live.features.of(table.rows.astype(np.intp))
+        ids = table.product_ids.tolist()
         state[entry.category_id] = {
             product_id: feature.tobytes() for product_id, feature in zip(ids, features, strict=True)
         }

@@ -28,6 +28,7 @@ from lookalike_build.indexing.build import index as guarded_index
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import ANY
+from lookalike_build.publishing.staging import Staging
 from support import (
     MODEL,
     N_DIMS,
@@ -266,6 +267,14 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
     assert [path.name for path in root.releases.iterdir()] == [published.release]
 
 
+def test_a_follower_beside_a_build_leaves_what_it_has_finished(root: ReleaseRoot) -> None:
+    writer = Staging(root, root.staging, root.finished).category(40)
+    writer.finish(writer.keep())
+    change(root, {40: {5000: None}})
+    made_with = root.manifest(root.names()[0]).categories[3].made_with
+    assert writer.finished(made_with)
+
+
 def test_what_a_killed_build_finished_otherwise_is_done_again(
     tmp_path: Path, indexed: list[int]
 ) -> None:
@@ -489,15 +498,15 @@ def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
 def test_a_category_that_was_changed_live_and_is_as_in_the_catalogue_is_kept(
     root: ReleaseRoot, tmp_path: Path, indexed: list[int]
 ) -> None:
-    feature = integer_catalogue()[1][1][7]
-    change(root, {1: {107: None}})
-    change(root, {1: {107: feature}})
-    live, etag = current(root), etag_of(root, 1)
+    product_ids, features = integer_catalogue()[40]
+    change(root, {40: {product_ids[7]: None}})
+    change(root, {40: {product_ids[7]: features[7]}})
+    live, etag = current(root), etag_of(root, 40)
     store = write_store(tmp_path / "features", integer_catalogue())
     assert index(store, root, IndexSettings())[:4] == (root.current(), True, 4, None)
     assert indexed == []
     assert digests(current(root)) == digests(live)
-    assert etag_of(root, 1) == etag
+    assert etag_of(root, 40) == etag
     # From now on it is known to be of these features, without comparing them.
     assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, None)
 

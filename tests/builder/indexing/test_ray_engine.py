@@ -142,7 +142,7 @@ def test_what_a_task_raises_comes_out_as_itself(
     store = write_store(tmp_path / "features", integer_catalogue())
     failing = FailingStore(**vars(store), error=error)
     with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
-        index(failing, root, IndexSettings(), engine=index_on_ray)
+        index(failing, root, IndexSettings(seed=2), engine=index_on_ray)
 
 
 def test_where_no_cluster_answers_it_says_so() -> None:

@@ -30,6 +30,7 @@ import numpy as np
 import pytest
 
 import lookalike_build.following.follower
+import lookalike_build.indexing.table
 from following import BAD, follower_of
 from lookalike.journal import DELETE, PUT, Change, Journal
 from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, GONE, PRODUCT_IDS, RELATED
@@ -54,6 +55,7 @@ from support import (
     client_of,
     random_features,
     rate,
+    updates_beside,
     write_store,
 )
 from waiting import HUNG_S
@@ -168,7 +170,7 @@ def _related(root: ReleaseRoot) -> None:
     """Of what users rated just that is related which is there now."""
     release = root.open(str(root.current()))
     categories = release.categories.values()
-    present = {one for category in categories for one in category.product_ids.tolist()}
+    present = {one for category in categories for one in category.ids(category.items())}
     rated = [product_id for _, product_id, _ in RATINGS]
     assert release.behaviour
     expected = [one for one in rated if one in present and one in RATED_AT_FIRST]
@@ -236,6 +238,17 @@ def _follow(root: ReleaseRoot, stores: Path) -> None:
             pass
 
 
+def _beside(work: Work) -> Work:
+    """Work in which updates come beside tables, which are folded in the background at once."""
+
+    def patched(root: ReleaseRoot, stores: Path) -> None:
+        spares = mock.patch.object(lookalike_build.indexing.table, "N_SPARE", 1)
+        with spares, updates_beside(_MOST_UPDATES=1):
+            work(root, stores)
+
+    return patched
+
+
 def _all_settled(root: ReleaseRoot) -> None:
     """Each change is settled, once, as it is to be; related is what is there now."""
     _related(root)
@@ -275,7 +288,12 @@ SCENARIOS: Final = {
     "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
     "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
     "following": Scenario(
-        _changes_after_killed_followers, _follow, "old", "changed", _all_settled, list(BETWEEN)
+        _beside(_changes_after_killed_followers),
+        _beside(_follow),
+        "old",
+        "changed",
+        _all_settled,
+        list(BETWEEN),
     ),
     "behaviour": Scenario(_two_releases, _rate, "old", "old", _related),
     "sending changes": Scenario(_two_releases, _send, "old", "old", _all_pending),

@@ -15,10 +15,8 @@ from importlib.resources import files as files_of_package
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from lookalike.release.category import Category, identity_of
-from lookalike.release.files import FILES, SLIM_FILES, ReleaseError
+from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
 from lookalike.release.opened import Release, same_category
@@ -125,8 +123,9 @@ class Browse:
         number = typed_count(text, "page", 1, n_pages)
         first = (number - 1) * _PER_PAGE
         last = min(first + _PER_PAGE, n_items)
-        product_ids = category.ids(np.arange(first, last, dtype=np.uint32))
-        (any_one,) = category.ids(np.array([secrets.randbelow(n_items)], np.uint32))
+        items = category.items()
+        product_ids = category.ids(items[first:last])
+        (any_one,) = category.ids(items[[secrets.randbelow(n_items)]])
         return page.render(
             "category",
             state=state,
@@ -159,8 +158,7 @@ class Browse:
             return None
         try:
             folder = self._root.folder(manifest.release) / category_folder(category_id)
-            files = SLIM_FILES if release.slim else FILES
-            same = same_category(release, entry, manifest, folder, files)
+            same = same_category(release, entry, manifest, folder)
             return same or self._opened(folder, entry, manifest)
         except (RootError, ReleaseError) as error:
             raise NotFound(f"release {manifest.release}: {error}") from error
@@ -170,14 +168,14 @@ class Browse:
         if category is None:
             while len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open)), None)
-            category = self._open[folder] = Category(folder, entry, manifest, SLIM_FILES)
+            category = self._open[folder] = Category(folder, entry, manifest, slim=True)
         return category
 
     def _let_go(self) -> None:
         """Close pruned and replaced categories: open files take up the disk."""
         for folder, category in list(self._open.items()):
             try:
-                there = identity_of(folder, SLIM_FILES) == category.identity
+                there = identity_of(folder, category.identity) == category.identity
             except OSError:
                 there = False
             if not there:

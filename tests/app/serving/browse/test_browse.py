@@ -289,9 +289,9 @@ def test_a_category_that_is_the_same_in_the_release_served_is_not_opened_again(
     client = client_of(root)
     opened: list[Path] = []
 
-    def open_category(folder: Path, *how: Any) -> Category:
+    def open_category(folder: Path, *how: Any, **more: Any) -> Category:
         opened.append(folder)
-        return Category(folder, *how)
+        return Category(folder, *how, **more)
 
     monkeypatch.setattr("lookalike.serving.browse.handler.Category", open_category)
     for category_id in (2, 1, 1, 2):
