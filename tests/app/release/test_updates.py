@@ -346,6 +346,7 @@ def client_ids(root: ReleaseRoot) -> list[Id]:
     return [one.decode() if isinstance(one, bytes) else one for one in ids]
 
 
+@pytest.mark.slow
 def test_once_they_are_many_a_table_is_written_that_has_them(
     root: ReleaseRoot, made: tuple[ReleaseRoot, Products]
 ) -> None:

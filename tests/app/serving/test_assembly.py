@@ -78,6 +78,7 @@ def test_an_invalid_setting_is_named(values: dict[str, object], said: str) -> No
         Settings(Path("/r"), **values)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_choice_is_followed(tmp_path: Path, integer_root: ReleaseRoot) -> None:
     path = tmp_path / "choice.json"
     path.write_text('{"default":"behaviour","categories":{"1":"image"}}')

@@ -202,6 +202,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
     tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +229,7 @@ def test_photos_from_urls_are_kept_as_long_as_the_catalogue_names_them(
     assert len(list((tmp_path / "kept").rglob("*.photo"))) == 3
 
 
+@pytest.mark.slow
 def test_photos_that_became_pages_are_read_from_the_cache_and_counted(
     tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,8 @@ from lookalike_build.experiment.rates import Interval, Rate, Sums, sample_ratio,
 from lookalike_build.experiment.report import MEASURES, MISMATCH_P, Question, report_of
 from lookalike_build.simulation.visitors import PAPER_CTR, PAPER_CVR, Preferences, Simulation
 
+pytestmark = pytest.mark.slow
+
 N = 500
 """Experiments of each kind."""
 _BOUND_Z = 3.3
@@ -117,7 +119,6 @@ def test_intervals_that_forget_the_visitors_promise_too_much(
     assert counts["eager"][f"{measure} A, visitors forgotten"] < most * N
 
 
-@pytest.mark.slow
 def test_the_papers_few_purchases_are_no_surer_than_stated() -> None:
     found = covered(simulation(PAPER_CTR, PAPER_CVR), 2000)
     for what in ("A", "B", "difference", "lift"):

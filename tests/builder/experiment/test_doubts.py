@@ -196,6 +196,7 @@ def test_a_log_in_which_time_goes_back_is_named(tmp_path: Path, style: str, pack
     )
 
 
+@pytest.mark.slow
 def test_in_a_large_log_too(tmp_path: Path) -> None:
     lines = [
         request(f"/related?category_id=1&visitor=v{n}", T + n - 40_000 * (n > 25_000), "AB"[n % 2])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,7 @@ changes = st.dictionaries(st.integers(0, 40), st.none() | st.integers(0, len(POO
 
 @settings(max_examples=40 * RANDOM_CASES)
 @given(st.data())
+@pytest.mark.slow
 def test_any_sequence_of_builds_answers_as_one_from_nothing(data: st.DataObject) -> None:
     neighbours = data.draw(st.integers(1, 8))
     how = IndexSettings(neighbours=neighbours, n_trees=1)

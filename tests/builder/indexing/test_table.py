@@ -140,6 +140,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 @settings(max_examples=80 * RANDOM_CASES)
 @given(worlds(), st.data())
+@pytest.mark.slow
 def test_any_sequence_of_changes_leads_to_the_table_made_from_nothing(
     world: World, data: st.DataObject
 ) -> None:

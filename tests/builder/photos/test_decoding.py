@@ -308,6 +308,7 @@ def test_hidden_colours_do_not_bleed() -> None:
     assert difference(square[..., 0], square[..., 1]) == 0
 
 
+@pytest.mark.slow
 def test_threads_get_what_one_thread_gets() -> None:
     photos = [written(soft(200 + 10 * i, 300), name) for i, name in enumerate(FORMATS)]
     photos += [encoded(soft(300, 200), icc_profile=SWAPPED) for _ in range(4)]

@@ -481,6 +481,7 @@ def test_threads_download_at_once(shop: Shop, reader: PhotoReader) -> None:
         assert list(pool.map(reader.read, [shop.url] * 64)) == [PHOTO] * 64
 
 
+@pytest.mark.slow
 def test_reader_works_in_another_process_and_leaves_quietly(
     shop: Shop, caching: PhotoReader
 ) -> None:
@@ -664,6 +665,7 @@ class Drip(AbstractFileSystem):  # type: ignore[misc]
         return PHOTO
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_stopped_is_given_up_on_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

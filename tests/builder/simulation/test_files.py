@@ -150,6 +150,7 @@ def test_preferences_must_say_of_how_many_categories_they_are() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.slow
 def test_the_report_finds_the_truth_in_what_the_command_writes(
     tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +303,7 @@ def open_release(root: ReleaseRoot) -> Release:
     return root.open(str(root.current()))
 
 
+@pytest.mark.slow
 def test_visitors_browse_a_shop_and_the_report_finds_what_they_like(
     tmp_path: Path, integer_root: ReleaseRoot
 ) -> None:
@@ -341,6 +343,7 @@ def test_visitors_browse_a_shop_and_the_report_finds_what_they_like(
     assert (tmp_path / "2.jsonl").read_bytes() == out.read_bytes()
 
 
+@pytest.mark.slow
 def test_of_a_shop_that_follows_a_choice_only_visitors_held_out_are_measured(
     tmp_path: Path, integer_root: ReleaseRoot
 ) -> None:
