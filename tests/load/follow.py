@@ -7,8 +7,9 @@ that change, which must never be unknown. In the end the answers noted are held 
 the features of the releases that they came from, and the last release to a table made from nothing.
 
 Then a category of 440,000 products, the paper's largest, without load: how soon a change is live there,
-and what it writes. Its features have the 2048 numbers of the network, but only 16 directions, so that a
-table of them is made in minutes; those of products that change are the network's.
+and what it writes. Its features have the 2048 numbers of the network, but only 16 directions, and come
+in groups so far apart that a table of them is made group by group; those of products that change are
+the network's.
 """
 
 import argparse
@@ -69,7 +70,7 @@ REMOVED = "removals, one by one, full load"
 BATCH_FULL = f"{BATCH} new products at once, full load"
 BATCHES = f"{BATCH} new products at once, half load"
 LIVE_S, BATCH_S = 2.0, 10.0
-N_LARGE, N_DIRECTIONS = 440_000, 16
+N_LARGE, N_DIRECTIONS, N_GROUP = 440_000, 16, 440
 WRITTEN_MB = 5.0
 
 Features = npt.NDArray[np.float32]
@@ -241,8 +242,8 @@ def prepared_large(folder: Path, n_items: int) -> tuple[ReleaseRoot, Iterator[by
         network = Network(UNTRAINED)
         drawn = features_of(network, old)
         directions = np.linalg.svd(drawn, full_matrices=False)[2][:N_DIRECTIONS]
-        within = mixed_of(drawn @ directions.T, n_items)
-        make_large(root, network, within, directions)
+        centres = mixed_of(drawn @ directions.T, n_items // N_GROUP)
+        make_large(root, network, grouped(centres), directions)
         made.touch()
     with root.lock():
         root.switch(root.names()[0])
@@ -251,14 +252,35 @@ def prepared_large(folder: Path, n_items: int) -> tuple[ReleaseRoot, Iterator[by
     return root, without_end(new)
 
 
-def make_large(root: ReleaseRoot, network: Network, within: Features, directions: Features) -> None:
-    """Publish a release of a category with the features `within` (n, n_directions) directions.
+def grouped(centres: Features) -> Features:
+    """Features (n_groups, N_GROUP, n_dims) around centres (n_groups, n_dims), all of length 1.
+
+    Whoever is in a group is nearer to all others of it than to anybody else.
+    """
+    centres = centres / np.linalg.norm(centres, axis=1)[:, None]
+    apart = 2 - 2 * centres @ centres.T
+    np.fill_diagonal(apart, np.inf)
+    radius = np.sqrt(apart.min(axis=1).clip(1e-8)) / 8
+    away = np.random.default_rng(4).standard_normal((len(centres), N_GROUP, centres.shape[1]))
+    away *= (radius[:, None] / np.linalg.norm(away, axis=2).max(axis=1, keepdims=True))[:, :, None]
+    found = centres[:, None] + away
+    return np.asarray(found / np.linalg.norm(found, axis=2)[:, :, None], np.float32)
+
+
+def make_large(root: ReleaseRoot, network: Network, groups: Features, directions: Features) -> None:
+    """Publish a release of a category with features in groups, (n_groups, n, n_directions) directions.
 
     The distances between them are those of the whole features, as the directions are at right angles.
     """
     settings = IndexSettings()
+    n_groups, n_group, _ = groups.shape
+    within = groups.reshape(n_groups * n_group, -1)
     k, width = widths(len(within), settings.neighbours)
-    table = exact_neighbours(within, k, spare=width - k)
+    table = np.empty((len(within), width), np.uint32), np.empty((len(within), width), np.float32)
+    for number, group in enumerate(groups):
+        rows = slice(number * n_group, (number + 1) * n_group)
+        items, table[1][rows] = exact_neighbours(group, k, spare=width - k)
+        table[0][rows] = items + rows.start
     root.create()
     with root.lock():
         staging = Staging(root, root.staging)
