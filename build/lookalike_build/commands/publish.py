@@ -63,8 +63,9 @@ def publish(
             f"lookalike-build: behaviour is left out: {published.left_out}; "
             "run `lookalike-build behaviour`"
         )
-    new, changed, gone, unchanged = published.counts
-    say(f"products: {new} new, {changed} changed, {gone} gone, {unchanged} unchanged")
+    if not rebuild:  # which compares nothing
+        new, changed, gone, unchanged = published.counts
+        say(f"products: {new} new, {changed} changed, {gone} gone, {unchanged} unchanged")
     n_updated = len(categories) - published.n_unchanged - published.n_rebuilt
     say(
         f"categories: {published.n_rebuilt} rebuilt, {n_updated} updated, {published.n_unchanged} "
