@@ -204,8 +204,8 @@ class Category:
             file = f"{name}/{files.PRODUCT_IDS}"
             check_product_ids(self.product_ids, file, manifest.product_id_type)
         # This also reads in and maps the whole table before it serves; NumPy releases the GIL.
-        if files.NEIGHBOURS in new and self.neighbours.size:
-            _check_items(self.neighbours, entry.n_table, f"{name}/{files.NEIGHBOURS}")
+        if files.NEIGHBOURS in new:
+            check_items(self.neighbours, entry.n_table, f"{name}/{files.NEIGHBOURS}")
         self.updated = None
         if entry.updates:
             self.updated = _open_updates(
@@ -271,11 +271,9 @@ class Category:
 
     def items(self) -> Items:
         """All items, in no particular order: of products that have not left."""
-        everything = np.arange(self.entry.n_table, dtype=np.uint32)
         if self.updated is None:
-            return everything
-        n_all = self.updated.ids.size
-        return np.delete(np.arange(n_all, dtype=np.uint32), self.updated.left)
+            return np.arange(self.entry.n_table, dtype=np.uint32)
+        return np.delete(np.arange(self.updated.ids.size, dtype=np.uint32), self.updated.left)
 
 
 def read_product_ids(folder: Path, entry: CategoryEntry) -> npt.NDArray[Any]:
@@ -285,7 +283,7 @@ def read_product_ids(folder: Path, entry: CategoryEntry) -> npt.NDArray[Any]:
         return ids
     later = map_array(folder / files.LATER_IDS, (entry.updates.n_later,))
     left = map_array(folder / files.LEFT, (entry.updates.n_left,), "<u4")
-    _check_items(left, ids.size + later.size, f"{folder.name}/{files.LEFT}")
+    check_items(left, ids.size + later.size, f"{folder.name}/{files.LEFT}")
     there = np.delete(np.concatenate([ids, later]), left)
     there.sort()
     return there
@@ -350,7 +348,8 @@ def map_array(
     return np.ndarray(shape, found, buffer=mapped, offset=offset)
 
 
-def _check_items(items: Items, n_items: int, file: str) -> None:
+def check_items(items: Items, n_items: int, file: str) -> None:
+    """Check that all are items of so many; ReleaseError for `file` if they are not."""
     if items.size and int(items.max()) >= n_items:
         raise ReleaseError(file, f"names an item past the last of {n_items}")
 
@@ -375,7 +374,7 @@ def _open_updates(
     # A copy: a mapping for each category's few would be many.
     left = map_array(folder / files.LEFT, (updates.n_left,), "<u4").copy()
     name = f"{folder.name}/{files.LEFT}"
-    _check_items(left, n_all, name)
+    check_items(left, n_all, name)
     if not np.all(left[1:] > left[:-1]):
         raise ReleaseError(name, "items are not in ascending order, each once")
     places = np.arange(n_all, dtype=np.uint32)
@@ -387,8 +386,8 @@ def _open_updates(
         n_items += update.n_later
         file = files.lists_file(update.number)
         lists = map_array(folder / file, (update.n_lists,), lists_dtype(entry.k + entry.n_spare))
-        _check_items(lists["item"], n_items, f"{folder.name}/{file}")
-        _check_items(lists["items"], n_items, f"{folder.name}/{file}")
+        check_items(lists["item"], n_items, f"{folder.name}/{file}")
+        check_items(lists["items"], n_items, f"{folder.name}/{file}")
         rows = slice(first, first + update.n_lists)
         neighbours[rows], distances[rows] = (
             lists[of][:, : entry.k] for of in ("items", "distances")
@@ -440,26 +439,25 @@ def _open_changed(
     name = f"{folder.name}/{files.ROWS}"
     n_rows = entry.n_base + entry.n_added
     rows = map_array(folder / files.ROWS, (entry.n_table,), "<u4")
-    added = map_array(folder / files.ADDED, (entry.n_added, n_dims), "<f4")
+    added = [map_array(folder / files.ADDED, (entry.n_added, n_dims), "<f4")]
     if int(rows.max()) >= n_rows:
         raise ReleaseError(name, f"names a row past the last of {n_rows}")
-    changed = Changed.of(rows, np.empty(0, np.uint32), entry.n_base, added)
-    items = np.arange(entry.n_table)
+    left = np.empty(0, np.uint32)
+    if entry.updates and updated:
+        later = np.arange(n_rows, n_rows + entry.updates.n_later, dtype=np.uint32)
+        rows, left = np.concatenate([rows, later]), updated.left
+        # Few, until the table is rewritten: a copy, so that they need not be looked for.
+        features = [
+            map_array(folder / files.later_file(update.number), (update.n_later, n_dims), "<f4")
+            for update in entry.updates.each
+        ]
+        added.append(np.concatenate(features))
+    changed = Changed.of(rows, left, entry.n_base, *added)
+    items = np.arange(rows.size, dtype=np.uint32)
+    items[left] = NO_ITEM
     if not np.array_equal(changed.items[rows], items):
         raise ReleaseError(name, "names a row twice")
-    if entry.updates and updated:
-        rows = np.concatenate(
-            [rows, np.arange(n_rows, n_rows + entry.updates.n_later, dtype="<u4")]
-        )
-        # Few, until the table is rewritten: a copy, so that they need not be looked for.
-        later = np.concatenate(
-            [
-                map_array(folder / files.later_file(update.number), (update.n_later, n_dims), "<f4")
-                for update in entry.updates.each
-            ]
-        )
-        return Changed.of(rows, updated.left, entry.n_base, added, later)
-    unchanged = entry.n_added == 0 and np.array_equal(rows, items)
+    unchanged = entry.updates is None and entry.n_added == 0 and np.array_equal(rows, items)
     return None if unchanged and entry.n_items == entry.n_base else changed
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lookalike.release.files import BASE_FILES, ReleaseError
+from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest, Model
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
@@ -16,7 +16,12 @@ from lookalike_build.features.store import FeatureError, FeatureSource
 from lookalike_build.indexing.carry_over import carry_over, check_order
 from lookalike_build.indexing.category import Done, IndexSettings, index_features
 from lookalike_build.indexing.difference import difference
-from lookalike_build.indexing.live import FeatureChanges, LiveCategory, write_changed
+from lookalike_build.indexing.live import (
+    FeatureChanges,
+    LiveCategory,
+    check_published,
+    write_changed,
+)
 from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
@@ -155,10 +160,7 @@ def _is_sound(writer: CategoryWriter, made_with: str) -> bool:
     folder, entry = writer.current
     try:
         for file in entry.files:
-            check = (
-                entry.files[file].check_ends if file in BASE_FILES else entry.files[file].check_all
-            )
-            check(folder / file, file)
+            check_published(folder, entry, file)
     except ReleaseError:
         return False
     return True
@@ -168,11 +170,8 @@ def _comparable(store: FeatureSource, writer: CategoryWriter) -> LiveCategory | 
     """The category in the current release, if it is undamaged and of features like those of `store`."""
     if writer.current is None:
         return None
-    folder, entry = writer.current
     try:
-        for file in BASE_FILES:
-            entry.files[file].check_ends(folder / file, file)
-        live = LiveCategory.read(folder, entry)
+        live = LiveCategory.read(*writer.current)
     except ReleaseError:
         return None
     same_ids = (live.table.ids.dtype.kind == "i") == (store.id_types[1] == "integer")

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from lookalike.release.arrays import Features, Positions
-from lookalike.release.category import Identity, identity_of, ids_of, lists_dtype, map_array
+from lookalike.release.category import (
+    Identity,
+    check_items,
+    identity_of,
+    ids_of,
+    lists_dtype,
+    map_array,
+)
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -91,12 +98,10 @@ class LiveCategory:
                 raise ReleaseError(name, reason_of(error)) from error
             if checked.get(name) == identity:
                 continue
-            if file in BASE_FILES:
-                entry.files[file].check_ends(folder / file, name)
-            else:
-                entry.files[file].check_all(folder / file, name)
+            check_published(folder, entry, file)
             if file == SPARES:
-                _check_spares(folder, entry)
+                spares = map_array(folder / SPARES, (entry.n_table, entry.n_spare), "<u4")
+                check_items(spares, entry.n_table, name)
             checked[name] = identity
         n, k, width = entry.n_table, entry.k, entry.k + entry.n_spare
 
@@ -314,11 +319,14 @@ class LiveCategory:
         return np.array(product_ids, np.int64)
 
 
-def _check_spares(folder: Path, entry: CategoryEntry) -> None:
-    spares = map_array(folder / SPARES, (entry.n_table, entry.n_spare), "<u4")
-    if spares.size and int(spares.max()) >= entry.n_table:
-        reason = f"names an item past the last of {entry.n_table}"
-        raise ReleaseError(f"{folder.name}/{SPARES}", reason)
+def check_published(folder: Path, entry: CategoryEntry, file: str) -> None:
+    """Compare a category's file with its entry; ReleaseError if it differs.
+
+    Of the base's files, ten times as much as all others, only the ends are compared.
+    """
+    described = entry.files[file]
+    check = described.check_ends if file in BASE_FILES else described.check_all
+    check(folder / file, f"{folder.name}/{file}")
 
 
 def _n_dims(folder: Path) -> int:
