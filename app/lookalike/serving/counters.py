@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_PROCESSES = 256
 RETRY_S = 10.0
 """How often a process that counts for itself alone tries to join the others."""
+STALE_S = 120.0
+"""How long nobody has joined or summed a file before it is removed: longer than a restart takes."""
 
 _OWNER = 0
 """The column with the process id of the last owner; 0 in a row that was never used."""
@@ -104,11 +106,17 @@ class Counters:
 
 
 def remove_stale(folder: Path, prefix: str, kept: Path) -> None:
-    """Remove counters' files in `folder`, named `prefix` and more, but `kept` and those in use."""
+    """Remove counters' files in `folder`, named `prefix` and more, that nobody uses any more.
+
+    It leaves `kept`, those that a process has open, and those used within the last `STALE_S`: their
+    server may be restarting.
+    """
     for path in folder.glob(f"{prefix}*"):
         if path == kept:
             continue
         with suppress(OSError):
+            if time.time() - path.lstat().st_mtime < STALE_S:
+                continue
             descriptor = os.open(path, _OPEN)
             try:
                 # A process that opens it now waits for byte 0, and then sees that it is gone.
@@ -208,6 +216,7 @@ class _SharedCounterRows(_CounterRows):
     def locked(self) -> Iterator[None]:
         _lock(self._descriptor, 0, wait=True)
         try:
+            os.utime(self._descriptor)  # counting in a mapped file does not change its time
             yield
         finally:
             _lock(self._descriptor, 0, kind=fcntl.F_UNLCK)

@@ -4,12 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from lookalike.serving import counters
-from lookalike.serving.counters import MAX_PROCESSES, Counters, file_bytes, remove_stale
+from lookalike.serving.counters import (
+    MAX_PROCESSES,
+    STALE_S,
+    Counters,
+    file_bytes,
+    remove_stale,
+)
 
 COLUMNS = 3
 PROCESS = """
@@ -54,6 +61,12 @@ class Process:
     def _read(self) -> str:
         assert self._child.stdout
         return self._child.stdout.readline().strip()
+
+
+def make_stale(path: Path) -> None:
+    """Let the file's last use be so long ago that nobody can be about to use it again."""
+    used = time.time() - STALE_S - 1
+    os.utime(path, (used, used))
 
 
 @pytest.fixture
@@ -189,8 +202,25 @@ def test_a_file_in_use_is_not_stale(path: Path, tmp_path: Path) -> None:
     with Process(path):
         for each in (kept, ended):
             each.write_bytes(b"")
+        for each in (path, kept, ended):
+            make_stale(each)
         remove_stale(tmp_path, "counters", kept)
         assert set(tmp_path.iterdir()) == {path, kept}
+
+
+def test_a_file_whose_server_may_be_restarting_is_not_stale(path: Path, tmp_path: Path) -> None:
+    another = tmp_path / "counters-another"
+    with Process(path):
+        pass
+    remove_stale(tmp_path, "counters", another)
+    with Process(path) as process:
+        make_stale(path)
+        process.join()
+    remove_stale(tmp_path, "counters", another)
+    assert path.exists()
+    make_stale(path)
+    remove_stale(tmp_path, "counters", another)
+    assert not path.exists()
 
 
 def test_a_file_removed_as_it_is_opened_is_not_joined(

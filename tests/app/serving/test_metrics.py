@@ -180,6 +180,8 @@ def test_a_process_takes_what_was_counted_before_a_restart(
     with start_writer(tmp_path / file_name("ended"), 1) as writer:
         writer.communicate()
     with start_writer(tmp_path / file_name("lives"), 1) as writer:
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, 0))
         assert requests(shared_metrics("root")) == {("/nns", "200"): 5}
         # It removes what nobody uses, and only that.
         assert {path.name for path in tmp_path.iterdir()} == {file_name("root"), file_name("lives")}
