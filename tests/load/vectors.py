@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from load.serving import Verdict
 from lookalike.release.arrays import Features, Items
-from lookalike.release.vectors import VectorIndex
 from lookalike_build.indexing.category import (
     RECALL_SAMPLE,
     IndexSettings,
     build_annoy,
     halved,
     tune,
+    vector_index,
 )
 from lookalike_build.indexing.projection import project
 from support import recall_at_k
@@ -44,8 +44,7 @@ def vectors_beside_annoy(features: Features, queries: Features, k: int) -> Verdi
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
     tuned = tune(features, projected, annoy, (neighbours, distances), settings)
-    index = annoy if tuned.search_k < n_items else projected.items
-    ours = VectorIndex(features, projected.projection, index, tuned.candidates, tuned.search_k, k)
+    ours = vector_index(features, projected, annoy, tuned.candidates, tuned.search_k, k)
     plain = build_annoy(features, settings)
 
     def plain_recall(search_k: int) -> float:

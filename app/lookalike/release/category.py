@@ -417,14 +417,18 @@ def _send_on(product_ids: npt.NDArray[Any], later: Mapping[Id, int], places: Ite
 def _open_vectors(
     folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None
 ) -> VectorIndex:
-    n_index_dims = entry.n_index_dims
+    n_base, n_index_dims = entry.n_base, entry.n_index_dims
     annoy = _load_index(folder / files.INDEX, entry)
+    if entry.is_old:
+        lengths, projected = None, map_projections(folder / files.INDEX, n_base, n_index_dims)
+    else:
+        lengths = map_array(folder / files.LENGTHS, (n_base,), "<f8")
+        projected = map_array(folder / files.PROJECTED, (n_index_dims, n_base), "<f4")
     return VectorIndex(
-        map_array(folder / files.FEATURES, (entry.n_base, n_dims), "<f4"),
+        map_array(folder / files.FEATURES, (n_base, n_dims), "<f4"),
+        lengths,
         map_array(folder / files.PROJECTION, (n_dims, n_index_dims), "<f4"),
-        annoy
-        if entry.search_k < entry.n_base
-        else map_projections(folder / files.INDEX, entry.n_base, n_index_dims),
+        annoy if entry.search_k < n_base else projected,
         entry.candidates,
         entry.search_k,
         entry.k,

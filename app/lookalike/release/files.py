@@ -20,13 +20,17 @@ DISTANCES: Final = "distances.npy"
 ROWS: Final = "rows.npy"
 FEATURES: Final = "features.npy"
 ADDED: Final = "added.npy"
+LENGTHS: Final = "lengths.npy"
 PROJECTION: Final = "projection.npy"
+PROJECTED: Final = "projected.npy"
 INDEX: Final = "index.ann"
-BASE_FILES: Final = (FEATURES, PROJECTION, INDEX)
+BASE_FILES: Final = (FEATURES, LENGTHS, PROJECTION, PROJECTED, INDEX)
 """The files that stay the same until the index is rebuilt."""
 TABLE_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED)
 """The files that stay the same until the table is rewritten."""
 FILES: Final = (*TABLE_FILES, *BASE_FILES)
+OLD_FILES: Final = tuple(file for file in FILES if file not in (LENGTHS, PROJECTED))
+"""Those of a category of a format before 6."""
 SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
 LATER_IDS: Final = "later_ids.npy"
 LEFT: Final = "left.npy"

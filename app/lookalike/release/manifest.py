@@ -18,7 +18,9 @@ from lookalike.release.files import (
     BEHAVIOUR_FILES,
     BEHAVIOUR_TABLE,
     FILES,
+    LENGTHS,
     MANIFEST,
+    OLD_FILES,
     SLIM_FILES,
     UPDATE_FILES,
     FileEntry,
@@ -30,11 +32,11 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, IdType, category_folder, id_problem
 
-FORMAT: Final = 4
-BEHAVIOUR_FORMAT: Final = 5
-"""That of a release with behaviour, which versions that do not know it are to refuse."""
-UPDATES_FORMAT: Final = 6
-"""That of a release with updates beside a table, with or without behaviour."""
+FORMAT: Final = 6
+OLD_FORMAT: Final = 4
+"""That of a release whose categories are all old, see `CategoryEntry.is_old`."""
+OLD_BEHAVIOUR_FORMAT: Final = 5
+"""That of such a release with behaviour."""
 METRIC: Final = "angular"
 
 MAX_DIMS: Final = 65_536
@@ -131,13 +133,19 @@ class CategoryEntry:
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
 
     @property
+    def is_old(self) -> bool:
+        """Whether it was indexed before format 6: without lengths, and with projections in Annoy's
+        file only."""
+        return LENGTHS not in self.files
+
+    @property
     def n_table(self) -> int:
         """How many items the table has."""
         return self.updates.n_table if self.updates else self.n_items
 
     def file_names(self, slim: bool = False) -> tuple[str, ...]:
         """Its files, or those that a slim copy needs."""
-        files = SLIM_FILES if slim else FILES
+        files = SLIM_FILES if slim else OLD_FILES if self.is_old else FILES
         if self.updates is None:
             return files
         each = [lists_file(update.number) for update in self.updates.each]
@@ -180,8 +188,7 @@ class Applied:
 class Manifest:
     """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``.
 
-    What it does not have, behaviour or a category's updates, is no field of it, and it is of the
-    `FORMAT` from before there was such a thing.
+    What it does not have, behaviour or a category's updates, is no field of it.
     """
 
     release: str
@@ -242,9 +249,14 @@ class Manifest:
 def _format_of(behaviour: object, categories: object) -> int:
     """The format of a manifest with these fields, of whatever type they are in the document."""
     each = categories if isinstance(categories, list | tuple) else ()
-    if any(isinstance(one, dict) and one.get("updates") is not None for one in each):
-        return UPDATES_FORMAT
-    return FORMAT if behaviour is None else BEHAVIOUR_FORMAT
+    if any(isinstance(one, dict) and _is_new(one) for one in each):
+        return FORMAT
+    return OLD_FORMAT if behaviour is None else OLD_BEHAVIOUR_FORMAT
+
+
+def _is_new(category: Mapping[str, object]) -> bool:
+    files = category.get("files")
+    return "updates" in category or (isinstance(files, dict) and LENGTHS in files)
 
 
 @dataclass(frozen=True)
@@ -258,7 +270,7 @@ class _Format:
 
 
 def _check_format(found: _Format) -> None:
-    readable = f"{FORMAT}, {BEHAVIOUR_FORMAT} with behaviour, and {UPDATES_FORMAT} with updates"
+    readable = f"{FORMAT}, and {OLD_FORMAT} and {OLD_BEHAVIOUR_FORMAT} of older releases"
     _expect(
         found.format == _format_of(found.behaviour, found.categories),
         f"format is {found.format}, this version reads {readable}; index again",

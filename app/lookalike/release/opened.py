@@ -17,9 +17,12 @@ them through this module. A release is a folder:
                              with ``added.npy`` after it; the item itself until something changes
 ``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index was built from
 ``<category>/added.npy``        ``<f4`` (n_added, n_dims): the features that came after these
+``<category>/lengths.npy``      ``<f8`` (n_base,): the lengths of these features
 ``<category>/projection.npy``   ``<f4`` (n_dims, n_index_dims): the features' principal axes
+``<category>/projected.npy``    ``<f4`` (n_index_dims, n_base): the features, scaled to length 1, along
+                             these axes
 ``<category>/index.ann``        Annoy, angular: a node (`node_dtype`) for each of the n_base features,
-                             scaled to length 1 and projected; then the trees
+                             projected so; then the trees
 ``behaviour.d/``             see `lookalike.release.behaviour`; optional
 ===========================  ====================================================================
 
@@ -39,8 +42,11 @@ Once they are many, a table is written that has them, and the next update begins
 
 Spares make it cheap to remove a product from the lists of others: the next nearest is already there.
 
-A serving host may hold a *slim* copy. It has no ``index.ann`` and needs no spares, rows, features,
-added, projection and later features. It answers everything but vectors; its behaviour is complete.
+A serving host may hold a *slim* copy. It has no ``index.ann`` and needs none of the other files that
+only vectors and the builder need. It answers everything but vectors; its behaviour is complete.
+
+Releases of the formats 4 and 5 have no lengths and no ``projected.npy``. They are served, and the next
+build indexes them anew.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, and
 only into a folder that has no release name yet.

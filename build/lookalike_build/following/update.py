@@ -233,7 +233,7 @@ class Updater:
     def _statistics_of(self, category_id: Id, live: LiveCategory) -> FeatureStatistics:
         digest, statistics = self._statistics.get(category_id, (None, None))
         if statistics is None or digest != live.base_digest:
-            statistics = FeatureStatistics.of(live.features.base)
+            statistics = live.statistics()
             self._statistics[category_id] = live.base_digest, statistics
         return statistics
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from lookalike.release.files import ReleaseError
@@ -22,7 +21,6 @@ from lookalike_build.indexing.live import (
     check_published,
     write_changed,
 )
-from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
 from lookalike_build.publishing.staging import Published, Staging
@@ -180,7 +178,7 @@ def _comparable(store: FeatureSource, writer: CategoryWriter) -> LiveCategory | 
 
 def _updated(live: LiveCategory, changes: FeatureChanges, writer: CategoryWriter) -> Written | None:
     """The category after `changes`, written; None where no product is left."""
-    after = live.with_changes(changes, partial(FeatureStatistics.of, live.features.base))
+    after = live.with_changes(changes)
     if after is None:
         return None
     if after is live:

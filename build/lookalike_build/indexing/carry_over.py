@@ -28,7 +28,6 @@ from lookalike_build.indexing.live import (
     settings_of,
     write_changed,
 )
-from lookalike_build.indexing.rows import FeatureStatistics
 from lookalike_build.publishing.category import Written
 from lookalike_build.publishing.staging import Staging, full_manifest
 
@@ -191,7 +190,7 @@ def _changed(
             continue
         writer = staging.category(one.entry.category_id)
         live = LiveCategory.read(writer.folder, one.entry)
-        after = live.with_changes(products, partial(FeatureStatistics.of, live.features.base))
+        after = live.with_changes(products)
         if after is None:
             writer.remove()
         elif after is live:

@@ -23,8 +23,11 @@ from lookalike.release.files import (
     FEATURES,
     LATER_IDS,
     LEFT,
+    LENGTHS,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTED,
+    PROJECTION,
     ROWS,
     SPARES,
     ReleaseError,
@@ -164,14 +167,13 @@ class LiveCategory:
     def with_changes(
         self,
         changes: FeatureChanges,
-        statistics: Callable[[], FeatureStatistics],
+        statistics: Callable[[], FeatureStatistics] | None = None,
         ends: Callable[[], ListEnds] | None = None,
     ) -> "LiveCategory | FeatureChanges | None":
         """The category after `changes`: itself where nothing differs, None where no product is left.
 
         A category so small that its lists come to be of another width is all its products: it is to be
-        indexed anew. `statistics` gives those of the features that the index is of, `ends` those of
-        the lists.
+        indexed anew. `statistics` and `ends` give those that are known already.
         """
         gone, new, features = self._differences(changes)
         if not gone and not new:
@@ -187,10 +189,20 @@ class LiveCategory:
             self.table,
             np.array(gone, np.intp),
             self.ids(new),
-            Comparison(more, statistics()),
+            Comparison(more, (statistics or self.statistics)()),
             (ends or self.table.ends)(),
         )
         return replace(self, table=after.table, features=more, changed=after.items, ends=after.ends)
+
+    def statistics(self) -> FeatureStatistics:
+        """Those of the features that its index is of."""
+        n_base, n_index_dims = self.entry.n_base, self.entry.n_index_dims
+        n_dims = self.features.shape[1]
+        return FeatureStatistics.of(
+            map_array(self.folder / LENGTHS, (n_base,), "<f8"),
+            map_array(self.folder / PROJECTION, (n_dims, n_index_dims), "<f4"),
+            map_array(self.folder / PROJECTED, (n_index_dims, n_base), "<f4"),
+        )
 
     def _differences(self, changes: FeatureChanges) -> tuple[list[int], list[Id], list[Features]]:
         """The items that go; the ids that come, ascending, and their features, (1, n_dims) each.

@@ -21,10 +21,13 @@ def project(features: Features) -> Projected:
     rows = np.unique(np.linspace(0, len(features) - 1, _SAMPLE, dtype=np.intp))
     projection = _principal_axes(scaled(features[rows])[0].astype(np.float32))
     items = np.empty((len(features), projection.shape[1]), np.float32)
+    lengths = np.empty(len(features))
+    wide = projection.astype(np.float64)
     for first in range(0, len(features), _CHUNK):
         block = slice(first, first + _CHUNK)
-        items[block] = scaled(features[block])[0].astype(np.float32) @ projection
-    return Projected(projection, items)
+        vectors, lengths[block] = scaled(features[block])
+        items[block] = vectors @ wide  # rounded once only, which `FeatureStatistics` relies on
+    return Projected(projection, items, lengths)
 
 
 def _principal_axes(sample: Float32) -> Float32:

@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lookalike.release.arrays import Features, Float64, Positions
+from lookalike.release.arrays import Features, Float32, Float64, Positions
 from lookalike.release.vectors import gather_features
 from lookalike_build.indexing.unit_vectors import UNIT_ROUNDOFF, UnitVectors, scaled
 
-_SAMPLE = 1024
-_CHUNK = 1024
+_CHUNK = 8192
 _DOUBLE_ERROR = 1e-11
 
 
 class FeatureStatistics(NamedTuple):
-    """What is known of the features an index is of, so that they need not be read through again.
+    """What is known of the features an index is of, without reading them through.
 
     `centre` (n_dims,) is close to the mean of their unit vectors; `lengths` and `products` (n_base,)
     are their lengths and the scalar products of their unit vectors with the centre.
@@ -29,17 +28,20 @@ class FeatureStatistics(NamedTuple):
     products: Float64
 
     @classmethod
-    def of(cls, features: Features) -> "FeatureStatistics":
-        """Read features (n_base, n_dims) through."""
-        n = len(features)
-        sample = np.unique(np.linspace(0, n - 1, _SAMPLE, dtype=np.intp))
-        centre = scaled(features[sample])[0].mean(axis=0)
-        lengths, products = np.empty(n), np.empty(n)
-        for first in range(0, n, _CHUNK):
+    def of(cls, lengths: Float64, projection: Float32, projected: Float32) -> "FeatureStatistics":
+        """From the lengths (n_base,), the projection P (n_dims, n_index_dims) and what it makes of the
+        unit vectors, (n_index_dims, n_base).
+
+        The centre is P w, with w the mean of the projected vectors, so its product with a unit vector
+        y is that of w with the projected P'y. As this was rounded to float32, it is off by at most
+        u |w| |P'y|, which is some u.
+        """
+        weights = projected.mean(axis=1, dtype=np.float64)
+        products = np.empty(lengths.size)
+        for first in range(0, lengths.size, _CHUNK):
             rows = slice(first, first + _CHUNK)
-            vectors, lengths[rows] = scaled(features[rows])
-            products[rows] = vectors @ centre
-        return cls(centre, lengths, products)
+            products[rows] = weights @ projected[:, rows].astype(np.float64)
+        return cls(projection.astype(np.float64) @ weights, lengths, products)
 
 
 class FeatureRows(NamedTuple):
@@ -81,9 +83,9 @@ class Comparison:
 
         Of unit vectors x and y and the centre c, x·y = (x - c)·y + c·y. The first term is a float32
         product, of which |fl(x·y) - x·y| <= n_dims u |x||y| (Higham 2002, section 3.1): the more alike
-        all vectors are, the shorter x - c and the less there is to round. The second is in float64.
-        Example: with 2048 numbers and x 0.1 from the centre, the squared distance 2 - 2x·y is off by
-        at most 2 * 2^-24 * 2056 * 0.1 = 0.000025.
+        all vectors are, the shorter x - c and the less there is to round. The second is off by some u,
+        see `FeatureStatistics`. Example: with 2048 numbers and x 0.1 from the centre, the squared
+        distance 2 - 2x·y is off by at most 2 * 2^-24 * (2056 * 0.1 + 2) = 0.000025.
         """
         away = self.unit_vectors.of(rows) - self._centre
         short = away.astype(np.float32)
@@ -94,5 +96,5 @@ class Comparison:
         squared[:, len(base) :] = short @ added.T
         squared *= self._factors
         squared += self._offsets
-        error = 2 * UNIT_ROUNDOFF * (n_dims + 8) * np.linalg.norm(away, axis=1)
+        error = 2 * UNIT_ROUNDOFF * ((n_dims + 8) * np.linalg.norm(away, axis=1) + 2)
         return squared, error + _DOUBLE_ERROR

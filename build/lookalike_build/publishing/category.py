@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Features, Float32, Items
+from lookalike.release.arrays import Distances, Features, Float32, Float64, Items
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -22,8 +22,10 @@ from lookalike.release.files import (
     INDEX,
     LATER_IDS,
     LEFT,
+    LENGTHS,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTED,
     PROJECTION,
     ROWS,
     SPARES,
@@ -42,11 +44,13 @@ from lookalike_build.publishing.ids import Ids, id_array
 
 
 class Projected(NamedTuple):
-    """`projection` (n_dims, n_index_dims), columns of length 1 at right angles, and the `items`
-    (n_items, n_index_dims): their features, scaled to length 1, times the projection."""
+    """`projection` float32 (n_dims, n_index_dims), columns of length 1 at right angles; the `items`
+    float32 (n_items, n_index_dims), which are their features, scaled to length 1, times the projection;
+    the `lengths` float64 (n_items,) that their features had."""
 
     projection: Float32
     items: Float32
+    lengths: Float64
 
 
 class NeighbourTable(NamedTuple):
@@ -178,6 +182,9 @@ class CategoryWriter:
         self._write_table(*table, k, rows, added)
         projection = projected.projection.astype("<f4", copy=False)
         write_array(self.folder / PROJECTION, projection)
+        by_axis = np.ascontiguousarray(projected.items.T, "<f4")
+        write_array(self.folder / PROJECTED, by_axis)
+        write_array(self.folder / LENGTHS, projected.lengths.astype("<f8", copy=False))
         with named(self.folder / INDEX):
             annoy.save(str(self.folder / INDEX))
         sync(self.folder / INDEX)

@@ -41,6 +41,6 @@ def link_if_same(
     for file, entry in written[1].items():
         # Where the current release is not what its manifest says, ours is the good file.
         with suppress(ReleaseError):
-            if old[file] == entry:
-                old[file].check_all(folder / file, file)
+            if old.get(file) == entry:
+                entry.check_all(folder / file, file)
                 link(folder / file, written[0] / file)

@@ -35,10 +35,12 @@ from lookalike.release.files import (
     FILES,
     GONE,
     INDEX,
+    LENGTHS,
     LISTED,
     MANIFEST,
     NEIGHBOURS,
     PRODUCT_IDS,
+    PROJECTED,
     PROJECTION,
     RELATED,
     ROWS,
@@ -49,7 +51,13 @@ from lookalike.release.files import (
     ReleaseError,
 )
 from lookalike.release.ids import Id, category_folder
-from lookalike.release.manifest import FORMAT, Applied, Manifest
+from lookalike.release.manifest import (
+    FORMAT,
+    OLD_BEHAVIOUR_FORMAT,
+    OLD_FORMAT,
+    Applied,
+    Manifest,
+)
 from lookalike.release.root import CURRENT, RELEASES, STAGING, ReleaseRoot, RootError
 from lookalike.release.vectors import node_dtype
 from lookalike.serving.application import Application
@@ -379,7 +387,7 @@ def test_missing_behaviour_is_refused(root: ReleaseRoot) -> None:
 
 def test_behaviour_that_the_manifest_does_not_list_is_not_opened(root: ReleaseRoot) -> None:
     name = _place(root, STAMP)
-    document = _document(root, name) | {"format": FORMAT}
+    document = _document(root, name)
     del document["behaviour"]
     _overwrite(root.folder(name) / MANIFEST, json.dumps(document).encode())
     name = _rename_to_content(root, name)
@@ -629,6 +637,11 @@ ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "features of float64": (FEATURES, lambda array: array.astype("<f8")),
     "features of other dimensions": (FEATURES, lambda array: np.ascontiguousarray(array[:, 1:])),
     "features of fewer items": (FEATURES, lambda array: array[1:]),
+    "lengths of float32": (LENGTHS, lambda array: array.astype("<f4")),
+    "lengths of fewer items": (LENGTHS, lambda array: array[1:]),
+    "projected features of float64": (PROJECTED, lambda array: array.astype("<f8")),
+    "projected features by item": (PROJECTED, lambda array: np.ascontiguousarray(array.T)),
+    "projected features of fewer items": (PROJECTED, lambda array: array[:, 1:].copy()),
     "a projection of other dimensions": (PROJECTION, lambda array: array[1:]),
     "a projection on fewer dimensions": (PROJECTION, lambda array: array[:, 1:].copy()),
     "a projection turned": (PROJECTION, np.asfortranarray),
@@ -878,18 +891,21 @@ HOLDERS: Final[list[Steps]] = [
     *(("model",), ("categories",), SECOND, (*SECOND, "files"), OF_FILE),
     *(OF_BEHAVIOUR, (*OF_BEHAVIOUR, "files"), (*OF_BEHAVIOUR, "files", GONE)),
 ]
+OPTIONAL: Final = (SECOND, OF_BEHAVIOUR)
 UNFIT: Final[list[tuple[Steps, Any]]] = [
     *((steps, value) for steps in NUMBERS for value in NO_NUMBERS),
     *((steps, None) for steps in NUMBERS if steps[-1] != "recall"),
     *((steps, value) for steps in TEXTS for value in NO_TEXTS),
-    *((steps, value) for steps in HOLDERS for value in (None, 7, True, "x")),
-    *((steps, MISSING) for steps in (*NUMBERS, *TEXTS, *HOLDERS) if steps != SECOND),
+    *((steps, value) for steps in HOLDERS for value in (7, True, "x")),
+    *((steps, None) for steps in HOLDERS if steps != OF_BEHAVIOUR),
+    *((steps, MISSING) for steps in (*NUMBERS, *TEXTS, *HOLDERS) if steps not in OPTIONAL),
     (("format",), 0),
     (("format",), 1),
     (("format",), 2),
     (("format",), 3),
-    (("format",), FORMAT),
-    (("format",), 6),
+    (("format",), OLD_FORMAT),
+    (("format",), OLD_BEHAVIOUR_FORMAT),
+    (("format",), FORMAT + 1),
     ((*OF_BEHAVIOUR, "n_products"), 0),
     ((*OF_BEHAVIOUR, "n_products"), 2**32),
     ((*OF_BEHAVIOUR, "n_gone"), N_ROWS + 1),
@@ -1351,8 +1367,9 @@ def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot)
         assert source.release.manifest.release == names[turn % 2]
     assert _open_files() == files
     assert _mapped(root.folder(names[1])) == 0
-    # Nobody who serves reads the spares, nor what is gone more than once.
-    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 1) + len(
+    # Nobody who serves reads the spares, Annoy's trees where all projections are compared, nor what is
+    # gone more than once.
+    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 2) + len(
         BEHAVIOUR_HOT_FILES
     )
 

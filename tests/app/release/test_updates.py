@@ -26,10 +26,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id
 from lookalike.release.manifest import (
-    FORMAT,
-    UPDATES_FORMAT,
     CategoryEntry,
-    Manifest,
     UpdateEntry,
     Updates,
 )
@@ -129,9 +126,7 @@ def test_each_update_is_written_beside_what_there_is(made: tuple[ReleaseRoot, Pr
     first, *_, last = (root.folder(name) / "1" for name in root.names())
     for path in first.iterdir():
         assert path.samefile(last / path.name)
-    assert json.loads((last.parent / "manifest.json").read_text())["format"] == UPDATES_FORMAT
     assert "updates" not in (first.parent / "manifest.json").read_text()
-    assert json.loads((first.parent / "manifest.json").read_text())["format"] == FORMAT
     assert len(list(root.check(root.chosen()))) == 2
 
 
@@ -318,16 +313,6 @@ def test_a_manifest_that_does_not_add_up_is_refused(
 ) -> None:
     with pytest.raises(ReleaseError, match=r"^manifest\.json: "):
         root.open(said(root, root.chosen(), {}, updates=updates(updates_of(root))))
-
-
-@pytest.mark.parametrize("format_", [FORMAT, UPDATES_FORMAT + 1])
-def test_updates_in_a_manifest_of_another_format_are_refused(
-    root: ReleaseRoot, format_: int
-) -> None:
-    path = root.folder(root.chosen()) / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": format_}))
-    with pytest.raises(ReleaseError, match=f"format is {format_}"):
-        Manifest.read(path.parent)
 
 
 @pytest.mark.parametrize("file", [NEIGHBOURS, LATER_IDS, lists_file(1), later_file(3), FEATURES])

@@ -1,5 +1,7 @@
 """Vectors: what is found is ranked rightly, whichever way the candidates are found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,9 @@ from support import Features, brute_force, random_features
 
 
 def vector_index(features: Features, trees: bool, candidates: int, k: int) -> VectorIndex:
-    projected = project(features)
-    index = build_annoy(projected.items, IndexSettings()) if trees else projected.items
-    return VectorIndex(features, projected.projection, index, candidates, 5000, k)
+    projection, items, lengths = project(features)
+    index = build_annoy(items, IndexSettings()) if trees else items.T
+    return VectorIndex(features, lengths, projection, index, candidates, 5000, k)
 
 
 @pytest.mark.parametrize("trees", [False, True])
@@ -32,6 +34,17 @@ def test_what_is_found_is_the_brute_force_ranking(trees: bool, n: int) -> None:
         np.testing.assert_allclose(found, distances[ranks], atol=1e-6)
 
 
+def test_lengths_that_are_not_known_are_computed() -> None:
+    features, queries = random_features(300, 9), random_features(10, 10)
+    vectors = vector_index(features, False, 50, 10)
+    for query in queries:
+        unit = query.astype(np.float64) / np.linalg.norm(query)
+        items, found = vectors.search(unit, 10)
+        same_items, same = replace(vectors, lengths=None).search(unit, 10)
+        assert items.tolist() == same_items.tolist()
+        np.testing.assert_allclose(found, same, atol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-1, 1e-2])
 def test_features_that_are_nearly_alike_are_told_apart(scale: float) -> None:
     features = (1 + scale * random_features(500, 3, n_dims=300)).astype(np.float32)
@@ -47,7 +60,8 @@ def test_features_that_are_nearly_alike_are_told_apart(scale: float) -> None:
 @pytest.mark.parametrize(("n", "n_dims"), [(1, 1), (1, 300), (2, 300), (129, 300), (500, 7)])
 def test_a_projection_has_as_many_dimensions_as_the_features_span(n: int, n_dims: int) -> None:
     features = random_features(n, 4, n_dims=n_dims)
-    projection, items = project(features)
+    projection, items, lengths = project(features)
+    np.testing.assert_allclose(lengths, np.linalg.norm(features, axis=1), rtol=1e-6)
     assert projection.shape == (n_dims, min(n, n_dims, N_INDEX_DIMS))
     np.testing.assert_allclose(projection.T @ projection, np.eye(projection.shape[1]), atol=1e-5)
     if n_dims <= N_INDEX_DIMS or n <= N_INDEX_DIMS:
@@ -55,7 +69,7 @@ def test_a_projection_has_as_many_dimensions_as_the_features_span(n: int, n_dims
 
 
 def test_copies_of_one_feature_span_one_dimension() -> None:
-    projection, items = project(np.repeat(random_features(1, 5, n_dims=50), 30, axis=0))
+    projection, items, _ = project(np.repeat(random_features(1, 5, n_dims=50), 30, axis=0))
     assert projection.shape == (50, 1)
     np.testing.assert_allclose(np.abs(items), 1, atol=1e-6)
 
@@ -72,8 +86,7 @@ def test_where_all_that_the_index_holds_is_gone_what_is_new_is_found(trees: bool
     features, added = random_features(20, 7), random_features(3, 8)
     old = vector_index(features, trees, 5, 5)
     changed = Changed.of(np.arange(20, 23, dtype=np.uint32), np.empty(0, np.uint32), 20, added)
-    index, projection = old.index, old.projection
-    vectors = VectorIndex(features, projection, index, 5, 5000, 5, changed)
+    vectors = replace(old, changed=changed)
     order, distances = brute_force(added, 1)
     items, found = vectors.search(vectors.unit_vector(1), 10)
     assert items.tolist() == [1, *order]

@@ -25,7 +25,7 @@ from lookalike.release.files import (
     ReleaseError,
 )
 from lookalike.release.ids import Id, IdType
-from lookalike.release.manifest import BEHAVIOUR_FORMAT, FORMAT, BehaviourEntry
+from lookalike.release.manifest import BehaviourEntry
 from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot, RootError
 from lookalike_build.behaviour.build import add_behaviour
@@ -131,13 +131,6 @@ def test_behaviour_comes_with_a_complete_release(root: ReleaseRoot) -> None:
     assert all(found.values())
     assert not any(product_id in others or 50 in others for product_id, others in found.items())
     assert client_of(root).get("/nns?category_id=1&product_id=3").status == "200 OK"
-
-
-def test_only_a_release_with_behaviour_is_of_the_new_format(root: ReleaseRoot) -> None:
-    assert f'"format": {FORMAT},' in root.manifest(str(root.current())).to_json()
-    assert "behaviour" not in root.manifest(str(root.current())).to_json()
-    rate(root, ratings())
-    assert f'"format": {BEHAVIOUR_FORMAT},' in root.manifest(str(root.current())).to_json()
 
 
 def test_the_same_ratings_change_nothing_and_others_the_table_alone(root: ReleaseRoot) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lookalike_build.indexing import table as indexing_table
 from lookalike_build.indexing.neighbours import exact_neighbours
+from lookalike_build.indexing.projection import project
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import N_SPARE, Lists, LiveTable, changed, widths
 from lookalike_build.publishing.category import NeighbourTable
@@ -40,6 +41,12 @@ def as_files_have_it(table: NeighbourTable) -> LiveTable:
     return LiveTable(table.product_ids, table.rows, left, files, places, nothing)
 
 
+def statistics_of(features: Features) -> FeatureStatistics:
+    """What a release lets one know of features without reading them."""
+    projection, items, lengths = project(features)
+    return FeatureStatistics.of(lengths, projection, items.T)
+
+
 class Changing:
     """A category's products, and its table, which only ever changes as long as its width stays."""
 
@@ -58,7 +65,7 @@ class Changing:
         self.live = as_files_have_it(table)
         base = np.stack([self.products[one] for one in sorted(self.products)])
         self._features = FeatureRows(base, np.empty((0, base.shape[1]), np.float32))
-        self._measured = FeatureStatistics.of(base)
+        self._measured = statistics_of(base)
         self._ends = self.live.ends()
 
     def change(self, step: Step) -> None:

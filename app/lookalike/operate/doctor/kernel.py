@@ -26,7 +26,7 @@ from lookalike.serving.settings import LOCK_MEMORY
 
 OPEN_FILES, OPEN_SLIM = 1, 0
 """The most files that a process holds open for a category: Annoy keeps its file open."""
-MAPPED, MAPPED_SLIM = 8, 3
+MAPPED, MAPPED_SLIM = 9, 3
 """The most files that a process maps for a category."""
 _OTHER_MAPPINGS = 1024
 """How many other mappings a process has: libraries and memory."""

@@ -56,7 +56,9 @@ def category_sizes(n_items: int, shape: Shape) -> Sizes:
         files.ROWS: _array_bytes("<u4", n_items),
         files.FEATURES: _array_bytes("<f4", n_items, shape.n_dims),
         files.ADDED: _array_bytes("<f4", 0, shape.n_dims),
+        files.LENGTHS: _array_bytes("<f8", n_items),
         files.PROJECTION: _array_bytes("<f4", shape.n_dims, n_index_dims),
+        files.PROJECTED: _array_bytes("<f4", n_index_dims, n_items),
         files.INDEX: _index_bytes(n_items, n_index_dims, shape.n_trees),
     }
 
