@@ -66,10 +66,13 @@ def unit_vector(vector: Float64) -> Float64:
     return np.asarray(scaled / np.linalg.norm(scaled))
 
 
-def gather_features(rows: Positions, *parts: Features) -> Features:
-    """The features (n, n_dims) in the `rows` (n,) of arrays (…, n_dims) one after the other."""
+def gather_features(rows: Positions, *parts: Features, out: Features | None = None) -> Features:
+    """The features (n, n_dims) in the `rows` (n,) of arrays (…, n_dims) one after the other.
+
+    They are in `out`, float32 (n, n_dims), if it is given.
+    """
     first, *others = parts
-    features: Features = first[np.minimum(rows, len(first) - 1)]
+    features: Features = first.take(rows, axis=0, out=out, mode="clip")
     n_before = len(first)
     for part in others:
         here = np.flatnonzero((rows >= n_before) & (rows < n_before + len(part)))
@@ -147,16 +150,18 @@ class VectorIndex:
         wide = self._features_of(np.array([row]))[0].astype(np.float64)
         return np.asarray(wide / np.linalg.norm(wide))
 
-    def _features_of(self, rows: Positions) -> Features:
-        if self.changed is None or not self.changed.new.size:
-            return self.features[rows]
-        return gather_features(rows, self.features, *self.changed.added)
+    def _features_of(self, rows: Positions, out: Features | None = None) -> Features:
+        added = self.changed.added if self.changed and self.changed.new.size else ()
+        return gather_features(rows, self.features, *added, out=out)
 
     def _squared_distances(self, found: Positions, vector: Float32) -> Float32:
         squares = np.empty(found.size, np.float32)
+        # New memory for each would cost as much as filling it.
+        room = np.empty((min(_ROWS, found.size), vector.size), np.float32)
         for first in range(0, found.size, _ROWS):
-            rows = self._features_of(found[first : first + _ROWS])
-            lengths = self._lengths_of(found[first : first + _ROWS], rows)
+            positions = found[first : first + _ROWS]
+            rows = self._features_of(positions, room[: positions.size])
+            lengths = self._lengths_of(positions, rows)
             some = 2 - 2 * (rows @ vector) / lengths
             near = np.flatnonzero(some < _NEAR)
             if near.size:
