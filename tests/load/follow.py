@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
+from itertools import islice
 from multiprocessing import Manager, get_context
 from pathlib import Path
 
@@ -43,6 +44,8 @@ from lookalike.release.root import ReleaseRoot
 from lookalike.serving.settings import TOKEN
 from lookalike_build.catalogue.reader import read_catalogue
 from lookalike_build.demo.drawing import draw_catalogue
+from lookalike_build.extraction.known_photos import KnownPhotos
+from lookalike_build.extraction.local_engine import LocalEngine
 from lookalike_build.indexing.build import index
 from lookalike_build.indexing.category import IndexSettings, index_features
 from lookalike_build.indexing.live import LiveCategory
@@ -50,6 +53,7 @@ from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.table import widths
 from lookalike_build.networks.extractor import UNTRAINED
 from lookalike_build.networks.inception import Network
+from lookalike_build.networks.settings import ExtractorSettings, warm_up
 from lookalike_build.photos.decoding import decode_photo, read_photo
 from lookalike_build.publishing.ids import positions_of
 from lookalike_build.publishing.staging import Staging
@@ -69,7 +73,8 @@ CHANGED = "changed photos, one by one, full load"
 REMOVED = "removals, one by one, full load"
 BATCH_FULL = f"{BATCH} new products at once, full load"
 BATCHES = f"{BATCH} new products at once, half load"
-LIVE_S, BATCH_S = 2.0, 10.0
+ALONE = f"{BATCH} new photos extracted alone, full load"
+LIVE_S, MEDIAN_S, BATCH_S, OVER_EXTRACTION = 2.0, 0.5, 10.0, 1.25
 N_LARGE, N_DIRECTIONS, N_GROUP = 440_000, 16, 440
 WRITTEN_MB = 5.0
 
@@ -100,6 +105,7 @@ def at_load(options: argparse.Namespace) -> None:
         serving(root, {TOKEN.name: SECRET}) as served,
         following(root, options.folder / "follow.log"),
         ProcessPoolExecutor(2, context) as pool,
+        ProcessPoolExecutor(1, context, load_network) as extracting,
         Manager() as manager,
         closing(Journal(root.journal)) as journal,
     ):
@@ -111,13 +117,18 @@ def at_load(options: argparse.Namespace) -> None:
             pool.submit(ask, shop.address, ids, stop, LIMIT, SAMPLE)
             for ids in (everything, changing)
         ]
+        extracting.submit(extraction_s, []).result()
         n, many = options.singles, range(1, options.batches + 1)
         seen: dict[str, list[float]] = {}
         with loaded(served) as full:
             seen[NEW] = [shop.put(NEW_ID + i, next(photos)) for i in range(n)]
             seen[CHANGED] = [shop.put(one, next(photos)) for one in changing[:n]]
             seen[REMOVED] = [shop.delete(NEW_ID + i) for i in range(n)]
-            seen[BATCH_FULL] = [shop.put_many(NEW_ID, photos)]
+            seen[ALONE], seen[BATCH_FULL] = [], []
+            for i in many:
+                alone = extracting.submit(extraction_s, list(islice(photos, BATCH)))
+                seen[ALONE].append(alone.result())
+                seen[BATCH_FULL].append(shop.put_many(NEW_ID + 100_000 + 1000 * i, photos))
         pause_ms = round(1e3 * CONNECTIONS / (full[0].requests_s / 2))
         with loaded(served, pause_ms) as half:
             seen[BATCHES] = [shop.put_many(NEW_ID + 1000 * i, photos) for i in many]
@@ -177,6 +188,36 @@ def mixed_of(drawn: Features, n_items: int) -> Features:
     return np.asarray(share * one + (1 - share) * other + noise, np.float32)
 
 
+class Bytes:
+    """A reader of photos that are in memory."""
+
+    def __init__(self, photos: list[bytes]) -> None:
+        self._photos = photos
+
+    def read(self, image: str) -> bytes:
+        """The photo of that number."""
+        return self._photos[int(image)]
+
+
+def load_network() -> None:
+    """Have this process extract as `following`'s does."""
+    network = ExtractorSettings(weights=UNTRAINED).make()
+    warm_up(network)
+    _engine.append(LocalEngine(network))
+
+
+_engine: list[LocalEngine] = []
+
+
+def extraction_s(photos: list[bytes]) -> float:
+    """How long extracting photos takes, in this process."""
+    started = time.perf_counter()
+    rows = [(number, str(number)) for number in range(len(photos))]
+    found = sum(map(len, _engine[0](rows, Bytes(photos), KnownPhotos())))
+    assert found == len(photos)
+    return time.perf_counter() - started
+
+
 def in_large(folder: Path, n_items: int, singles: int) -> None:
     """A category of so many products: seconds until a change is live, and megabytes written."""
     root, photos = prepared_large(folder, n_items)
@@ -209,13 +250,10 @@ def in_large(folder: Path, n_items: int, singles: int) -> None:
     )
     for problem in shop.problems[:5]:
         print(f"  {problem}")
-    first = max(seconds[0] for seconds in seen.values())
-    later = [one for seconds in seen.values() for one in seconds[1:]]
-    print(f"the first change of all reads the category through: {first:.2f} s")
+    print(f"the first change of all: {seen[NEW][0]:.2f} s")
+    slowest = max(one for seconds in seen.values() for one in seconds)
     for verdict in (
-        Verdict(
-            "slowest change but the first, s", [max(later)], lambda s: s <= LIVE_S, "2 or less"
-        ),
+        Verdict("slowest change, s", [slowest], lambda s: s <= LIVE_S, f"{LIVE_S:g} or less"),
         Verdict("written by a change, MB", written, lambda mb: mb <= WRITTEN_MB, "5 or less"),
         Verdict("problems", [float(len(shop.problems))], lambda n: n == 0, "0"),
     ):
@@ -491,8 +529,12 @@ def judge(root: ReleaseRoot, seen: dict[str, list[float]], errors: int, noted: l
     same = as_from_nothing(read(root, str(root.current())))
     single = max(seen[NEW] + seen[CHANGED] + seen[REMOVED])
     batch = max(seen[BATCHES])
+    over = [one / alone for one, alone in zip(seen[BATCH_FULL], seen[ALONE], strict=True)]
+    what = f"{BATCH} at once / their extraction alone, full load"
     for verdict in (
+        Verdict("a new product, s", seen[NEW], lambda s: s <= MEDIAN_S, f"{MEDIAN_S:g} or less"),
         Verdict("slowest change, s", [single], lambda s: s <= LIVE_S, f"{LIVE_S:g} or less"),
+        Verdict(what, over, lambda ratio: ratio <= OVER_EXTRACTION, f"{OVER_EXTRACTION:g} or less"),
         Verdict(f"slowest {BATCH}, s", [batch], lambda s: s <= BATCH_S, f"{BATCH_S:g} or less"),
         Verdict("failed answers, or a product unknown", [float(failed)], lambda n: n == 0, "0"),
         Verdict("wrong answers of those noted", [float(wrong)], lambda n: n == 0, "0"),

@@ -21,6 +21,7 @@ copies by the hundred), the item is compared with all others once more.
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,10 @@ from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UNIT_ROUN
 _BLOCK_BYTES = 64 * 2**20
 _EXTRA_SCORES = 28
 """How many scores beyond k are kept: seldom are that many within rounding of the k-th."""
-_BLOCK = 4096
+_BLOCK, _STRIP = 4096, 64
+"""Rows whose product is made at once, and those that are looked at while in the CPU's cache."""
+_FIRST_MET = 1024
+"""Of how many scores it is found what is worth keeping before any are kept."""
 
 Ranked = tuple[Positions, list[tuple[Items, Distances]]]
 """Positions and, of each, its nearest items and their distances."""
@@ -116,11 +120,12 @@ class _Kept:
         self.positions = np.zeros((n, m), np.int32)
 
     def bounds(self, items: slice, scores: Float32) -> Float32:
-        """What a score must be above to be kept by each of `items`; scores is (others, items)."""
+        """What a score must be above to be kept by each of `items`; scores is (items, others), of some
+        of those that they meet."""
         worst: Float32 = self.scores[items].min(axis=1)
         m = self.scores.shape[1]
-        if np.isneginf(worst).all() and m < len(scores):  # they have met nobody yet
-            best: Float32 = np.partition(scores, -m, axis=0)[-m]
+        if np.isneginf(worst).all() and m < scores.shape[1]:  # they have met nobody yet
+            best: Float32 = np.partition(scores, -m, axis=1)[:, -m]
             return np.asarray(np.nextafter(best, np.float32(-np.inf)))
         return worst
 
@@ -142,6 +147,26 @@ class _Kept:
         best = np.argpartition(all_scores, -m, axis=1)[:, -m:]
         self.scores[items] = np.take_along_axis(all_scores, best, axis=1)
         self.positions[items] = np.take_along_axis(positions, best, axis=1)
+
+
+def _above(product: Float32, less: Float32, bound: Float32) -> tuple[Positions, Positions, Float32]:
+    """The rows and columns where product - less is above the bound, and what it is there, row by row.
+
+    `less` and `bound` are broadcast to the product's shape.
+    """
+    n_columns = product.shape[1]
+    less, bound = (np.broadcast_to(one, product.shape) for one in (less, bound))
+    room, is_above = (np.empty((_STRIP, n_columns), dtype) for dtype in (np.float32, np.bool_))
+    found, values = [], []
+    for first in range(0, len(product), _STRIP):
+        strip = slice(first, first + _STRIP)
+        n = len(product[strip])
+        scores = np.subtract(product[strip], less[strip], out=room[:n])
+        places = np.flatnonzero(np.greater(scores, bound[strip], out=is_above[:n]))
+        found.append(first * n_columns + places)
+        values.append(scores.reshape(-1)[places])
+    rows, columns = np.divmod(np.concatenate(found), n_columns)
+    return rows, columns, np.concatenate(values)
 
 
 class _Search:
@@ -230,10 +255,14 @@ class _Search:
 
     def _merges(self, pool: ThreadPoolExecutor, kept: _Kept) -> Iterator[Future[None]]:
         n, reported = len(self._needed), 0
+        # Two merges are under way as the next product is made.
+        rooms = cycle(np.empty((3, min(n, _BLOCK) ** 2), np.float32))
         for one in range(0, n, _BLOCK):
             for other in range(one, n, _BLOCK):
                 rows, columns = slice(one, one + _BLOCK), slice(other, other + _BLOCK)
-                product = self._centred[rows] @ self._centred[columns].T
+                ours, theirs = self._centred[rows], self._centred[columns]
+                room = next(rooms)[: len(ours) * len(theirs)].reshape(len(ours), len(theirs))
+                product = np.matmul(ours, theirs.T, out=room)
                 yield pool.submit(self._merge, kept, product, rows, columns)
             # The first blocks meet the most others: report the share of the work, in items.
             left = max(0, n - one - _BLOCK) / n
@@ -246,17 +275,17 @@ class _Search:
 
         Most scores are worse than all that an item has kept already, so few are looked at again.
         """
+        ours, theirs = self._half[rows, None], self._half[columns]
         if rows == columns:
             np.fill_diagonal(product, -np.inf)  # an item is not its own neighbour
         else:
-            scores = product - self._half[rows, None]
-            one, other = np.nonzero(scores > kept.bounds(columns, scores))
+            some = product[:_FIRST_MET] - ours[:_FIRST_MET]
+            one, other, scores = _above(product, ours, kept.bounds(columns, some.T))
             order = np.argsort(other, kind="stable")
-            one, other = one[order], other[order]
-            kept.meet(columns, other, one + rows.start, scores[one, other])
-        product -= self._half[columns]
-        one, other = np.nonzero(product > kept.bounds(rows, product.T)[:, None])
-        kept.meet(rows, one, other + columns.start, product[one, other])
+            kept.meet(columns, other[order], one[order] + rows.start, scores[order])
+        some = product[:, :_FIRST_MET] - theirs[:_FIRST_MET]
+        one, other, scores = _above(product, theirs, kept.bounds(rows, some)[:, None])
+        kept.meet(rows, one, other + columns.start, scores)
 
     def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
         # The score of an item with itself is not a candidate.

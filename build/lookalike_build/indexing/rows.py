@@ -70,7 +70,7 @@ class Comparison:
         self._lengths = np.concatenate([statistics.lengths, lengths])
         products = np.concatenate([statistics.products, vectors @ statistics.centre])
         self._factors, self._offsets = -2 / self._lengths, 2 - 2 * products
-        self.unit_vectors = UnitVectors(features.of, self._lengths)
+        self.unit_vectors = UnitVectors(tuple(features), self._lengths)
 
     @property
     def n_rows(self) -> int:
