@@ -36,7 +36,7 @@ _EXTRA_SCORES = 28
 """How many scores beyond k are kept: seldom are that many within rounding of the k-th."""
 _BLOCK, _STRIP = 4096, 64
 """Rows whose product is made at once, and those that are looked at while in the CPU's cache."""
-_FIRST_MET = 1024
+_FIRST_MET = 2048
 """Of how many scores it is found what is worth keeping before any are kept."""
 
 Ranked = tuple[Positions, list[tuple[Items, Distances]]]
@@ -119,12 +119,14 @@ class _Kept:
         self.scores = np.full((n, m), -np.inf, np.float32)
         self.positions = np.zeros((n, m), np.int32)
 
-    def bounds(self, items: slice, scores: Float32) -> Float32:
-        """What a score must be above to be kept by each of `items`; scores is (items, others), of some
-        of those that they meet."""
+    def bounds(self, items: slice, first: Callable[[], Float32]) -> Float32:
+        """What a score must be above to be kept by each of `items`.
+
+        Where they have met nobody yet, the `first` scores tell, (items, others) of some that they meet.
+        """
         worst: Float32 = self.scores[items].min(axis=1)
         m = self.scores.shape[1]
-        if np.isneginf(worst).all() and m < scores.shape[1]:  # they have met nobody yet
+        if np.isneginf(worst).all() and m < (scores := first()).shape[1]:
             best: Float32 = np.partition(scores, -m, axis=1)[:, -m]
             return np.asarray(np.nextafter(best, np.float32(-np.inf)))
         return worst
@@ -230,9 +232,16 @@ class _Search:
         beyond = kept.scores.min(axis=1) + 2 * self._error
         certain = beyond < kth_best
         within = 2 * (self._half - beyond)
-        for positions in _chunks(np.flatnonzero(certain), 256):
-            yield pool.submit(self._rank_kept, positions, kept, within)
         yield from self._looked_up(pool, np.flatnonzero(~certain), lambda _: None)
+        unit_vectors = self._scaled()
+        for positions in _chunks(np.flatnonzero(certain), 256):
+            yield pool.submit(self._rank_kept, positions, kept, within, unit_vectors)
+
+    def _scaled(self) -> UnitVectors:
+        """The unit vectors by position, in place of the centred ones, which all have met."""
+        for positions in _chunks(np.arange(len(self._needed))):
+            self._centred[positions] = self._unit_vectors.rounded(self._needed[positions])
+        return UnitVectors((self._centred,), None)
 
     def _looked_up(
         self, pool: ThreadPoolExecutor, positions: Positions, done: Callable[[int], object]
@@ -279,12 +288,12 @@ class _Search:
         if rows == columns:
             np.fill_diagonal(product, -np.inf)  # an item is not its own neighbour
         else:
-            some = product[:_FIRST_MET] - ours[:_FIRST_MET]
-            one, other, scores = _above(product, ours, kept.bounds(columns, some.T))
-            order = np.argsort(other, kind="stable")
+            bounds = kept.bounds(columns, lambda: (product[:_FIRST_MET] - ours[:_FIRST_MET]).T)
+            one, other, scores = _above(product, ours, bounds)
+            order = np.argsort(other.astype(np.uint16), kind="stable")  # NumPy sorts these fastest
             kept.meet(columns, other[order], one[order] + rows.start, scores[order])
-        some = product[:, :_FIRST_MET] - theirs[:_FIRST_MET]
-        one, other, scores = _above(product, theirs, kept.bounds(rows, some)[:, None])
+        bounds = kept.bounds(rows, lambda: product[:, :_FIRST_MET] - theirs[:_FIRST_MET])
+        one, other, scores = _above(product, theirs, bounds[:, None])
         kept.meet(rows, one, other + columns.start, scores)
 
     def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
@@ -297,10 +306,15 @@ class _Search:
             for position, row, bound in zip(positions, scores, least, strict=True)
         ]
 
-    def _rank_kept(self, positions: Positions, kept: _Kept, within: Float64) -> Ranked:
+    def _rank_kept(
+        self, positions: Positions, kept: _Kept, within: Float64, unit_vectors: UnitVectors
+    ) -> Ranked:
         ranked = []
         for position in positions:
-            items, distances = self._rank(position, np.sort(kept.positions[position]))
+            candidates = np.sort(kept.positions[position])
+            items, distances = self._nearest(
+                self._needed[candidates], unit_vectors.distances(position, candidates)
+            )
             known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[position]))
             known = max(known, self._k)
             ranked.append((items[:known], distances[:known]))
@@ -308,7 +322,9 @@ class _Search:
 
     def _rank(self, position: int, candidates: Positions) -> tuple[Items, Distances]:
         items = self._needed[candidates]
-        distances = self._unit_vectors.distances(int(self._needed[position]), items)
+        return self._nearest(items, self._unit_vectors.distances(self._needed[position], items))
+
+    def _nearest(self, items: Positions, distances: Distances) -> tuple[Items, Distances]:
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
 

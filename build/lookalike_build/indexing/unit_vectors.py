@@ -21,12 +21,12 @@ class UnitVectors:
     """Features scaled to length 1, on demand: all at once would take their memory again, or twice.
 
     `features` are arrays (…, n_dims), whose rows count on from one to the next, and `lengths` those of
-    all rows. The same feature gives the same bits wherever it stands, so copies are at distance 0
-    exactly.
+    all rows; None if they are scaled and `rounded` already. The same feature gives the same bits
+    wherever it stands, so copies are at distance 0 exactly.
     """
 
     features: tuple[Features, ...]
-    lengths: Float64
+    lengths: Float64 | None
     _own: threading.local = field(default_factory=threading.local)
 
     @classmethod
@@ -42,13 +42,15 @@ class UnitVectors:
     def of(self, rows: Positions) -> Float64:
         """The unit vectors of `rows`, (n, n_dims), in float64."""
         vectors = gather_features(rows, *self.features).astype(np.float64)
-        vectors /= self.lengths[rows, None]
+        if self.lengths is not None:
+            vectors /= self.lengths[rows, None]
         return vectors
 
     def rounded(self, rows: Positions, out: Features | None = None) -> Features:
         """The unit vectors of `rows`, (n, n_dims), in float32: distances are between these."""
         vectors = gather_features(rows, *self.features, out=out)
-        vectors /= self.lengths[rows, None].astype(np.float32)
+        if self.lengths is not None:
+            vectors /= self.lengths[rows, None].astype(np.float32)
         return vectors
 
     def distances(self, row: int, others: Positions) -> Distances:
