@@ -354,13 +354,15 @@ def _checked(
 
 def _refuse_invalid(path: Path, product_ids: Sequence[Id], features: Features) -> None:
     """Raise FeatureError for the first product whose features (n, n_dims) no release may hold."""
+    # Annoy keeps the squared length in float32.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squared = np.einsum("ij,ij->i", features, features)
+    invalid = ~(np.isfinite(squared) & (squared >= np.finfo(np.float32).tiny))
+    if not invalid.any():
+        return
     not_finite = ~np.all(np.isfinite(features), axis=1)
     _refuse(path, product_ids, not_finite, "has a NaN or infinite feature")
     _refuse(path, product_ids, ~np.any(features, axis=1), "has features that are all zero")
-    # Annoy keeps the squared length in float32.
-    with np.errstate(over="ignore", under="ignore"):
-        squared = np.einsum("ij,ij->i", features, features)
-    invalid = ~np.isfinite(squared) | (squared < np.finfo(np.float32).tiny)
     _refuse(path, product_ids, invalid, "has a length that float32 cannot square")
 
 

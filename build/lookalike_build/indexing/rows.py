@@ -92,9 +92,9 @@ class Comparison:
         base, added = self._features
         n_rows, n_dims = self._features.shape
         squared = np.empty((rows.size, n_rows))
-        squared[:, : len(base)] = short @ base.T
-        squared[:, len(base) :] = short @ added.T
-        squared *= self._factors
+        n_base = len(base)
+        np.multiply(short @ base.T, self._factors[:n_base], out=squared[:, :n_base])
+        np.multiply(short @ added.T, self._factors[n_base:], out=squared[:, n_base:])
         squared += self._offsets
         error = 2 * UNIT_ROUNDOFF * ((n_dims + 8) * np.linalg.norm(away, axis=1) + 2)
         return squared, error + _DOUBLE_ERROR
