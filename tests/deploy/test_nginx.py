@@ -238,6 +238,13 @@ def test_an_unknown_product_is_kept_as_such(both: tuple[Server, Front]) -> None:
                 "distances=true&exclude_self=true&limit=3&product_id=104&category_id=1",
             ],
         ),
+        (
+            108,
+            [
+                "category_id=1&product_id=108&limit=3&exclude_self=true&distances=true&max_distance=1",
+                "max_distance=1&distances=true&exclude_self=true&limit=3&product_id=108&category_id=1",
+            ],
+        ),
     ],
 )
 def test_the_same_question_is_one_entry(
@@ -259,6 +266,8 @@ def test_questions_that_differ_are_entries_of_their_own(both: tuple[Server, Fron
         f"/nns?{about}&limit=100",
         f"/nns?{about}&exclude_self=true",
         f"/nns?{about}&distances=true",
+        f"/nns?{about}&max_distance=0.9",
+        f"/nns?{about}&max_distance=0.5",
         "/nns?category_id=1&product_id=106",
         "/nns?category_id=1&product_id=%3105",
         "/nns?category_id=40&product_id=5000",
@@ -302,6 +311,8 @@ MALFORMED = [
     "?category_id=1&product_id=107&distances=FALSE",
     "?category_id=1&product_id=107&distances=falsey",
     "?category_id=1&product_id=107&distances=0",
+    "?category_id=1&product_id=107&max_distance=3",
+    "?category_id=1&product_id=107&max_distance=1&max_distance=1",
     "?category_id=1&product_id=107&callback=f",
     "?category_id=1&product_id=107&_=123",
     "?category_id=1&product_id=107;limit=10",

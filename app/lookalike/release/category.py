@@ -240,21 +240,23 @@ class Category:
         k = self.entry.k
         return n > k and k != self.entry.n_items - 1 and self.vectors is not None
 
-    def nearest(self, item: int, n: int) -> tuple[Items, Distances]:
+    def nearest(self, item: int, n: int, max_distance: float = math.inf) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, without itself, and their distances, nearest first.
 
-        The table's k are exact. A search finds the rest, perhaps not all of them; a slim copy has only
-        the table.
+        None is further away than `max_distance`. The table's k are exact. A search finds the rest,
+        perhaps not all of them; a slim copy has only the table.
         """
         exact, distances = self._listed(item, n)
-        if self.vectors is None or not self.is_beyond(n):
-            return exact, distances
+        near = within(exact, distances, max_distance)
+        if self.vectors is None or not self.is_beyond(n) or len(near[0]) < len(exact):
+            return near
         found, found_distances = self.vectors.search(self.vectors.unit_vector(item), n + 1)
         new = ~np.isin(found, exact) & (found != item)
-        return (
+        return within(
             np.concatenate([exact, found[new]])[:n],
             # Copies of the last exact one may be rounded to less; distances must not decrease.
             np.concatenate([distances, np.maximum(found_distances[new], distances[-1:])])[:n],
+            max_distance,
         )
 
     def _listed(self, item: int, n: int) -> tuple[Items, Distances]:
@@ -274,6 +276,12 @@ class Category:
         if self.updated is None:
             return np.arange(self.entry.n_table, dtype=np.uint32)
         return np.delete(np.arange(self.updated.ids.size, dtype=np.uint32), self.updated.left)
+
+
+def within(items: Items, distances: Distances, max_distance: float) -> tuple[Items, Distances]:
+    """Those of items, nearest first, that are no further away than `max_distance`, as a float32."""
+    n = int(distances.searchsorted(np.float32(max_distance), side="right"))
+    return items[:n], distances[:n]
 
 
 def read_product_ids(folder: Path, entry: CategoryEntry) -> npt.NDArray[Any]:

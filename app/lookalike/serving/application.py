@@ -15,7 +15,7 @@ import numpy as np
 from lookalike.choice import Choice
 from lookalike.experiment import Experiment
 from lookalike.release.arrays import Distances
-from lookalike.release.category import Category
+from lookalike.release.category import Category, within
 from lookalike.release.ids import Id, shown
 from lookalike.release.opened import Release
 from lookalike.serving.answer import (
@@ -293,7 +293,7 @@ def _n_neighbours(query: Query | Body) -> int:
 
 def _neighbours(category: Category, item: int, product_id: Id, query: Query | Body) -> bytes:
     """The body of a 200: the product itself unless excluded, then its neighbours, nearest first."""
-    items, distances = category.nearest(item, _n_neighbours(query))
+    items, distances = category.nearest(item, _n_neighbours(query), query.max_distance)
     product_ids = category.ids(items)
     if not query.exclude_self:
         product_ids.insert(0, product_id)
@@ -309,7 +309,8 @@ def _answer_to(body: Body, category: Category) -> bytes:
                 "this host holds a slim copy of the release, without the index that a vector "
                 "needs; ask a host with a full copy"
             )
-        items, distances = category.vectors.search(body.vector, body.limit)
+        found = category.vectors.search(body.vector, body.limit)
+        items, distances = within(*found, body.max_distance)
         return _products(category.ids(items), distances if body.distances else None)
     answers = []
     for product_id in body.product_ids or ():

@@ -1,5 +1,6 @@
 """The body of ``POST /nns``: a JSON object, checked and typed."""
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from lookalike.release.ids import Id, IdType, json_id_problem, shown
 from lookalike.release.manifest import Manifest
 from lookalike.release.vectors import unit_vector
 from lookalike.serving.errors import BadRequest, TooLarge
-from lookalike.serving.query import DEFAULT_LIMIT
+from lookalike.serving.query import BAD_DISTANCE, DEFAULT_LIMIT, MAX_DISTANCE
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -22,7 +23,8 @@ MAX_BYTES = 2**21
 class Body(NamedTuple):
     """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
 
-    The other of the two is None. `vector` is float64 (n_dims,), scaled to length 1.
+    The other of the two is None. `vector` is float64 (n_dims,), scaled to length 1. `max_distance` is
+    infinite if none is given.
     """
 
     category_id: Id
@@ -31,6 +33,7 @@ class Body(NamedTuple):
     limit: int
     exclude_self: bool
     distances: bool
+    max_distance: float
 
 
 def read_body(environ: "WSGIEnvironment", most: int) -> bytes:
@@ -68,7 +71,8 @@ def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Mani
     if type(limit) is not int or not 1 <= limit <= max_limit:
         raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {shown(limit)}")
     exclude_self, distances = _boolean(values, "exclude_self"), _boolean(values, "distances")
-    return Body(category_id, product_ids, vector, limit, exclude_self, distances)
+    max_distance = _distance(values)
+    return Body(category_id, product_ids, vector, limit, exclude_self, distances, max_distance)
 
 
 def _object(text: bytes) -> dict[str, Any]:
@@ -115,6 +119,13 @@ def _vector(values: object, n_dims: int) -> Float64:
         raise BadRequest("vector has a number beyond what a float64 holds") from None
     except ValueError as error:
         raise BadRequest(f"vector {error}") from None
+
+
+def _distance(values: dict[str, Any]) -> float:
+    value = values.get(MAX_DISTANCE, inf)
+    if type(value) not in (int, float) or (MAX_DISTANCE in values and not 0 <= value <= 2):
+        raise BadRequest(f"{MAX_DISTANCE} {BAD_DISTANCE}, not {shown(value)}")
+    return float(value)
 
 
 def _boolean(values: dict[str, Any], name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -11,17 +12,23 @@ from lookalike.serving.errors import BadRequest
 DEFAULT_LIMIT = 10
 """How many product ids ``/nns`` answers if `limit` is not given, as in Miyake et al. (2017)."""
 
+MAX_DISTANCE = "max_distance"
+BAD_DISTANCE = "must be a number from 0 to 2, such as 0.8"
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")  # as JSON has them
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Query(NamedTuple):
-    """What a request asks for. `limit` counts every product id in the answer."""
+    """What a request asks for. `limit` counts every product id in the answer; `max_distance` is
+    infinite if none is given."""
 
     category_id: Id
     product_id: Id
     limit: int
     exclude_self: bool
     distances: bool
+    max_distance: float
 
 
 def parse_query(
@@ -35,6 +42,7 @@ def parse_query(
         typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, max_limit),
         _boolean(values, "exclude_self"),
         _boolean(values, "distances"),
+        typed_distance(values.get(MAX_DISTANCE)),
     )
 
 
@@ -95,6 +103,15 @@ def typed_count(text: str | None, name: str, default: int, most: int) -> int:
     if number is None or not 1 <= number <= most:
         raise BadRequest(f"{name} must be a whole number from 1 to {most}, not {_quoted(text)}")
     return number
+
+
+def typed_distance(text: str | None) -> float:
+    """The `max_distance` in `text`, 0 to 2, or infinity; BadRequest if it is invalid."""
+    if text is None:
+        return inf
+    if not (_NUMBER.fullmatch(text) and 0 <= float(text) <= 2):
+        raise BadRequest(f"{MAX_DISTANCE} {BAD_DISTANCE}, not {_quoted(text)}")
+    return float(text)
 
 
 def unquote(text: str, what: str) -> str:

@@ -23,7 +23,14 @@ from lookalike.release.opened import Release
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
 from lookalike.serving.errors import BadRequest
 from lookalike.serving.metrics import Metrics
-from lookalike.serving.query import required_id, split_query, typed_count, typed_id
+from lookalike.serving.query import (
+    MAX_DISTANCE,
+    required_id,
+    split_query,
+    typed_count,
+    typed_distance,
+    typed_id,
+)
 from lookalike.serving.searches import Searches
 
 if TYPE_CHECKING:
@@ -44,13 +51,14 @@ _match = re.compile(
 
 
 class _Query(NamedTuple):
-    """What a request asks for."""
+    """What a request asks for; `max_distance` is infinite if none is given."""
 
     product_id: Id
     category_id: Id
     visitor: str | None
     limit: int
     exclude: set[Id]
+    max_distance: float
 
 
 class Related:
@@ -140,7 +148,7 @@ class Related:
             return []
         n = query.limit + len(query.exclude)
         with self._searches.allowed(environ) if category.is_beyond(n) else nullcontext():
-            items, _ = category.nearest(item, n)
+            items, _ = category.nearest(item, n, query.max_distance)
         return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
 
 
@@ -163,4 +171,5 @@ def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
     if len(excluded) > MAX_EXCLUDED:
         raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
     exclude = {typed_id(each, "exclude", manifest.product_id_type) for each in excluded}
-    return _Query(product_id, category_id, visitor, limit, exclude)
+    max_distance = typed_distance(values.get(MAX_DISTANCE))
+    return _Query(product_id, category_id, visitor, limit, exclude, max_distance)

@@ -35,6 +35,7 @@ def queries(draw: st.DrawFn) -> str:
         more = [
             "exclude_self=true",
             "distances=true",
+            "max_distance=1.1",
             "limit=3",
             "x=1",
             "",

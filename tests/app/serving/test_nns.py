@@ -1,11 +1,13 @@
 """GET /nns answers as DESIGN says: by WSGI, without a server."""
 
 import json
+import math
 from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pytest
 
+from lookalike.release.category import within
 from lookalike.release.root import ReleaseRoot
 from support import (
     Client,
@@ -94,6 +96,51 @@ def test_beyond_the_table_the_answer_begins_with_it_and_goes_on_without_repeats(
 def test_beyond_the_table_may_be_all_of_the_category(client: Client) -> None:
     answer = json.loads(client.get("/nns?category_id=40&product_id=5000&limit=1000").body)
     assert sorted(answer) == list(range(5000, 8000, 10))
+
+
+@pytest.mark.parametrize("limit", [12, 101, 250])
+def test_no_neighbour_is_further_away_than_asked(client: Client, limit: int) -> None:
+    product_ids, _ = integer_catalogue()[40]
+    for item in (0, 150, 299):
+        target = f"/nns?category_id=40&product_id={product_ids[item]}&limit={limit}&distances=true"
+        whole = json.loads(client.get(target).body)
+        found, distances = whole["product_ids"], whole["distances"]
+        for place in (1, 5, limit // 2, len(found) - 1):
+            for most, n in ((distances[place], place + 1), (distances[place] - 1e-6, place)):
+                answer = json.loads(client.get(f"{target}&max_distance={most:.12f}").body)
+                assert answer["product_ids"] == found[:n]
+                assert answer["distances"] == distances[:n]
+
+
+def test_the_product_itself_is_never_too_far_away(client: Client) -> None:
+    target = "/nns?category_id=1&product_id=123&max_distance=0"
+    assert client.get(target).body == b"[123]"
+    assert client.get(f"{target}&exclude_self=true").body == b"[]"
+    assert client.get("/nns?category_id=1&product_id=123&max_distance=2").body == (
+        client.get("/nns?category_id=1&product_id=123").body
+    )
+
+
+def test_a_distance_is_one_as_it_is_shown(client: Client) -> None:
+    """A distance is a float32, and 0.8 is none: whoever sends it means the nearest that is."""
+    shown = np.float32(0.8)
+    items, distances = np.arange(3, dtype=np.uint32), np.array([0.5, shown, 0.9], np.float32)
+    assert within(items, distances, 0.8)[0].tolist() == [0, 1]
+    assert within(items, distances, float(shown))[0].tolist() == [0, 1]
+    assert within(items, distances, math.inf)[0].tolist() == [0, 1, 2]
+    target = "/nns?category_id=1&product_id=123&max_distance="
+    assert client.get(target + "1e-3").body == b"[123]"
+    assert len(json.loads(client.get(target + "2e0").body)) == 10
+
+
+@pytest.mark.parametrize(
+    "text", ["-0.1", "2.1", "nan", "inf", "1e1", "1e", "0,8", ".8", "0.", "%200.8", "x", "0" * 99]
+)
+def test_a_distance_that_is_none_is_refused(client: Client, text: str) -> None:
+    for path in ("/nns", "/related"):
+        answer = client.get(f"{path}?category_id=1&product_id=123&max_distance={text}")
+        assert answer.status == "400 Bad Request"
+        assert "max_distance must be a number from 0 to 2" in json.loads(answer.body)["detail"]
 
 
 def test_string_ids_are_found_however_they_are_escaped(string_root: ReleaseRoot) -> None:

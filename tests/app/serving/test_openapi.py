@@ -57,6 +57,7 @@ def check(described: dict[str, Any], path: str, answer: Response, method: str = 
         "/nns?category_id=1&product_id=100",
         "/nns?category_id=3&product_id=77&exclude_self=true",
         "/nns?category_id=40&product_id=5000&limit=300&distances=true",
+        "/nns?category_id=1&product_id=100&max_distance=0",
         "/related?product_id=100&category_id=1&visitor=v&exclude=101&exclude=102",
         "/related?product_id=1&category_id=1",
         *PATHS[2:],

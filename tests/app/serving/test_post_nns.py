@@ -38,6 +38,8 @@ def client(integer_root: ReleaseRoot) -> Client:
         {"limit": 200},
         {"limit": 12, "distances": True},
         {"limit": 150, "distances": True, "exclude_self": True},
+        {"limit": 150, "distances": True, "max_distance": 1.25},
+        {"max_distance": 1, "exclude_self": True},
     ],
 )
 def test_many_products_are_answered_as_each_alone(

@@ -82,6 +82,19 @@ def test_pattern_a_answers_with_what_the_same_people_rated(rated: ReleaseRoot) -
     assert ask(client, "category_id=1&product_id=100&visitor=v") == expected
 
 
+def test_similar_images_are_no_further_away_than_asked(rated: ReleaseRoot) -> None:
+    client = client_of(rated, b_percent=100)
+    target = "/nns?category_id=1&product_id=100&limit=13&distances=true"
+    near = json.loads(client.get(target).body)
+    fifth = near["distances"][5]
+    expected = {"product_ids": near["product_ids"][1:6], "pattern": "B", "method": "image"}
+    assert ask(client, f"product_id=100&category_id=1&max_distance={fifth}") == expected
+    # Where none is near enough, what others rated answers, and nothing where there is none of that.
+    expected = {"product_ids": [5000, 120, 130], "pattern": "B", "method": "behaviour"}
+    assert ask(client, "product_id=100&category_id=1&max_distance=0") == expected
+    assert ask(client, "product_id=123&category_id=1&max_distance=0")["method"] == "none"
+
+
 def test_what_one_pattern_cannot_answer_the_other_does(rated: ReleaseRoot) -> None:
     a, b = (client_of(rated, b_percent=share) for share in (0, 100))
     expected = {"product_ids": similar(a, 1, 140), "pattern": "A", "method": "image"}
