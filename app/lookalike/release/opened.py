@@ -56,6 +56,7 @@ sizes, headers, the digest of each file's ends and the item numbers, in millisec
 `verify_digests` reads every byte.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ import numpy.typing as npt
 
 from lookalike.release.arrays import Distances, Items
 from lookalike.release.behaviour import Behaviour, check_behaviour
-from lookalike.release.category import Category, identity_of, same_files
+from lookalike.release.category import Category, identity_of, same_files, within
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_FILES,
@@ -100,11 +101,14 @@ class Release:
     behaviour: Behaviour | None
     slim: bool
 
-    def neighbours(self, category_id: Id, product_id: Id, limit: int = 10) -> Neighbours:
+    def neighbours(
+        self, category_id: Id, product_id: Id, limit: int = 10, max_distance: float = math.inf
+    ) -> Neighbours:
         """The `limit` products nearest to a product of a category, nearest first, without itself.
 
-        Exact as far as the category's table goes. There are fewer if the category has no more; a slim
-        copy has only the table. LookupError if the release has no such product.
+        Exact as far as the category's table goes. There are fewer if the category has no more that are
+        no further away than `max_distance`; a slim copy has only the table. LookupError if the release
+        has no such product, ValueError for an invalid limit or distance.
         """
         category = self._category(category_id)
         item = None
@@ -113,14 +117,21 @@ class Release:
             item = category.item_of(product_id)
         if item is None:
             raise LookupError(f"category {category_id!r} has no product {product_id!r}")
-        return _neighbours(category, *category.nearest(item, _at_least_one(limit)))
+        n, most = _at_least_one(limit), _distance(max_distance)
+        return _neighbours(category, *category.nearest(item, n, most))
 
-    def search(self, category_id: Id, vector: npt.ArrayLike, limit: int = 10) -> Neighbours:
+    def search(
+        self,
+        category_id: Id,
+        vector: npt.ArrayLike,
+        limit: int = 10,
+        max_distance: float = math.inf,
+    ) -> Neighbours:
         """The `limit` products of a category whose features are nearest to `vector` (n_dims,).
 
-        `vector` is a feature of the release's model, of any length. Nearest first; some may be missing,
-        see `recall` in the manifest's entry of the category. LookupError for an unknown category,
-        ValueError for an invalid vector and in a slim copy.
+        `vector` is a feature of the release's model, of any length. Nearest first, none further away
+        than `max_distance`; some may be missing, see `recall` in the manifest's entry of the category.
+        LookupError for an unknown category, ValueError for an invalid argument and in a slim copy.
         """
         category = self._category(category_id)
         query = np.asarray(vector, np.float64)
@@ -135,7 +146,8 @@ class Release:
             query = unit_vector(query)
         except ValueError as error:
             raise ValueError(f"vector {error}") from None
-        return _neighbours(category, *category.vectors.search(query, _at_least_one(limit)))
+        found = category.vectors.search(query, _at_least_one(limit))
+        return _neighbours(category, *within(*found, _distance(max_distance)))
 
     def _category(self, category_id: Id) -> Category:
         category = self.categories.get(category_id)
@@ -171,6 +183,12 @@ def _at_least_one(limit: int) -> int:
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     return limit
+
+
+def _distance(max_distance: float) -> float:
+    if not max_distance >= 0:  # nor a NaN
+        raise ValueError(f"max_distance must be at least 0, not {max_distance}")
+    return max_distance
 
 
 def map_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:

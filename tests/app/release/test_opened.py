@@ -115,6 +115,27 @@ def test_a_limit_below_one_is_refused(release: lookalike.Release, limit: int) ->
         release.search(1, np.ones(N_DIMS), limit)
 
 
+def test_none_is_further_away_than_asked(release: lookalike.Release) -> None:
+    near = release.neighbours(1, 100, 8)
+    for n in (1, 4, 8):
+        some = release.neighbours(1, 100, 8, max_distance=near.distances[n - 1])
+        assert some == lookalike.Neighbours(near.product_ids[:n], near.distances[:n])
+    feature = integer_catalogue()[1][1][0]
+    found = release.search(1, feature, 8)
+    assert release.search(1, feature, 8, found.distances[3]).product_ids == found.product_ids[:4]
+
+
+@pytest.mark.parametrize("max_distance", [-0.1, float("nan")])
+def test_a_distance_that_is_none_is_refused(
+    release: lookalike.Release, max_distance: float
+) -> None:
+    said = f"max_distance must be at least 0, not {max_distance}"
+    with pytest.raises(ValueError, match=said):
+        release.neighbours(1, 100, 5, max_distance)
+    with pytest.raises(ValueError, match=said):
+        release.search(1, np.ones(N_DIMS), 5, max_distance)
+
+
 def test_a_slim_copy_has_neighbours_and_no_search(root: ReleaseRoot) -> None:
     full = lookalike.open_release(root.path).neighbours(1, 100)
     make_slim(root)
