@@ -6,7 +6,7 @@ them are found there, and only these are ranked by their features. Annoy finds t
 trees lead there faster than comparing all projections would; where they do not, which the builder
 measures, `search_k` is `n_items` and all are compared.
 
-The projections are in a file by axis, in which all are compared four times as fast as item by item.
+The projections are in a file by axis: so all are compared two to four times as fast as item by item.
 
 The axes are those of the unit vectors' second moment, the mean not taken off: then the scalar product
 of two projections is the best stand-in for that of the unit vectors, with no term to correct.

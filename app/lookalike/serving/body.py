@@ -122,8 +122,10 @@ def _vector(values: object, n_dims: int) -> Float64:
 
 
 def _distance(values: dict[str, Any]) -> float:
-    value = values.get(MAX_DISTANCE, inf)
-    if type(value) not in (int, float) or (MAX_DISTANCE in values and not 0 <= value <= 2):
+    if MAX_DISTANCE not in values:
+        return inf
+    value = values[MAX_DISTANCE]
+    if type(value) not in (int, float) or not 0 <= value <= 2:
         raise BadRequest(f"{MAX_DISTANCE} {BAD_DISTANCE}, not {shown(value)}")
     return float(value)
 

@@ -37,7 +37,7 @@ _EXTRA_SCORES = 28
 _BLOCK, _STRIP = 4096, 64
 """Rows whose product is made at once, and those that are looked at while in the CPU's cache."""
 _FIRST_MET = 2048
-"""Of how many scores it is found what is worth keeping before any are kept."""
+"""How many of the first scores that an item meets say what is worth keeping."""
 
 Ranked = tuple[Positions, list[tuple[Items, Distances]]]
 """Positions and, of each, its nearest items and their distances."""
@@ -232,6 +232,7 @@ class _Search:
         beyond = kept.scores.min(axis=1) + 2 * self._error
         certain = beyond < kth_best
         within = 2 * (self._half - beyond)
+        # These first: what they are compared with is overwritten by `_scaled`.
         yield from self._looked_up(pool, np.flatnonzero(~certain), lambda _: None)
         unit_vectors = self._scaled()
         for positions in _chunks(np.flatnonzero(certain), 256):
