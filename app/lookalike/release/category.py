@@ -218,7 +218,7 @@ class Category:
             map_array(folder / files.SPARES, (entry.n_table, entry.n_spare), "<u4")
         self.integers = None
         if manifest.product_id_type == "integer":
-            is_all = entry.k == entry.n_items - 1
+            is_all = entry.k == entry.most_neighbours
             self.integers = IntegerTable.of(self.product_ids, self.neighbours, is_all, self.updated)
 
     def item_of(self, product_id: Id) -> int | None:
@@ -238,7 +238,7 @@ class Category:
     def is_beyond(self, n: int) -> bool:
         """Whether `n` neighbours are more than the table holds, and take a search."""
         k = self.entry.k
-        return n > k and k != self.entry.n_items - 1 and self.vectors is not None
+        return n > k and k != self.entry.most_neighbours and self.vectors is not None
 
     def nearest(self, item: int, n: int, max_distance: float = math.inf) -> tuple[Items, Distances]:
         """The `n` items nearest to `item`, without itself, and their distances, nearest first.

@@ -102,7 +102,7 @@ class CategoryEntry:
 
     Every list of neighbours has `k` exact ones and up to `n_spare` more. `n_base` features are in the
     index and `n_added` came later; a product that left the category may still have one there.
-    `updates` have come since the table was written.
+    `n_hidden` of its products are in no list. `updates` have come since the table was written.
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
@@ -124,6 +124,7 @@ class CategoryEntry:
     recall_sample: _Number
     made_with: str
     files: Mapping[str, FileEntry]
+    n_hidden: _Number = 0
     updates: Updates | None = None
 
     @property
@@ -137,6 +138,16 @@ class CategoryEntry:
         """Whether it was indexed before format 6: without lengths, and with projections in Annoy's
         file only."""
         return LENGTHS not in self.files
+
+    @property
+    def n_visible(self) -> int:
+        """How many products may be in lists."""
+        return self.n_items - self.n_hidden
+
+    @property
+    def most_neighbours(self) -> int:
+        """How many neighbours a product may have: all visible ones, less itself if none is hidden."""
+        return min(self.n_visible, self.n_items - 1)
 
     @property
     def n_table(self) -> int:
@@ -188,7 +199,7 @@ class Applied:
 class Manifest:
     """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``.
 
-    What it does not have, behaviour or a category's updates, is no field of it.
+    What it does not have, behaviour or a category's updates or hidden products, is no field of it.
     """
 
     release: str
@@ -224,8 +235,9 @@ class Manifest:
         if self.behaviour is None:
             del fields["behaviour"]
         for category in fields["categories"]:
-            if category["updates"] is None:
-                del category["updates"]
+            for field in ("n_hidden", "updates"):
+                if not category[field]:
+                    del category[field]
         format_ = _format_of(self.behaviour, fields["categories"])
         return {"format": format_, "metric": METRIC, **fields}
 
@@ -309,12 +321,14 @@ def _check(manifest: Manifest) -> None:
 
 
 def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
-    category_id, n_items, k = entry.category_id, entry.n_items, entry.k
+    category_id, n_visible, k = entry.category_id, entry.n_visible, entry.k
     valid = isinstance(category_id, id_type) and id_problem(category_id) is None
     _expect(valid, f"category_id is invalid: {category_id!r}")
     what = f"category {category_id}"
-    _expect(0 < k < n_items or k == n_items - 1, f"{what}: k is {k} of {n_items} items")
-    _check_most(f"{what}: n_spare", entry.n_spare, n_items - 1 - k)
+    _check_most(f"{what}: n_hidden", entry.n_hidden, entry.n_items)
+    most = max(0, n_visible - 1)
+    _expect(0 < k < n_visible or k == most, f"{what}: k is {k} of {n_visible} visible items")
+    _check_most(f"{what}: n_spare", entry.n_spare, most - k)
     _check_most(f"{what}: n_items", entry.n_table, entry.n_base + entry.n_added)
     _check_text(f"{what}: made_with", entry.made_with)
     if entry.updates:

@@ -8,7 +8,7 @@ them through this module. A release is a folder:
 ``<category>/product_ids.npy``  ``<i8``, or ``|S<width>`` UTF-8 (n_items,): each item's product id,
                              ascending, so that a binary search finds the item of a product id
 ``<category>/neighbours.npy``   ``<u4`` (n_items, k): the exact k nearest items, nearest first,
-                             without the item itself; k is at most n_items - 1
+                             without the item itself; k is at most n_visible - 1
 ``<category>/spares.npy``       ``<u4`` (n_items, n_spare): the next nearest that are known, then the
                              item itself
 ``<category>/distances.npy``    ``<f4`` (n_items, k + n_spare): the angular distances of both, 0 to 2;

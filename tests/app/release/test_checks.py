@@ -916,6 +916,10 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     (("applied", "journal"), "a\nb"),
     ((*SECOND, "n_spare"), N_ITEMS - K),
     ((*SECOND, "n_spare"), 10**30),
+    *(((*SECOND, "n_hidden"), value) for value in (*NO_NUMBERS, None)),
+    ((*SECOND, "n_hidden"), N_ITEMS - K - N_SPARE),
+    ((*SECOND, "n_hidden"), N_ITEMS - K),
+    ((*SECOND, "n_hidden"), N_ITEMS + 1),
     ((*SECOND, "n_base"), 0),
     ((*SECOND, "n_base"), N_ITEMS - N_ADDED - 1),
     ((*SECOND, "n_added"), 0),
@@ -1003,6 +1007,12 @@ def test_a_manifest_with_an_unfit_field_is_refused(
         ((*SECOND, "n_trees"), 0, "Expected `int` >= 1 - at `$.categories[1].n_trees`, not 0"),
         ((*SECOND, "n_trees"), MISSING, "missing required field `n_trees` - at `$.categories[1]`"),
         ((*SECOND, "n_spare"), 10**6, "category 2: n_spare is 1000000, expected at most "),
+        (
+            (*SECOND, "n_hidden"),
+            N_ITEMS + 1,
+            f"n_hidden is {N_ITEMS + 1}, expected at most {N_ITEMS}",
+        ),
+        ((*SECOND, "n_hidden"), N_ITEMS - K, f"category 2: k is {K} of {K} visible items"),
         (("product_id_type",), "float", "'float' - at `$.product_id_type`, expected one of ("),
         (("metric",), "euclidean", "metric is 'euclidean', this version serves 'angular'"),
     ],
@@ -1016,6 +1026,19 @@ def test_a_refused_manifest_is_named_with_field_value_and_what_is_expected(
     _overwrite(root.folder(name) / MANIFEST, json.dumps(document).encode())
     with pytest.raises(ReleaseError, match=re.escape(message)):
         Manifest.read(root.folder(name))
+
+
+def test_hidden_products_are_in_a_manifest_only_where_there_are_some(root: ReleaseRoot) -> None:
+    name = _place(root, STAMP)
+    path = root.folder(name) / MANIFEST
+    assert Manifest.read(root.folder(name)).to_json() == path.read_text()
+    assert "n_hidden" not in path.read_text()
+    document = _document(root, name)
+    document["categories"][1]["n_hidden"] = N_ITEMS - K - N_SPARE - 1  # the lists hold all others
+    _overwrite(path, json.dumps(document).encode())
+    manifest = Manifest.read(root.folder(name))
+    assert json.loads(manifest.to_json()) == document
+    assert [entry.n_visible for entry in manifest.categories][1] == K + N_SPARE + 1
 
 
 @pytest.mark.parametrize(
