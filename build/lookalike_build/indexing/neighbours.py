@@ -16,6 +16,9 @@ The score of y for x is ``x·y - |y|²/2``, which is ``(|x|² - |x - y|²)/2``: 
 The product of two blocks serves the rows of both, so a large category takes half of the full product:
 each item keeps the m > k best scores it has met. Where rounding may have kept the wrong ones (near
 copies by the hundred), the item is compared with all others once more.
+
+Hidden items are in no list but have lists of their own. They are compared with all visible items, which
+meet only one another.
 """
 
 import hashlib
@@ -26,7 +29,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lookalike.release.arrays import Distances, Features, Float32, Float64, Items, Positions
+from lookalike.release.arrays import (
+    Distances,
+    Features,
+    Flags,
+    Float32,
+    Float64,
+    Items,
+    Positions,
+)
 from lookalike_build.files.array import scratch_array
 from lookalike_build.indexing.under_way import in_turn
 from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UNIT_ROUNDOFF, UnitVectors
@@ -40,7 +51,7 @@ _FIRST_MET = 2048
 """How many of the first scores that an item meets say what is worth keeping."""
 
 Ranked = tuple[Positions, list[tuple[Items, Distances]]]
-"""Positions and, of each, its nearest items and their distances."""
+"""Items and, of each, its nearest others and their distances."""
 
 
 def exact_neighbours(
@@ -49,13 +60,15 @@ def exact_neighbours(
     done: Callable[[int], object] = lambda _: None,
     scratch: Path | None = None,
     spare: int = 0,
+    hidden: Flags | None = None,
 ) -> tuple[Items, Distances]:
-    """The k nearest other items of every item, nearest first, and their angular distances.
+    """The k nearest other visible items of every item, nearest first, and their angular distances.
 
-    `features` is (n_items, n_dims), finite and nowhere all zero; k + spare is at most n_items - 1,
-    and k is 0 only where spare is. The answers are uint32 and float32, (n_items, k + spare). Beyond k
-    a row goes on with the next nearest as far as they cost nothing, then with the item itself and an
-    infinite distance. `done` hears how many more items are finished.
+    `features` is (n_items, n_dims), finite and nowhere all zero, and `hidden` (n_items,) says which
+    items are in no list; k + spare is less than the number of the others, and k is 0 only where spare
+    is. The answers are uint32 and float32, (n_items, k + spare). Beyond k a row goes on with the next
+    nearest as far as they cost nothing, then with the item itself and an infinite distance. `done`
+    hears how many more items are finished.
 
     Of memory it takes some 2 KB an item besides the features and a copy of them; with the folder
     `scratch` the copy is in a file there.
@@ -67,30 +80,31 @@ def exact_neighbours(
         done(n)
         return items, distances
     unit_vectors = UnitVectors.all_of(features)
-    needed, copied = _without_surplus_copies(unit_vectors, n, width)
+    hidden = np.zeros(n, np.bool_) if hidden is None else hidden
+    needed, copied = _without_surplus_copies(unit_vectors, np.flatnonzero(~hidden), width)
     for item, twins in copied:
         items[item], distances[item] = twins, 0.0
     done(len(copied))
     shape = (needed.size, features.shape[1])
     centred = scratch_array(scratch, shape) if scratch else np.empty(shape, np.float32)
-    _centre(unit_vectors, needed, centred)
-    for positions, found in _Search(unit_vectors, needed, centred, k, spare, done).blocks():
-        for row, (nearest, distance) in zip(needed[positions], found, strict=True):
+    mean = _centre(unit_vectors, needed, centred)
+    search = _Search(unit_vectors, needed, centred, mean, k, spare, done)
+    for rows, found in search.blocks(np.flatnonzero(hidden)):
+        for row, (nearest, distance) in zip(rows, found, strict=True):
             items[row, : nearest.size], distances[row, : nearest.size] = nearest, distance
     return items, distances
 
 
 def _without_surplus_copies(
-    unit_vectors: UnitVectors, n: int, width: int
+    unit_vectors: UnitVectors, items: Positions, width: int
 ) -> tuple[Positions, list[tuple[int, Items]]]:
-    """The items to compare, and the others with their lists, which hold copies of them only.
+    """Those of `items` to compare, and the others with their lists, which hold copies of them only.
 
     Of equal vectors, such as thousands of products with one placeholder photo, only the width + 1 with
     the lowest items can be in any list; to compare them all would take forever.
     """
     copies: dict[bytes, list[int]] = {}
-    everything = np.arange(n)
-    for rows in _chunks(everything):
+    for rows in _chunks(items):
         for item, vector in zip(rows.tolist(), unit_vectors.rounded(rows), strict=True):
             key = hashlib.blake2b(vector.tobytes(), digest_size=16).digest()
             copies.setdefault(key, []).append(item)
@@ -99,17 +113,19 @@ def _without_surplus_copies(
         for twins in copies.values()
         for item in twins[width + 1 :]
     ]
-    return np.delete(everything, [item for item, _ in surplus]), surplus
+    return np.setdiff1d(items, [item for item, _ in surplus]), surplus
 
 
-def _centre(unit_vectors: UnitVectors, rows: Positions, into: Features) -> None:
-    """Write the unit vectors of `rows` less their mean, rounded once, into an array (n, n_dims)."""
+def _centre(unit_vectors: UnitVectors, rows: Positions, into: Features) -> Float64:
+    """Write the unit vectors of `rows` less their mean (n_dims,), which is returned, rounded once,
+    into an array (n, n_dims)."""
     n, n_dims = into.shape
     mean = np.zeros(n_dims)
     for positions in _chunks(np.arange(n)):
         mean += unit_vectors.of(rows[positions]).sum(axis=0) / n
     for positions in _chunks(np.arange(n)):
         into[positions] = unit_vectors.of(rows[positions]) - mean
+    return mean
 
 
 class _Kept:
@@ -174,7 +190,7 @@ def _above(product: Float32, less: Float32, bound: Float32) -> tuple[Positions, 
 class _Search:
     """Finds the k nearest among the items `needed`, for each of them; a position is an index there.
 
-    `centred` (n, n_dims) are their unit vectors less the mean.
+    `centred` (n, n_dims) are their unit vectors less the `mean`.
     """
 
     def __init__(
@@ -182,6 +198,7 @@ class _Search:
         unit_vectors: UnitVectors,
         needed: Positions,
         centred: Features,
+        mean: Float64,
         k: int,
         spare: int,
         done: Callable[[int], object],
@@ -189,30 +206,39 @@ class _Search:
         self._unit_vectors = unit_vectors
         self._needed = needed
         self._centred = centred
+        self._mean = mean
         self._k = k
         self._width = k + spare
         self._n_kept = max(k + _EXTRA_SCORES, self._width)
         self._done = done
-        half = np.einsum("ij,ij->i", centred, centred, dtype=np.float64) / 2
+        half = _half_squares(centred)
         self._half = half.astype(np.float32)
         lengths = np.sqrt(2 * half)
-        longest = lengths.max()
-        # By how much a score may be off. For any order of summation |fl(x·y) - x·y| <= n_dims u |x||y|
-        # (Higham 2002, section 3.1). The second term is for the rounding of the centred vectors and of
-        # the halves, the others for that of distances: no two items are further apart than 2 * longest.
-        self._error = longest * UNIT_ROUNDOFF * (centred.shape[1] * lengths + 16 * longest)
-        self._error += 2 * longest * (OFF + 2 * longest * RELATIVELY_OFF)
+        self._longest = lengths.max()
+        self._error = self._errors(lengths)
 
-    def blocks(self) -> Iterator[Ranked]:
-        """All positions, a block at a time, and their nearest."""
+    def _errors(self, lengths: Float64) -> Float64:
+        """By how much the scores may be off for centred vectors of such lengths (n,).
+
+        For any order of summation |fl(x·y) - x·y| <= n_dims u |x||y| (Higham 2002, section 3.1). The
+        second term is for the rounding of the centred vectors and of the halves, the others for that
+        of distances: no two items are further apart than 2 * longest.
+        """
+        longest = np.maximum(lengths, self._longest)
+        error = longest * UNIT_ROUNDOFF * (self._centred.shape[1] * lengths + 16 * longest)
+        return np.asarray(error + 2 * longest * (OFF + 2 * longest * RELATIVELY_OFF))
+
+    def blocks(self, others: Positions) -> Iterator[Ranked]:
+        """All items needed and the `others` (n,), a block at a time, and their nearest."""
         n = len(self._needed)
         with ThreadPoolExecutor(2) as pool:
             if n <= 8 * self._n_kept:
                 yield from in_turn(self._looked_up(pool, np.arange(n), self._done))
+                yield from in_turn(self._others_looked_up(pool, others))
             else:
-                yield from in_turn(self._by_halves(pool))
+                yield from in_turn(self._by_halves(pool, others))
 
-    def _by_halves(self, pool: ThreadPoolExecutor) -> Iterator[Future[Ranked]]:
+    def _by_halves(self, pool: ThreadPoolExecutor, others: Positions) -> Iterator[Future[Ranked]]:
         """Rank the scores that each item kept; look up among all where these may be the wrong ones.
 
         What was not kept measures at most the worst kept score, so its true score is at most that plus
@@ -234,6 +260,7 @@ class _Search:
         within = 2 * (self._half - beyond)
         # These first: what they are compared with is overwritten by `_scaled`.
         yield from self._looked_up(pool, np.flatnonzero(~certain), lambda _: None)
+        yield from self._others_looked_up(pool, others)
         unit_vectors = self._scaled()
         for positions in _chunks(np.flatnonzero(certain), 256):
             yield pool.submit(self._rank_kept, positions, kept, within, unit_vectors)
@@ -248,12 +275,33 @@ class _Search:
         self, pool: ThreadPoolExecutor, positions: Positions, done: Callable[[int], object]
     ) -> Iterator[Future[Ranked]]:
         """Compare items with all, a block at a time: one's product runs beside another's ranking."""
-        step = max(1, _BLOCK_BYTES // (4 * len(self._needed)))
-        for block in _chunks(positions, step):
-            scores = self._centred[block] @ self._centred.T
-            scores -= self._half
-            yield pool.submit(self._rank_all, block, scores)
+        for block in _chunks(positions, self._at_once):
+            scores = self._scores(self._centred[block])
+            # The score of an item with itself is not a candidate.
+            scores[np.arange(len(block)), block] = -np.inf
+            yield pool.submit(self._rank_all, self._needed[block], scores, self._error[block])
             done(len(block))
+
+    def _others_looked_up(
+        self, pool: ThreadPoolExecutor, items: Positions
+    ) -> Iterator[Future[Ranked]]:
+        """The same for items that are not `needed`."""
+        for block in _chunks(items, self._at_once):
+            centred = (self._unit_vectors.of(block) - self._mean).astype(np.float32)
+            errors = self._errors(np.sqrt(2 * _half_squares(centred)))
+            yield pool.submit(self._rank_all, block, self._scores(centred), errors)
+            self._done(len(block))
+
+    @property
+    def _at_once(self) -> int:
+        """How many items are compared with all at once."""
+        return max(1, _BLOCK_BYTES // (4 * len(self._needed)))
+
+    def _scores(self, centred: Features) -> Features:
+        """The scores (n, n_needed) of all for centred vectors (n, n_dims)."""
+        scores: Features = centred @ self._centred.T
+        scores -= self._half
+        return scores
 
     def _meet_all(self) -> _Kept:
         """Let all items meet, each two blocks by one product; merging runs beside the next."""
@@ -297,14 +345,12 @@ class _Search:
         one, other, scores = _above(product, theirs, bounds[:, None])
         kept.meet(rows, one, other + columns.start, scores)
 
-    def _rank_all(self, positions: Positions, scores: Features) -> Ranked:
-        # The score of an item with itself is not a candidate.
-        scores[np.arange(len(positions)), positions] = -np.inf
+    def _rank_all(self, items: Positions, scores: Features, errors: Float64) -> Ranked:
         last = np.partition(scores, -self._width, axis=1)[:, -self._width]
-        least = last - 2 * self._error[positions]
-        return positions, [
-            self._rank(position, np.flatnonzero(row >= bound))
-            for position, row, bound in zip(positions, scores, least, strict=True)
+        least = last - 2 * errors
+        return items, [
+            self._rank(item, np.flatnonzero(row >= bound))
+            for item, row, bound in zip(items, scores, least, strict=True)
         ]
 
     def _rank_kept(
@@ -319,15 +365,20 @@ class _Search:
             known = int(np.searchsorted(np.square(distances, dtype=np.float64), within[position]))
             known = max(known, self._k)
             ranked.append((items[:known], distances[:known]))
-        return positions, ranked
+        return self._needed[positions], ranked
 
-    def _rank(self, position: int, candidates: Positions) -> tuple[Items, Distances]:
-        items = self._needed[candidates]
-        return self._nearest(items, self._unit_vectors.distances(self._needed[position], items))
+    def _rank(self, item: int, candidates: Positions) -> tuple[Items, Distances]:
+        others = self._needed[candidates]
+        return self._nearest(others, self._unit_vectors.distances(item, others))
 
     def _nearest(self, items: Positions, distances: Distances) -> tuple[Items, Distances]:
         nearest = np.argsort(distances, kind="stable")[: self._width]
         return items[nearest].astype(np.uint32), distances[nearest]
+
+
+def _half_squares(vectors: Features) -> Float64:
+    """Half of the squared lengths (n,) of vectors (n, n_dims)."""
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64) / 2)
 
 
 def _chunks(rows: Positions, step: int = 1024) -> Iterator[Positions]:

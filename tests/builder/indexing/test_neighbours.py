@@ -5,18 +5,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lookalike.release.arrays import Flags
 from lookalike_build.indexing import neighbours
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.unit_vectors import OFF, RELATIVELY_OFF, UnitVectors
 from support import RANDOM_CASES, Features, random_features, recall_at_k
 
 
-def brute_force_table(features: Features, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The table by its definition: distances in float32, ties by item."""
+def brute_force_table(
+    features: Features, k: int, hidden: Flags | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The table by its definition: distances in float32, ties by item, none hidden."""
     vectors = UnitVectors.all_of(features)
     everything = np.arange(len(features))
     distances = np.array([vectors.distances(item, everything) for item in everything.tolist()])
     np.fill_diagonal(distances, np.inf)
+    if hidden is not None:
+        distances[:, hidden] = np.inf
     items = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return items, np.take_along_axis(distances, items, axis=1)
 
@@ -42,9 +47,9 @@ def test_a_distance_is_right_to_what_is_said_and_the_same_from_either_end_and_in
     np.testing.assert_array_equal(distances[np.ix_([4, 5], [3, 50])], alone)
 
 
-def assert_exact(features: Features, k: int) -> None:
-    items, distances = exact_neighbours(features, k)
-    expected_items, expected_distances = brute_force_table(features, k)
+def assert_exact(features: Features, k: int, hidden: Flags | None = None) -> None:
+    items, distances = exact_neighbours(features, k, hidden=hidden)
+    expected_items, expected_distances = brute_force_table(features, k, hidden)
     np.testing.assert_array_equal(items, expected_items)
     np.testing.assert_array_equal(distances, expected_distances)
     assert items.dtype == np.uint32
@@ -56,6 +61,41 @@ def test_table_of_any_size(n: int) -> None:
     for k in {0, 1, n // 2, n - 1}:
         if k < n:
             assert_exact(random_features(n, n, n_dims=32), k)
+
+
+def some_hidden(n: int, n_hidden: int) -> Flags:
+    hidden = np.arange(n) < n_hidden
+    np.random.default_rng(n_hidden).shuffle(hidden)
+    return hidden
+
+
+@pytest.mark.parametrize(("n", "n_hidden"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (50, 25)])
+def test_hidden_items_are_in_no_list_but_have_one(n: int, n_hidden: int) -> None:
+    features, most = random_features(n, n), max(0, n - n_hidden - 1)
+    for k in {0, most // 2, most}:
+        assert_exact(features, k, some_hidden(n, n_hidden))
+
+
+def test_nothing_is_hidden() -> None:
+    assert_exact(random_features(50, 1), 10, np.zeros(50, np.bool_))
+
+
+@pytest.mark.parametrize("hidden", [slice(7), slice(40, 200), slice(100, 250), slice(0, 270)])
+def test_copies_of_which_some_are_hidden(hidden: slice) -> None:
+    """Some others, all but one of the copies, some of them, and nearly everything."""
+    features = random_features(300, 2)
+    features[40:200] = features[7]
+    flags = np.zeros(300, np.bool_)
+    flags[hidden] = True
+    assert_exact(features, 10, flags)
+
+
+def test_hidden_items_far_from_all_that_are_visible() -> None:
+    """Where rounding is coarser than among the visible."""
+    features = 1 + 1e-3 * random_features(300, 1, n_dims=64)
+    hidden = some_hidden(300, 100)
+    features[hidden] = random_features(100, 2, n_dims=64) - 0.5
+    assert_exact(features, 20, hidden)
 
 
 def test_features_that_float32_can_hardly_tell_apart() -> None:
@@ -93,7 +133,9 @@ def test_coarse_features_full_of_ties(data: st.DataObject) -> None:
     values = data.draw(st.lists(st.integers(0, 2), min_size=3 * n, max_size=3 * n))
     features = np.array(values, np.float32).reshape(n, 3)
     features[~features.any(axis=1)] = 1
-    assert_exact(features, data.draw(st.integers(1, n - 1)))
+    hidden = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    most = max(0, n - 1 - int(hidden.sum()))
+    assert_exact(features, data.draw(st.integers(min(1, most), most)), hidden)
 
 
 def test_every_item_is_counted_as_done() -> None:
@@ -102,6 +144,8 @@ def test_every_item_is_counted_as_done() -> None:
     features[10:60] = features[0]
     exact_neighbours(features, 5, counted.append)
     assert sum(counted) == 90
+    exact_neighbours(features, 5, counted.append, hidden=some_hidden(90, 20))
+    assert sum(counted) == 180
 
 
 def test_recall_is_the_share_of_the_exact_that_is_found() -> None:
@@ -109,20 +153,20 @@ def test_recall_is_the_share_of_the_exact_that_is_found() -> None:
     assert recall_at_k([1, 2], [2, 1]) == 1.0
 
 
-def assert_spares(features: Features, k: int, spare: int) -> float:
+def assert_spares(features: Features, k: int, spare: int, hidden: Flags | None = None) -> float:
     """The first k are as without spares; what is given of these is exact; the share that is."""
     n = len(features)
-    items, distances = exact_neighbours(features, k, spare=spare)
+    items, distances = exact_neighbours(features, k, spare=spare, hidden=hidden)
     assert items.shape == distances.shape == (n, k + spare)
     assert items.dtype == np.uint32
     assert distances.dtype == np.float32
-    alone_items, alone_distances = exact_neighbours(features, k)
+    alone_items, alone_distances = exact_neighbours(features, k, hidden=hidden)
     np.testing.assert_array_equal(items[:, :k], alone_items)
     np.testing.assert_array_equal(distances[:, :k], alone_distances)
     known = np.isfinite(distances)
     assert known[:, :k].all()
     assert np.all(np.diff(known.astype(int), axis=1) <= 0)  # from some place on nothing is known
-    expected_items, expected_distances = brute_force_table(features, k + spare)
+    expected_items, expected_distances = brute_force_table(features, k + spare, hidden)
     own = np.arange(n)[:, None]
     np.testing.assert_array_equal(items, np.where(known, expected_items, own))
     np.testing.assert_array_equal(distances, np.where(known, expected_distances, np.inf))
@@ -167,6 +211,17 @@ def test_a_large_category_by_halves_of_the_product(n: int) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("n_hidden", [1, 100, 250, 400])
+def test_a_large_category_with_hidden_items(n_hidden: int) -> None:
+    features = random_features(500, 1)
+    assert_exact(features, 10, some_hidden(500, n_hidden))
+    features[50:150] = features[7] * (1 + 1e-7 * random_features(100, 3))
+    features[200:330] = features[9]
+    assert_exact(features, 10, some_hidden(500, n_hidden))
+    assert_spares(features, 10, 12, some_hidden(500, n_hidden))
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_a_large_category_of_features_alike() -> None:
     assert_exact(1 + 1e-3 * random_features(400, 1, n_dims=64), 20)
 
@@ -191,7 +246,8 @@ def test_a_large_category_full_of_ties(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
     features = np.random.default_rng(seed).integers(0, 3, (n, 4)).astype(np.float32)
     features[~features.any(axis=1)] = 1
-    assert_exact(features, data.draw(st.integers(1, 3)))
+    hidden = some_hidden(n, data.draw(st.sampled_from([0, 1, n // 3, n - 4])))
+    assert_exact(features, data.draw(st.integers(1, 3)), hidden)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -201,6 +257,8 @@ def test_every_item_of_a_large_category_is_counted_as_done() -> None:
     features[10:60] = features[0]
     exact_neighbours(features, 5, counted.append)
     assert sum(counted) == 400
+    exact_neighbours(features, 5, counted.append, hidden=some_hidden(400, 100))
+    assert sum(counted) == 800
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -242,4 +300,5 @@ def test_spares_of_a_large_category_full_of_ties(data: st.DataObject) -> None:
     highest = data.draw(st.integers(1, 30))
     features = np.random.default_rng(seed).integers(0, highest, (n, 4)).astype(np.float32)
     features[~features.any(axis=1)] = 1
-    assert_spares(features, data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6)))
+    hidden = some_hidden(n, data.draw(st.sampled_from([0, n // 3])))
+    assert_spares(features, data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6)), hidden)
