@@ -47,8 +47,9 @@ def make_release(
             annoy = build_annoy(projected.items, IndexSettings(n_trees=1))
             writer.add_ids(FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64))
             table = _table(n_items, k, step, rng)
+            hidden = np.zeros(n_items, np.bool_)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            categories.append(writer.add_index(table, k, projected, annoy, tuned, "made"))
+            categories.append(writer.add_index(table, k, projected, annoy, tuned, "made", hidden))
         model = Model("random", "sha256:0")
         draft = Manifest("draft", model, n_dims, "integer", "integer", (), None)
         return staging.publish(draft, categories).release

@@ -43,7 +43,8 @@ def vectors_beside_annoy(features: Features, queries: Features, k: int) -> Verdi
     distances[sample, -1] = apart(features, sample, neighbours[sample, -1])
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
-    tuned = tune(features, projected, annoy, (neighbours, distances), settings)
+    hidden = np.zeros(n_items, np.bool_)
+    tuned = tune(features, projected, annoy, (neighbours, distances), settings, hidden)
     ours = vector_index(features, projected, annoy, tuned.candidates, tuned.search_k, k)
     plain = build_annoy(features, settings)
 

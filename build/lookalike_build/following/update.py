@@ -26,8 +26,8 @@ from lookalike_build.following.background import Background
 from lookalike_build.indexing.live import (
     ChangesByCategory,
     Checked,
-    FeatureChanges,
     LiveCategory,
+    NewCategory,
     settings_of,
     write_changed,
 )
@@ -54,7 +54,7 @@ class _Failure(NamedTuple):
 # A category that was rebuilt, and what it was rebuilt from.
 _Rebased = tuple[LiveCategory, LiveCategory]
 # What becomes of a category: it is changed, made of new products, or (None) removed.
-_Plan = dict[Id, LiveCategory | FeatureChanges | None]
+_Plan = dict[Id, LiveCategory | NewCategory | None]
 
 
 class Updater:
@@ -202,21 +202,23 @@ class Updater:
     ) -> _Plan:
         plan: _Plan = {}
         for category_id in {*changes, *rebased}:
-            products = changes.get(category_id, {})
+            products, hiding = changes.get(category_id, {}), dict[Id, bool]()
             if live := LiveCategory.find(self._root, manifest, category_id, self._checked):
                 now = live
                 if found := rebased.get(category_id):
                     now, before = found
                     products = {**live.since(before), **products}
+                    hiding = {**live.hiding_since(before), **hiding}
                 after = now.with_changes(
                     products,
+                    hiding,
                     partial(self._statistics_of, category_id, now),
                     partial(self._ends_of, category_id, now),
                 )
                 if after is not live:
                     plan[category_id] = after
             elif new := {one: feature for one, feature in products.items() if feature is not None}:
-                plan[category_id] = new
+                plan[category_id] = NewCategory(new)
         return plan
 
     def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:

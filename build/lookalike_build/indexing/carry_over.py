@@ -24,6 +24,7 @@ from lookalike_build.features.store import FeatureSource, sort_key
 from lookalike_build.indexing.live import (
     ChangesByCategory,
     LiveCategory,
+    NewCategory,
     index_new,
     settings_of,
     write_changed,
@@ -205,4 +206,4 @@ def _changed(
             if feature is not None
         }
         if products:
-            yield index_new(products, settings, staging.category(category_id))
+            yield index_new(NewCategory(products), settings, staging.category(category_id))

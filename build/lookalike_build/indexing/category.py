@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Features, Items, Positions
+from lookalike.release.arrays import Distances, Features, Flags, Items, Positions
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.manifest import METRIC
-from lookalike.release.vectors import VectorIndex
+from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.projection import project
 from lookalike_build.indexing.table import widths
@@ -65,16 +65,22 @@ def index_features(
     writer: CategoryWriter,
     done: Done = lambda _: None,
     table: tuple[Items, Distances] | None = None,
+    hidden: Flags | None = None,
 ) -> Written:
-    """Index the features that the writer has begun with; `table` is their exact table if known."""
-    k, width = widths(len(features), settings.neighbours)
+    """Index the features that the writer has begun with; `table` is their exact table if known.
+
+    `hidden` (n_items,) are in no list and not found by a vector; none if not given.
+    """
+    if hidden is None:
+        hidden = np.zeros(len(features), np.bool_)
+    k, width = widths(int(np.count_nonzero(~hidden)), settings.neighbours)
     if table is None:
-        table = exact_neighbours(features, k, done, writer.folder, width - k)
+        table = exact_neighbours(features, k, done, writer.folder, width - k, hidden)
     projected = project(features)
     annoy = build_annoy(projected.items, settings)
     served = table[0][:, :k], table[1][:, :k]
-    tuned = tune(features, projected, annoy, served, settings)
-    return writer.add_index(table, k, projected, annoy, tuned, settings.made_with)
+    tuned = tune(features, projected, annoy, served, settings, hidden)
+    return writer.add_index(table, k, projected, annoy, tuned, settings.made_with, hidden)
 
 
 def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:
@@ -94,26 +100,31 @@ def tune(
     annoy: AnnoyIndex,
     table: tuple[Items, Distances],
     settings: IndexSettings,
+    hidden: Flags,
 ) -> Tuned:
     """How many candidates and how far a search takes for the recall asked for, from a sample of items.
 
-    Half of the misses allowed are left to photos that are not in the index, which find a little less.
-    Annoy is asked where that is faster than comparing all projections.
+    Visible items are sampled, and `hidden` ones (n_items,) are not to be found. Half of the misses
+    allowed are left to photos that are not in the index, which find a little less. Annoy is asked where
+    that is faster than comparing all projections.
     """
     neighbours, distances = table
     n_items, k = neighbours.shape
     if k == 0:
         return Tuned(settings.n_trees, 1, n_items, None, 0)
-    sample = np.unique(np.linspace(0, n_items - 1, RECALL_SAMPLE, dtype=np.intp))
+    visible = np.flatnonzero(~hidden)
+    sample = visible[np.unique(np.linspace(0, visible.size - 1, RECALL_SAMPLE, dtype=np.intp))]
+    rows = np.arange(n_items, dtype=np.uint32)
+    changed = Changed.of(rows, rows[hidden], n_items) if hidden.any() else None
     # Of copies the table holds the first and a search finds any: what is as near is as good.
     furthest = distances[sample, -1] + _ROUNDING
     misses = (1 - settings.recall) / 2
-    candidates = _candidates(projected.items, sample, neighbours[sample], misses / 2)
+    candidates = _candidates(projected.items, hidden, sample, neighbours[sample], misses / 2)
 
     def recall(search_k: int) -> float:
         """Mean recall of the sampled items, asked by vector."""
         # The item itself is one more to find.
-        vectors = vector_index(features, projected, annoy, candidates, search_k, k + 1)
+        vectors = vector_index(features, projected, annoy, candidates, search_k, k + 1, changed)
         right = 0
         for item, bound in zip(sample, furthest, strict=True):
             items, found = vectors.search(vectors.unit_vector(item), k + 1)
@@ -122,7 +133,7 @@ def tune(
 
     search_k = _search_k(recall, settings.n_trees * candidates, n_items, 1 - misses)
     if search_k == n_items:
-        candidates = _candidates(projected.items, sample, neighbours[sample], misses)
+        candidates = _candidates(projected.items, hidden, sample, neighbours[sample], misses)
     return Tuned(settings.n_trees, candidates, search_k, recall(search_k), len(sample))
 
 
@@ -133,18 +144,22 @@ def vector_index(
     candidates: int,
     search_k: int,
     k: int,
+    changed: Changed | None = None,
 ) -> VectorIndex:
     """The index that a release has of features (n_items, n_dims): Annoy, or all projections."""
     projection, items, lengths = projected
     index = annoy if search_k < len(features) else np.ascontiguousarray(items.T)
-    return VectorIndex(features, lengths, projection, index, candidates, search_k, k)
+    return VectorIndex(features, lengths, projection, index, candidates, search_k, k, changed)
 
 
-def _candidates(items: Features, sample: Positions, exact: Items, misses: float) -> int:
-    """How many of the items with the best projections hold all but that share of the exact ones."""
+def _candidates(
+    items: Features, hidden: Flags, sample: Positions, exact: Items, misses: float
+) -> int:
+    """How many of the visible items with the best projections hold all but that share of the exact."""
     positions = []
     for item, nearest in zip(sample, exact, strict=True):
         scores = items @ items[item]
+        scores[hidden] = -np.inf
         positions.append((scores > scores[nearest][:, None]).sum(axis=1))
     return int(np.quantile(np.concatenate(positions), 1 - misses, method="higher")) + 1
 

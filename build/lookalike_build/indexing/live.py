@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lookalike.release.arrays import Features, Positions
+from lookalike.release.arrays import Features, Flags, Positions
 from lookalike.release.category import (
     Identity,
     check_items,
@@ -49,6 +51,14 @@ FeatureChanges = Mapping[Id, Features | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
 ChangesByCategory = Mapping[Id, FeatureChanges]
 """Changes by category id."""
+
+
+class NewCategory(NamedTuple):
+    """The products of a category that is indexed anew, with their features, and which are hidden."""
+
+    products: FeatureChanges
+    hidden: frozenset[Id] = frozenset()
+
 
 _WORN_SHARE = 0.05
 _WORN_ROWS = 4096
@@ -136,7 +146,13 @@ class LiveCategory:
         has_left = np.zeros(ids.size, np.bool_)
         has_left[left] = True
         live = LiveTable(
-            ids, rows, has_left, table, places, Lists(every["items"], every["distances"])
+            ids,
+            rows,
+            has_left,
+            _hidden_of(folder, entry, ids) & ~has_left,
+            table,
+            places,
+            Lists(every["items"], every["distances"]),
         )
         return cls(folder, entry, live, FeatureRows(base, np.concatenate(added)))
 
@@ -167,28 +183,40 @@ class LiveCategory:
     def with_changes(
         self,
         changes: FeatureChanges,
+        hiding: Mapping[Id, bool] = MappingProxyType({}),
         statistics: Callable[[], FeatureStatistics] | None = None,
         ends: Callable[[], ListEnds] | None = None,
-    ) -> "LiveCategory | FeatureChanges | None":
+    ) -> "LiveCategory | NewCategory | None":
         """The category after `changes`: itself where nothing differs, None where no product is left.
 
-        A category so small that its lists come to be of another width is all its products: it is to be
+        `hiding` says of products whether they are hidden from now on, if they are there then. Others
+        stay as they are, also with another feature, and new ones are visible.
+
+        A category with so few visible products that its lists come to be of another width is to be
         indexed anew. `statistics` and `ends` give those that are known already.
         """
         gone, new, features = self._differences(changes)
-        if not gone and not new:
+        hidden = self._hidden(new, hiding)
+        if not gone and not new and np.array_equal(hidden, self.table.hidden):
             return self
-        n_items = self.table.n_items - len(gone) + len(new)
+        there = np.concatenate([~self.table.left, np.ones(len(new), np.bool_)])
+        there[gone] = False
         neighbours = IndexSettings.of(self.entry.made_with).neighbours
-        if n_items == 0:
+        if not there.any():
             return None
-        if widths(n_items, neighbours) != (self.table.k, self.table.width):
-            return self._products(gone) | dict(zip(new, (one[0] for one in features), strict=True))
+        n_visible = int(np.count_nonzero(there & ~hidden))
+        if widths(n_visible, neighbours) != (self.table.k, self.table.width):
+            stay = np.flatnonzero(there[: self.table.left.size]).astype(np.uint32)
+            ids = [*ids_of(self.table.ids, stay), *new]
+            kept = self.features.of(self.table.rows[stay].astype(np.intp))
+            products = dict(zip(ids, [*kept, *(one[0] for one in features)], strict=True))
+            return NewCategory(products, frozenset(compress(ids, hidden[there])))
         more = self.features._replace(added=np.concatenate([self.features.added, *features]))
         after = changed(
             self.table,
             np.array(gone, np.intp),
             self.ids(new),
+            hidden,
             Comparison(more, (statistics or self.statistics)()),
             (ends or self.table.ends)(),
         )
@@ -223,12 +251,17 @@ class LiveCategory:
                 features.append(feature[None])
         return gone, new, features
 
-    def _products(self, without: Sequence[int]) -> dict[Id, Features | None]:
-        """All products and their features, but those of the items `without`."""
-        there = np.flatnonzero(~self.table.left)
-        there = there[~np.isin(there, without)]
-        features = self.features.of(self.table.rows[there].astype(np.intp))
-        return dict(zip(ids_of(self.table.ids, there.astype(np.uint32)), features, strict=True))
+    def _hidden(self, new: Sequence[Id], hiding: Mapping[Id, bool]) -> Flags:
+        """Which items, and then which of the products that come, are hidden from now on."""
+        hidden = self.table.hidden.copy()
+        items, known = self.table.items_of(self.ids([*hiding]))
+        hidden[items[known]] = np.array([*hiding.values()], np.bool_)[known]
+        items, known = self.table.items_of(self.ids(new))
+        coming = [
+            bool(hidden[item]) if is_known else hiding.get(product_id, False)
+            for product_id, item, is_known in zip(new, items, known, strict=True)
+        ]
+        return np.concatenate([hidden, np.array(coming, np.bool_)])
 
     def since(self, before: "LiveCategory") -> dict[Id, Features | None]:
         """What has changed since `before`, a state of this category that has the same base.
@@ -245,6 +278,19 @@ class LiveCategory:
         came = ids_of(ids, np.flatnonzero(new).astype(np.uint32))
         features = self.features.of(rows[new].astype(np.intp))
         return dict.fromkeys(gone) | dict(zip(came, features, strict=True))
+
+    def hiding_since(self, before: "LiveCategory") -> dict[Id, bool]:
+        """Which products have been hidden or shown since `before`; see `since`.
+
+        One that was hidden and is gone counts as shown: if it comes again, it is visible.
+        """
+        was, now = before._hidden_ids(), self._hidden_ids()
+        return dict.fromkeys(was - now, False) | dict.fromkeys(now - was, True)
+
+    def _hidden_ids(self) -> frozenset[Id]:
+        return frozenset(
+            ids_of(self.table.ids, np.flatnonzero(self.table.hidden).astype(np.uint32))
+        )
 
     def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
@@ -289,7 +335,8 @@ class LiveCategory:
             sync(writer.folder / FEATURES)
         writer.add_ids(table.product_ids)
         settings = IndexSettings.of(self.entry.made_with)
-        return index_features(features, settings, writer, table=(table.items, table.distances))
+        lists = table.items, table.distances
+        return index_features(features, settings, writer, table=lists, hidden=table.hidden)
 
     def folded(self, writer: CategoryWriter) -> Written:
         """Write the category with a table that has all that updates have changed."""
@@ -309,6 +356,7 @@ class LiveCategory:
             self.table.n_items,
             self.table.ids[self.table.n_table :],
             np.flatnonzero(self.table.left).astype(np.uint32),
+            self.table.hidden,
             lists,
             self.features.added[n_before:],
         )
@@ -341,6 +389,11 @@ def check_published(folder: Path, entry: CategoryEntry, file: str) -> None:
     check(folder / file, f"{folder.name}/{file}")
 
 
+def _hidden_of(folder: Path, entry: CategoryEntry, ids: Ids) -> Flags:
+    """Which items, whose product ids are `ids` (n,), are hidden in the category in `folder`."""
+    return np.zeros(ids.size, np.bool_)
+
+
 def _n_dims(folder: Path) -> int:
     name = f"{folder.name}/{FEATURES}"
     try:
@@ -350,7 +403,7 @@ def _n_dims(folder: Path) -> int:
 
 
 def write_changed(
-    after: LiveCategory | FeatureChanges, settings: IndexSettings, writer: CategoryWriter
+    after: LiveCategory | NewCategory, settings: IndexSettings, writer: CategoryWriter
 ) -> Written:
     """Write what `LiveCategory.with_changes` has made; `settings` are for what is indexed anew."""
     if isinstance(after, LiveCategory):
@@ -365,10 +418,11 @@ def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:
     return IndexSettings()
 
 
-def index_new(products: FeatureChanges, settings: IndexSettings, writer: CategoryWriter) -> Written:
+def index_new(new: NewCategory, settings: IndexSettings, writer: CategoryWriter) -> Written:
     """Index a category of products that all have features."""
-    ids = sorted(products, key=sort_key)
-    features = np.stack([np.asarray(products[product_id]) for product_id in ids])
+    ids = sorted(new.products, key=sort_key)
+    features = np.stack([np.asarray(new.products[product_id]) for product_id in ids])
     writer.begin(*features.shape)[:] = features
     writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
-    return index_features(features, settings, writer)
+    hidden = np.array([product_id in new.hidden for product_id in ids])
+    return index_features(features, settings, writer, hidden=hidden)

@@ -1,10 +1,13 @@
-"""A category's exact neighbour table, from which products are removed and to which they are added.
+"""A category's exact neighbour table, as products come and go, are hidden and shown.
 
 A list holds an item's nearest others by (distance in float32, product id), as `exact_neighbours` makes
 it. There is one right list; a list may be shorter, and is then its beginning. Removing an item makes
 lists shorter. A new item enters where it comes before a list's last; where it comes after, other items
 that the list does not know may be nearer, so it stays out. A list that gets shorter than what is served
 is rebuilt by comparing its item with all others.
+
+Lists hold visible items only. An item that is hidden leaves them as a removed one does, and keeps its
+own; one that is shown enters them as a new one does.
 
 So any sequence of changes gives the neighbours that a table built from the remaining products has.
 
@@ -34,9 +37,11 @@ _CHUNK = 65_536
 _IN_TABLE = -1
 
 
-def widths(n_items: int, neighbours: int) -> tuple[int, int]:
-    """k and the width of a table of so many items, of which at most `neighbours` are to be served."""
-    return min(neighbours, n_items - 1), min(neighbours + N_SPARE, n_items - 1)
+def widths(n_visible: int, neighbours: int) -> tuple[int, int]:
+    """k and the width of a table of so many visible items, of which at most `neighbours` are to be
+    served; both are 0 where no item is visible."""
+    most = max(0, n_visible - 1)
+    return min(neighbours, most), min(neighbours + N_SPARE, most)
 
 
 class Lists(NamedTuple):
@@ -59,14 +64,15 @@ class LiveTable:
     """A table as files have it, and the lists that have changed since.
 
     `ids` (n,) are the product ids of all items, those of the table's first, ascending; `rows` uint32
-    (n,) the rows of their features; `left` (n,) says which have left. `table` has the neighbours
-    served, the spares and the distances of its items. `places` (n,) is where in `changed` an item's
-    list is, or -1 if it is in the table.
+    (n,) the rows of their features; `left` (n,) says which have left, and `hidden` (n,) which of the
+    others are in no list. `table` has the neighbours served, the spares and the distances of its items.
+    `places` (n,) is where in `changed` an item's list is, or -1 if it is in the table.
     """
 
     ids: Ids
     rows: Items
     left: Flags
+    hidden: Flags
     table: tuple[Items, Items, Distances]
     places: Positions
     changed: Lists
@@ -90,6 +96,11 @@ class LiveTable:
     def n_items(self) -> int:
         """How many items have not left."""
         return int(np.count_nonzero(~self.left))
+
+    @property
+    def visible(self) -> Flags:
+        """The items (n,) that may be in lists."""
+        return ~(self.left | self.hidden)
 
     def items_of(self, product_ids: Ids) -> tuple[Positions, Flags]:
         """The items of products (n,), and which of these are there."""
@@ -158,7 +169,8 @@ class LiveTable:
             rows = slice(first, first + _CHUNK)
             known = np.isfinite(distances[rows])
             items[rows] = np.where(known, number[items[rows]], own[rows, None])
-        return NeighbourTable(self.ids[order], self.rows[order], items, distances, self.k)
+        hidden = self.hidden[order]
+        return NeighbourTable(self.ids[order], self.rows[order], items, distances, self.k, hidden)
 
 
 def _set_ends(ends: ListEnds, items: Positions | slice, distances: Distances) -> None:
@@ -172,7 +184,7 @@ def _set_ends(ends: ListEnds, items: Positions | slice, distances: Distances) ->
 class Compared(NamedTuple):
     """An item, its squared distances (n,) from all, by how much these may be off, its list (width,).
 
-    What has left is infinitely far away, and so is the item itself.
+    The item is infinitely far away from itself.
     """
 
     item: int
@@ -190,30 +202,41 @@ class Changed(NamedTuple):
 
 
 def changed(
-    table: LiveTable, gone: Positions, product_ids: Ids, comparison: Comparison, ends: ListEnds
+    table: LiveTable,
+    gone: Positions,
+    product_ids: Ids,
+    hidden: Flags,
+    comparison: Comparison,
+    ends: ListEnds,
 ) -> Changed:
     """The table without the items `gone` and with new products (n,), whose features are the last rows.
 
-    New product ids are ascending, and none is one of those that stay. More items stay than a list is
-    wide. `ends` are those of `table`.
+    New product ids are ascending, and none is one of those that stay. `hidden` says of all items of
+    `table` and then of the new ones which are hidden from now on. The table's width stays what
+    `widths` says. `ends` are those of `table`.
     """
     n_rows = comparison.n_rows
     n_before, n_new = table.left.size, product_ids.size
-    stay = np.flatnonzero(~table.left)
-    is_gone = np.zeros(n_before, np.bool_)
-    is_gone[gone] = True
-    touched = table.naming(is_gone)
-    touched = touched[~is_gone[touched]]
+    left = np.concatenate([table.left, np.zeros(n_new, np.bool_)])
+    left[gone] = True
     after = replace(
         table,
         ids=np.concatenate([table.ids, product_ids]),
         rows=np.concatenate([table.rows, np.arange(n_rows - n_new, n_rows, dtype=np.uint32)]),
-        left=np.concatenate([table.left | is_gone, np.zeros(n_new, np.bool_)]),
+        left=left,
+        hidden=hidden & ~left,
         places=np.concatenate([table.places, np.full(n_new, _IN_TABLE)]),
     )
+    before, now = table.visible, after.visible
+    leave = before & ~now[:n_before]
+    touched = table.naming(leave)
+    touched = touched[~left[touched]]
+    # To enter lists a shown item is compared with all, which gives its own list too.
+    enter = ~left
+    enter[:n_before] &= now[:n_before] & ~before
     lists = _Lists(after, comparison, ends)
-    lists.remove(is_gone, touched)
-    lists.add(n_before + np.arange(n_new), stay[~is_gone[stay]])
+    lists.remove(leave, touched)
+    lists.add(np.flatnonzero(enter), np.flatnonzero(~left & ~enter))
     lists.refill(touched)
     return lists.finished()
 
@@ -230,7 +253,7 @@ class _Lists:
         n = table.left.size
         self._table = table
         self._comparison = comparison
-        self._there = ~table.left
+        self._visible = np.flatnonzero(table.visible)
         self._place = np.full(n, -1)
         self._touched = np.empty(0, np.intp)
         self._items = np.empty((0, table.width), np.uint32)
@@ -239,8 +262,8 @@ class _Lists:
         self._n_known = np.concatenate([ends.n_known, np.zeros(n_more, np.intp)])
         self._last = np.concatenate([ends.last, np.zeros(n_more, np.float32)])
 
-    def remove(self, is_gone: Flags, touched: Positions) -> None:
-        """Take items out of the lists that name them: a list closes up.
+    def remove(self, leave: Flags, touched: Positions) -> None:
+        """Take items that `leave` out of the lists `touched`, which name them: a list closes up.
 
         Example: of the list [4 7 9], 7 is gone. Its distance becomes infinite and it the last, [4 9 .].
         """
@@ -248,7 +271,7 @@ class _Lists:
         items, distances = self._items[places], self._distances[places]
         known = np.isfinite(distances)
         gone = np.zeros_like(known)
-        gone[known] = is_gone[items[known]]
+        gone[known] = leave[items[known]]
         distances[gone] = np.inf
         order = np.argsort(distances, axis=1, kind="stable")
         self._items[places] = np.take_along_axis(items, order, axis=1)
@@ -256,11 +279,12 @@ class _Lists:
         self._note(touched)
 
     def add(self, new: Positions, stay: Positions) -> None:
-        """Build the lists of the new items, and put these into the lists of those that stay."""
+        """Build the lists of the new items, and put those visible into the lists of those that stay."""
         self._read(new)
         for item, squared, error, own in self._compared(new):
             self._set(item, own)
-            self._insert(item, squared[stay], error, stay)
+            if not self._table.hidden[item]:
+                self._insert(item, squared[stay], error, stay)
 
     def refill(self, items: Positions) -> None:
         """Rebuild those lists that hold less than is served."""
@@ -317,7 +341,6 @@ class _Lists:
         compared = []
         for item, row, error in zip(items.tolist(), squared, errors.tolist(), strict=True):
             others = row[self._table.rows]
-            others[self._table.left] = np.inf
             others[item] = np.inf
             compared.append(Compared(item, others, error, self._nearest(item, others, error)))
         return compared
@@ -339,8 +362,11 @@ class _Lists:
         The second is the nearest; the third cannot be.
         """
         width = self._table.width
+        if width == 0:
+            return Lists(np.empty(0, np.uint32), np.empty(0, np.float32))
+        squared = squared[self._visible]
         last = np.sqrt(max(0, np.partition(squared, width - 1)[width - 1] + error))
-        candidates = np.flatnonzero(squared <= np.square(furthest(furthest(last))) + error)
+        candidates = self._visible[squared <= np.square(furthest(furthest(last))) + error]
         candidates = candidates[np.argsort(self._table.ids[candidates])]
         distances = self._exact(item, candidates)
         nearest = np.argsort(distances, kind="stable")[:width]

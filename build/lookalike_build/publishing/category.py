@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Features, Float32, Float64, Items
+from lookalike.release.arrays import Distances, Features, Flags, Float32, Float64, Items
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -58,7 +58,7 @@ class NeighbourTable(NamedTuple):
     `items` uint32 and `distances` float32 (n_items, width): its list, then its own number and
     infinite distances.
 
-    Of the width, the first `k` are served. Lists never end before.
+    Of the width, the first `k` are served. Lists never end before. `hidden` (n_items,) are in none.
     """
 
     product_ids: Ids
@@ -66,19 +66,22 @@ class NeighbourTable(NamedTuple):
     items: Items
     distances: Distances
     k: int
+    hidden: Flags
 
 
 class Update(NamedTuple):
     """What has changed in a category of now `n_items`.
 
     `later_ids` (n_later,) are the product ids of all items beside the table, `left` uint32 (n_left,)
-    the items that have left, ascending. With this update came `lists` (n_lists,), of `lists_dtype`, and
-    the `features` (n, n_dims) of the last n of the later items.
+    the items that have left, ascending; `hidden` (n_table + n_later,) says which of the others are in
+    no list. With this update came `lists` (n_lists,), of `lists_dtype`, and the `features` (n, n_dims)
+    of the last n of the later items.
     """
 
     n_items: int
     later_ids: Ids
     left: Items
+    hidden: Flags
     lists: npt.NDArray[np.void]
     features: Features
 
@@ -174,8 +177,12 @@ class CategoryWriter:
         annoy: AnnoyIndex,
         tuned: Tuned,
         made_with: str,
+        hidden: Flags,
     ) -> Written:
-        """Write the rest: the exact table, of whose width k are served, and `annoy`, the index."""
+        """Write the rest: the exact table, of whose width k are served, and `annoy`, the index.
+
+        `hidden` (n_items,) are in no list of the table.
+        """
         sync(self.folder / FEATURES)
         n_items, n_dims = len(table[0]), len(projected.projection)
         rows, added = np.arange(n_items, dtype=np.uint32), np.empty((0, n_dims), np.float32)
@@ -199,6 +206,7 @@ class CategoryWriter:
             **tuned._asdict(),
             made_with=made_with,
             files={file: FileEntry.of(self.folder / file) for file in FILES},
+            n_hidden=int(hidden.sum()),
         )
         if self.current:
             folder, old = self.current
@@ -226,6 +234,7 @@ class CategoryWriter:
         sync(self.folder)
         n_items, width = table.items.shape
         counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
+        counts["n_hidden"] = int(table.hidden.sum())
         entry = replace(entry, **counts, n_added=len(added), files=files, updates=None)
         return Written(entry, unchanged=False)
 
@@ -249,7 +258,8 @@ class CategoryWriter:
         sync(self.folder)
         new = UpdateEntry(number, len(update.lists), len(update.features))
         updates = Updates(entry.n_table, update.left.size, (*each, new))
-        entry = replace(entry, n_items=update.n_items, updates=updates)
+        n_hidden = int(update.hidden.sum())
+        entry = replace(entry, n_items=update.n_items, n_hidden=n_hidden, updates=updates)
         files = {
             file: FileEntry.of(self.folder / file) if file in arrays else entry.files[file]
             for file in entry.file_names()

@@ -1,5 +1,7 @@
 """A table that is changed step by step is the one that its products make from nothing."""
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from unittest import mock
 
@@ -23,14 +25,21 @@ MOST = 60
 Products = dict[int, Features]
 Step = dict[int, Features | None]
 """Products put, with their feature, and removed."""
+Hiding = Mapping[int, bool]
+"""Products, there or not, that are hidden or shown."""
+
+NO_HIDING: Hiding = MappingProxyType({})
 
 
-def from_nothing(products: Products, neighbours: int) -> NeighbourTable:
+def from_nothing(
+    products: Products, neighbours: int, hiding: Collection[int] = ()
+) -> NeighbourTable:
     ids = np.array(sorted(products), np.int64)
     features = np.stack([products[one] for one in ids.tolist()])
-    k, width = widths(ids.size, neighbours)
-    table = exact_neighbours(features, k, spare=width - k)
-    return NeighbourTable(ids, np.arange(ids.size, dtype=np.uint32), *table, k)
+    hidden = np.isin(ids, np.array(sorted(hiding), np.int64))
+    k, width = widths(int((~hidden).sum()), neighbours)
+    table = exact_neighbours(features, k, spare=width - k, hidden=hidden)
+    return NeighbourTable(ids, np.arange(ids.size, dtype=np.uint32), *table, k, hidden)
 
 
 def as_files_have_it(table: NeighbourTable) -> LiveTable:
@@ -38,7 +47,8 @@ def as_files_have_it(table: NeighbourTable) -> LiveTable:
     nothing = Lists(np.empty((0, width), np.uint32), np.empty((0, width), np.float32))
     files = table.items[:, : table.k], table.items[:, table.k :], table.distances
     left, places = np.zeros(n, np.bool_), np.full(n, -1)
-    return LiveTable(table.product_ids, table.rows, left, files, places, nothing)
+    ids, rows, hidden = table.product_ids, table.rows, table.hidden
+    return LiveTable(ids, rows, left, hidden, files, places, nothing)
 
 
 def statistics_of(features: Features) -> FeatureStatistics:
@@ -53,6 +63,7 @@ class Changing:
     def __init__(self, products: Products, neighbours: int) -> None:
         self.products = dict(products)
         self.neighbours = neighbours
+        self.hidden: set[int] = set()
         self._begin()
 
     @property
@@ -61,14 +72,14 @@ class Changing:
         return self.live.folded()
 
     def _begin(self) -> None:
-        table = from_nothing(self.products, self.neighbours)
+        table = from_nothing(self.products, self.neighbours, self.hidden)
         self.live = as_files_have_it(table)
         base = np.stack([self.products[one] for one in sorted(self.products)])
         self._features = FeatureRows(base, np.empty((0, base.shape[1]), np.float32))
         self._measured = statistics_of(base)
         self._ends = self.live.ends()
 
-    def change(self, step: Step) -> None:
+    def change(self, step: Step, hiding: Hiding = NO_HIDING) -> None:
         """Do what leaves at least one product."""
         new = {one: feature for one, feature in step.items() if feature is not None}
         if not new and not self.products.keys() - step.keys():
@@ -76,7 +87,9 @@ class Changing:
         gone = np.array(sorted(step.keys() & self.products.keys()), np.int64)
         self.products = {one: self.products[one] for one in self.products.keys() - step.keys()}
         self.products |= new
-        if widths(len(self.products), self.neighbours) != (self.live.k, self.live.width):
+        self.hidden = {one for one in self.products if hiding.get(one, one in self.hidden)}
+        n_visible = len(self.products) - len(self.hidden)
+        if widths(n_visible, self.neighbours) != (self.live.k, self.live.width):
             self._begin()
             return
         ids = np.array(sorted(new), np.int64)
@@ -86,7 +99,8 @@ class Changing:
         items, known = self.live.items_of(gone)
         assert known.all()
         before = self.live
-        after = changed(before, np.sort(items), ids, comparison, self._ends)
+        hidden = np.array([one in self.hidden for one in (*before.ids.tolist(), *ids.tolist())])
+        after = changed(before, np.sort(items), ids, hidden, comparison, self._ends)
         self.live, self._ends = after.table, after.ends
         there = np.flatnonzero(~self.live.left)
         found = self.live.ends()
@@ -98,8 +112,10 @@ class Changing:
 
     def check(self) -> None:
         """Hold the table against the one made from nothing."""
-        table, expected = self.table, from_nothing(self.products, self.neighbours)
+        table = self.table
+        expected = from_nothing(self.products, self.neighbours, self.hidden)
         np.testing.assert_array_equal(table.product_ids, expected.product_ids)
+        np.testing.assert_array_equal(table.hidden, expected.hidden)
         np.testing.assert_array_equal(
             self._features.of(table.rows.astype(np.intp)),
             np.stack([self.products[one] for one in table.product_ids.tolist()]),
@@ -117,7 +133,7 @@ class Changing:
         np.testing.assert_array_equal(table.distances[both], expected.distances[both])
         # What a table from nothing may leave out is right here too.
         width = table.items.shape[1]
-        everything = from_nothing(self.products, len(self.products) - 1)
+        everything = from_nothing(self.products, len(self.products), self.hidden)
         np.testing.assert_array_equal(table.items[known], everything.items[:, :width][known])
         own = np.broadcast_to(np.arange(len(known))[:, None], known.shape)
         np.testing.assert_array_equal(table.items[~known], own[~known])
@@ -158,6 +174,8 @@ def test_any_sequence_of_changes_leads_to_the_table_made_from_nothing(
 def change_and_check(world: World, data: st.DataObject) -> None:
     product_ids = st.integers(0, MOST - 1)
     feature = st.integers(0, len(world.features) - 1).map(world.features.__getitem__)
+    everything = st.booleans().map(lambda one: dict.fromkeys(range(MOST), one))
+    hiding = st.dictionaries(product_ids, st.booleans(), max_size=12) | everything
     n_first = data.draw(st.integers(1, MOST))
     scattered = np.random.default_rng(data.draw(st.integers(0, 9))).permutation(MOST)[:n_first]
     changing = Changing(
@@ -168,7 +186,7 @@ def change_and_check(world: World, data: st.DataObject) -> None:
         step: Step = data.draw(
             st.dictionaries(product_ids, st.none() | feature, min_size=1, max_size=12)
         )
-        changing.change(step)
+        changing.change(step, data.draw(hiding))
         changing.check()
 
 
@@ -282,8 +300,9 @@ def test_a_hub_in_all_lists_goes_and_comes_back() -> None:
     assert (changing.table.items[:place, 0] == place).all()
 
 
+@pytest.mark.parametrize("hide", [False, True])
 @pytest.mark.parametrize("at_once", [1, 7])
-def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int) -> None:
+def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int, hide: bool) -> None:
     n, neighbours = 3 * N_SPARE, 4
     changing = Changing(dict(enumerate(random_features(n, 8))), neighbours)
     order = np.random.default_rng(8).permutation(n).tolist()
@@ -291,13 +310,80 @@ def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int) -> None:
     refilled = False
     for first in range(0, n - at_once, at_once):
         known_before = np.isfinite(changing.table.distances).sum(axis=1).min()
-        changing.change(dict.fromkeys(order[first : first + at_once]))
+        some = order[first : first + at_once]
+        changing.change({} if hide else dict.fromkeys(some), dict.fromkeys(some, True))
         changing.check()
         known = np.isfinite(changing.table.distances).sum(axis=1)
         shortest = min(shortest, int(known.min()))
         refilled = refilled or bool(known.max() > known_before)
     assert refilled
     assert shortest < neighbours + N_SPARE
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_products_are_hidden_until_none_is_visible_and_shown_again(at_once: int) -> None:
+    n = 36
+    changing = Changing(dict(enumerate(random_features(n, 10))), neighbours=4)
+    order = np.random.default_rng(10).permutation(n).tolist()
+    for is_hidden in (True, False):
+        for first in range(0, n, at_once):
+            changing.change({}, dict.fromkeys(order[first : first + at_once], is_hidden))
+            changing.check()
+    assert not changing.table.hidden.any()
+
+
+def test_where_all_are_hidden_products_still_come_and_go() -> None:
+    features = random_features(40, 11)
+    changing = Changing(dict(enumerate(features[:10])), neighbours=4)
+    changing.change({}, dict.fromkeys(range(10), True))
+    assert changing.table.items.shape == (10, 0)
+    changing.change({3: features[20], 4: None, 50: features[21]}, {50: True})
+    changing.check()
+    assert changing.table.hidden.all()
+    changing.change({3: None, 60: features[22]})  # one is visible, in all other lists
+    changing.check()
+    changing.change(dict(enumerate(features[23:], 70)), {5: False, 60: True})
+    changing.check()
+
+
+def test_hidden_products_change_and_go_and_new_ones_are_hidden() -> None:
+    features = random_features(90, 12)
+    changing = Changing(dict(enumerate(features[:60])), neighbours=5)
+    steps: list[tuple[Step, Hiding]] = [
+        ({}, dict.fromkeys(range(0, 60, 3), True)),
+        ({3: features[70], 4: features[71], 6: None, 7: None}, {}),
+        ({80: features[3], 81: features[74], 9: features[75]}, {80: True, 9: False, 10: True}),
+        ({6: features[6], 7: features[7]}, {}),  # came again: visible
+        ({12: features[76], 13: features[77]}, {13: True, 80: False, 999: True}),
+        ({}, dict.fromkeys(range(60), False)),
+    ]
+    for step, hiding in steps:
+        changing.change(step, hiding)
+        changing.check()
+
+
+@pytest.mark.parametrize("n_copies", [3, 40])
+def test_copies_of_one_photo_are_hidden_and_shown(n_copies: int) -> None:
+    features = random_features(60, 4)
+    copies = range(100, 100 + n_copies)
+    products = dict(enumerate(features)) | dict.fromkeys(copies, features[7])
+    changing = Changing(products, neighbours=4)
+    for hidden in (copies[::2], [7], copies, range(20), [*copies[1:], *range(20)]):
+        changing.change({}, dict.fromkeys(products, False) | dict.fromkeys(hidden, True))
+        changing.check()
+
+
+def test_only_lists_that_are_touched_are_changed() -> None:
+    changing = Changing(dict(enumerate(random_features(400, 13))), neighbours=3)
+    listed = changing.live.lists(np.arange(400)).items
+    for is_hidden, expected in ((True, (listed == 9).any(axis=1)), (False, None)):
+        before = changing.live
+        changing.change({}, {9: is_hidden})
+        changing.check()
+        touched = np.flatnonzero(changing.live.places != before.places)
+        if expected is not None:
+            np.testing.assert_array_equal(touched, np.flatnonzero(expected))
+        assert touched.size < 200
 
 
 def test_nothing_is_a_change_that_leaves_all_as_it_is() -> None:
@@ -318,6 +404,7 @@ def test_where_a_product_is_or_would_be() -> None:
 @example(1, 1)
 def test_widths_are_what_a_category_of_that_size_can_fill(n_items: int, neighbours: int) -> None:
     k, width = widths(n_items, neighbours)
+    assert widths(0, neighbours) == (0, 0)
     assert k <= width < n_items
     assert k == neighbours or k == n_items - 1
     assert width == k + N_SPARE or width == n_items - 1
