@@ -2,18 +2,21 @@
 
 from typing import Final, Literal, NamedTuple
 
+from lookalike.release.attributes import Values
 from lookalike.release.ids import Id
 
 PUT: Final = "put"
 DELETE: Final = "delete"
-Op = Literal["put", "delete"]
+SET: Final = "set"
+Op = Literal["put", "delete", "set"]
 State = Literal["pending", "live", "rejected"]
 
 
 class Change(NamedTuple):
-    """A product registered or changed (`put`) or removed (`delete`).
+    """A product registered or changed (`put`) or removed (`delete`), or attributes of one (`set`).
 
-    A `put` has either `photo`, its bytes, or `image`, its URL or absolute path.
+    A `put` has either `photo`, its bytes, or `image`, its URL or absolute path. A `set` has `values`,
+    at least one; the product's other attributes stay as they are.
     """
 
     op: Op
@@ -21,6 +24,7 @@ class Change(NamedTuple):
     product_id: Id
     image: str | None = None
     photo: bytes | None = None
+    values: Values | None = None
 
 
 class Outcome(NamedTuple):

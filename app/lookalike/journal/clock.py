@@ -19,6 +19,7 @@ def look_at_clock(database: sqlite3.Connection) -> float:
     if caught_up is not None:
         for update in (
             "UPDATE live SET received_at = ?1 WHERE number >= ?2 AND received_at < ?1",
+            "UPDATE live_values SET received_at = ?1 WHERE number >= ?2 AND received_at < ?1",
             "UPDATE changes SET received_at = ?1 WHERE number >= ?2 AND received_at < ?1"
             " AND settled_at IS NULL",
         ):
@@ -26,7 +27,8 @@ def look_at_clock(database: sqlite3.Connection) -> float:
         database.execute("DELETE FROM clock_steps WHERE showed <= ?", [now])
     ((first, showed),) = database.execute(
         "SELECT n + 1, coalesce((SELECT received_at FROM changes WHERE number = n),"
-        " (SELECT max(received_at) FROM live), (SELECT made_at FROM made))"
+        " (SELECT max(newest) FROM (SELECT max(received_at) AS newest FROM live"
+        " UNION ALL SELECT max(received_at) FROM live_values)), (SELECT made_at FROM made))"
         " FROM (SELECT coalesce(max(seq), 0) AS n FROM sqlite_sequence)"
     ).fetchall()
     if 0 < showed - now <= _CLOCK_STEP_S:

@@ -56,13 +56,40 @@ FORMATS: Final = (
         "CREATE TRIGGER photo_went AFTER DELETE ON photos"
         " BEGIN UPDATE waiting SET photo_bytes = photo_bytes - length(old.photo); END",
     ),
+    (
+        "ALTER TABLE changes ADD COLUMN attributes TEXT",
+        # What is settled is kept for a time that depends on the op.
+        "DROP INDEX received",
+        "CREATE INDEX received ON changes (op, received_at)",
+        "DROP TRIGGER became_live",
+        "CREATE TRIGGER became_live AFTER UPDATE OF release ON changes"
+        " WHEN new.release IS NOT NULL AND new.op <> 'set'"
+        " BEGIN INSERT INTO live VALUES"
+        " (new.category_id, new.product_id, new.number, new.op, new.received_at)"
+        " ON CONFLICT (category_id, product_id) DO UPDATE"
+        " SET number = excluded.number, op = excluded.op,"
+        " received_at = excluded.received_at WHERE excluded.number > number; END",
+        "CREATE TABLE live_values ("
+        " category_id NOT NULL, product_id NOT NULL, attribute TEXT NOT NULL, value TEXT NOT NULL,"
+        " number INTEGER NOT NULL, received_at REAL NOT NULL,"
+        " PRIMARY KEY (category_id, product_id, attribute)) WITHOUT ROWID",
+        "CREATE INDEX live_values_received ON live_values (received_at)",
+        "CREATE TABLE forgotten_values (received_at REAL)",
+        # By a trigger, so that a running follower of the version before forgets them too.
+        "CREATE TRIGGER removed AFTER UPDATE OF release ON changes"
+        " WHEN new.release IS NOT NULL AND new.op = 'delete'"
+        " BEGIN DELETE FROM live_values WHERE category_id = new.category_id"
+        " AND product_id = new.product_id AND number < new.number; END",
+    ),
 )
 """The statements that make each format from the one before; the first starts from an empty file.
 
-Times are Unix times in seconds. `image` is NULL if the photo itself was sent, `reason` unless rejected.
+Times are Unix times in seconds. `image` is NULL if the photo itself was sent, `reason` unless rejected,
+`attributes` unless the op is `set`: then it is a JSON object of values by name.
 
-- `live`: the newest live change of each product. `forgotten`: when the newest change that was dropped
-  from it was received. `made`: when the journal was made.
+- `live`: the newest live put or delete of each product. `live_values`: the newest live value of each
+  attribute of a product, as JSON, since the product was last removed. `forgotten`, `forgotten_values`:
+  when the newest row that was dropped from each was received. `made`: when the journal was made.
 - `clock_steps`: the clock had shown `showed` by the change before `first`, or when the journal was
   made, and then showed less, `shows`. The row is deleted once the clock has caught up.
 - `feed_tails`: the digest of what is before a feed's position, valid for that position only.

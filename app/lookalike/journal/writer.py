@@ -5,23 +5,45 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from lookalike.journal.changes import Change, Outcome, Status
+import msgspec
+
+from lookalike.journal.changes import DELETE, PUT, SET, Change, Op, Outcome, Status
 from lookalike.journal.clock import Received, look_at_clock
 from lookalike.journal.errors import ForgottenError, JournalError, JournalFull, journal_errors
 from lookalike.journal.reader import outcome_of, status_of, waiting_bytes
 from lookalike.journal.schema import FORMATS, check_format
+from lookalike.release.attributes import Value, Values
 from lookalike.release.ids import Id
 from lookalike.release.root import sync
 
 _BUSY_S = 10.0
-_KEPT_S = 7 * 24 * 3600.0
-REMEMBERED_S: Final = 90 * 24 * 3600.0
+_BUSY_STEP_MS = 1
+"""How long to wait between looks at a lock. SQLite's own steps grow to 100 ms, longer than a hundred
+changes take: under load a process would wait through them all and give up."""
+_DAY_S = 24 * 3600.0
+_KEPT_S: Final[Mapping[Op, float]] = {PUT: 7 * _DAY_S, DELETE: 7 * _DAY_S, SET: _DAY_S}
+"""How long a settled change is kept. Sets may be a thousand a second."""
+_AT_ONCE = 1000
+"""The most changes settled in one transaction: it takes 20 ms, in which no sender can write."""
+REMEMBERED_S: Final = 90 * _DAY_S
 """How long the newest live change of a product is kept: a build may use a catalogue of this age."""
+MOST_PENDING: Final = 16_384
+"""The most changes that `pending` returns. A `set` costs little, so one release may take many."""
+_LIVE: Final = {"live": "forgotten", "live_values": "forgotten_values"}
+"""The tables of what is live, and those that say when the newest row dropped was received."""
+_FORGET = (
+    "INSERT INTO {forgotten} SELECT received_at FROM {live} WHERE received_at < :before"
+    " ORDER BY received_at DESC LIMIT 1",
+    "DELETE FROM {forgotten} WHERE received_at < (SELECT max(received_at) FROM {forgotten})",
+    "DELETE FROM {live} WHERE received_at < :before",
+)
+_VALUES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WAL_BYTES = 64 * 2**20
 _FREE_PAGES = 2**14
 """How many pages of 4 KiB stay free for new photos; also the most that are given back in one step."""
@@ -37,6 +59,7 @@ class Journal:
 
     def __init__(self, path: Path, busy_s: float = _BUSY_S) -> None:
         self._path = path
+        self._busy_s = busy_s
         self._mutex = threading.Lock()
         with journal_errors(path):
             path.parent.mkdir(exist_ok=True)
@@ -49,8 +72,10 @@ class Journal:
         try:
             with journal_errors(path):
                 self._set_up()
-            with self._transaction():
-                self._begin()
+                current = check_format(self._database, path) == len(FORMATS)
+            if not current:
+                with self._transaction():
+                    self._upgrade()
         except BaseException:
             self._database.close()
             raise
@@ -82,9 +107,9 @@ class Journal:
                 if most_bytes is not None and change.photo and n_bytes > most_bytes:
                     raise JournalFull(self._path, n_bytes, most_bytes)
                 number = database.execute(
-                    "INSERT INTO changes (op, category_id, product_id, image, received_at)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    [*change[:4], now],
+                    "INSERT INTO changes (op, category_id, product_id, image, received_at, attributes)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    [*change[:4], now, _json(change.values)],
                 ).lastrowid
                 numbers.append(number or 0)
                 if change.photo is not None:
@@ -106,13 +131,24 @@ class Journal:
         return str(rows[0][0]) if rows else None
 
     def pending(self, most: int) -> list[tuple[int, Change]]:
-        """The `most` oldest pending changes and their numbers, without photos."""
-        rows = self._all(
-            "SELECT number, op, category_id, product_id, image FROM changes"
-            " WHERE settled_at IS NULL ORDER BY number LIMIT ?",
-            most,
-        )
-        return [(number, Change(*change)) for number, *change in rows]
+        """The oldest pending changes and their numbers, ascending, without photos.
+
+        They are as many as have `most` puts and deletes among them, and at most `MOST_PENDING`.
+        """
+        pending: list[tuple[int, Change]] = []
+        with self._open() as database:
+            rows = database.execute(
+                "SELECT number, op, category_id, product_id, image, attributes FROM changes"
+                " WHERE settled_at IS NULL ORDER BY number LIMIT ?",
+                [MOST_PENDING],
+            )
+            for number, *change, attributes in rows:
+                values = attributes and msgspec.json.decode(attributes)
+                pending.append((number, Change(*change)._replace(values=values)))
+                most -= change[0] != SET
+                if most <= 0:
+                    break
+        return pending
 
     def n_pending(self, most: int) -> int:
         """How many changes are pending, counted up to `most`."""
@@ -141,19 +177,10 @@ class Journal:
 
     def settle(self, up_to: int, release: str) -> int:
         """Settle all pending changes up to a number as live in `release`; returns how many."""
-        with self._transaction() as database:
-            now = look_at_clock(database)
-            n = database.execute(
-                "UPDATE changes SET settled_at = ?, release = ?"
-                " WHERE number <= ? AND settled_at IS NULL",
-                [now, release, up_to],
-            ).rowcount
-            database.execute("DELETE FROM photos WHERE number <= ?", [up_to])
-            database.execute("UPDATE journal SET live = live + ?", [n])
-            database.execute(
-                "DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1", [now - _KEPT_S]
-            )
-            _forget_live(database, now - REMEMBERED_S)
+        n = taken = self._settle(up_to, release)
+        while taken == _AT_ONCE:
+            time.sleep(2 * _BUSY_STEP_MS / 1000)  # let others write
+            n += (taken := self._settle(up_to, release))
         with suppress(JournalError):  # the next time will do
             self._give_back()
         return n
@@ -173,16 +200,13 @@ class Journal:
             return outcome_of(database, number)
 
     def live_since(self, moment: float) -> list[Change]:
-        """The newest live change of each product received at `moment` or later, ordered by number.
+        """The newest live put or delete of each product received at `moment` or later, by number.
 
         If the clock may have been wrong, a change is included in doubt, see `Received`. ForgottenError
         if some are forgotten.
         """
         with self._transaction() as database:
-            received = Received(database, look_at_clock(database))
-            for (until,) in database.execute("SELECT received_at FROM forgotten"):
-                if received.at_the_latest(until, 0) >= moment:
-                    raise ForgottenError(self._path, received.at_the_latest(until, 0))
+            received = self._received(database, "forgotten", moment)
             rows = database.execute(
                 "SELECT number, received_at, op, category_id, product_id FROM live"
                 " WHERE received_at >= ? ORDER BY number",
@@ -194,10 +218,30 @@ class Journal:
                 if received.at_the_latest(received_at, number) >= moment
             ]
 
+    def values_since(self, moment: float) -> dict[tuple[Id, Id], Values]:
+        """The newest live value of each attribute received at `moment` or later.
+
+        By category id and product id. Products that were removed later have none. The clock and
+        ForgottenError are as in `live_since`.
+        """
+        values: dict[tuple[Id, Id], dict[str, Value | None]] = defaultdict(dict)
+        with self._transaction() as database:
+            received = self._received(database, "forgotten_values", moment)
+            rows = database.execute(
+                "SELECT number, received_at, category_id, product_id, attribute, value"
+                " FROM live_values WHERE received_at >= ?",
+                [moment],
+            )
+            for number, received_at, category_id, product_id, attribute, value in rows:
+                if received.at_the_latest(received_at, number) >= moment:
+                    values[category_id, product_id][attribute] = msgspec.json.decode(value)
+        return dict(values)
+
     def pending_products(self) -> set[tuple[Id, Id]]:
-        """The category and product ids of pending changes."""
+        """The category and product ids of pending puts and deletes."""
         rows = self._all(
-            "SELECT DISTINCT category_id, product_id FROM changes WHERE settled_at IS NULL"
+            "SELECT DISTINCT category_id, product_id FROM changes"
+            " WHERE settled_at IS NULL AND op <> 'set'"
         )
         return {(category_id, product_id) for category_id, product_id in rows}
 
@@ -206,9 +250,36 @@ class Journal:
         with self._open() as database:
             return status_of(database)
 
+    def _settle(self, up_to: int, release: str) -> int:
+        """Settle the oldest `_AT_ONCE` of them, and delete as many of each op that are old enough."""
+        with self._transaction() as database:
+            now = look_at_clock(database)
+            ((n, last),) = database.execute(
+                "SELECT count(*), max(number) FROM (SELECT number FROM changes"
+                " WHERE settled_at IS NULL AND number <= ? ORDER BY number LIMIT ?)",
+                [up_to, _AT_ONCE],
+            ).fetchall()
+            _note_values(database, last)
+            database.execute(
+                "UPDATE changes SET settled_at = ?, release = ?"
+                " WHERE number <= ? AND settled_at IS NULL",
+                [now, release, last],
+            )
+            database.execute("DELETE FROM photos WHERE number <= ?", [last])
+            database.execute("UPDATE journal SET live = live + ?", [n])
+            for op, kept_s in _KEPT_S.items():
+                database.execute(
+                    "DELETE FROM changes WHERE number IN (SELECT number FROM changes"
+                    " WHERE op = ?1 AND received_at < ?2 AND settled_at < ?2 LIMIT ?3)",
+                    [op, now - kept_s, _AT_ONCE],
+                )
+            _forget(database, now - REMEMBERED_S)
+        return int(n)
+
     def _set_up(self) -> None:
-        # This takes effect only in an empty file.
-        self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # This takes effect only in an empty file, and waits for writers in any.
+        if check_format(self._database, self._path) == 0:
+            self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         ((mode,),) = self._database.execute("PRAGMA journal_mode = WAL").fetchall()
         if mode != "wal":
             raise JournalError(
@@ -218,15 +289,24 @@ class Journal:
         # In WAL mode only FULL syncs each commit, so that acknowledged changes are on disk.
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        self._database.execute(f"PRAGMA busy_timeout = {_BUSY_STEP_MS}")
 
-    def _begin(self) -> None:
+    def _upgrade(self) -> None:
         version = check_format(self._database, self._path)
-        values = {"id": secrets.token_hex(8), "now": time.time(), "kept_s": _KEPT_S}
+        values = {"id": secrets.token_hex(8), "now": time.time(), "kept_s": _KEPT_S[PUT]}
         for statements in FORMATS[version:]:
             for statement in statements:
                 self._database.execute(statement, values)
         if version < len(FORMATS):
             self._database.execute(f"PRAGMA user_version = {len(FORMATS)}")
+
+    def _received(self, database: sqlite3.Connection, forgotten: str, moment: float) -> Received:
+        """When changes were received; ForgottenError if some since `moment` are forgotten."""
+        received = Received(database, look_at_clock(database))
+        for (until,) in database.execute(f"SELECT received_at FROM {forgotten}"):  # noqa: S608
+            if received.at_the_latest(until, 0) >= moment:
+                raise ForgottenError(self._path, received.at_the_latest(until, 0))
+        return received
 
     def _give_back(self) -> None:
         with self._open() as database:
@@ -250,7 +330,7 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._open():
-            self._database.execute("BEGIN IMMEDIATE")
+            self._lock()
             try:
                 yield self._database
                 self._database.execute("COMMIT")
@@ -258,6 +338,17 @@ class Journal:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+
+    def _lock(self) -> None:
+        until = time.monotonic() + self._busy_s
+        while True:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until:
+                    raise
 
 
 def _note_position(database: sqlite3.Connection, feed: tuple[str, int], tail: str | None) -> None:
@@ -267,16 +358,32 @@ def _note_position(database: sqlite3.Connection, feed: tuple[str, int], tail: st
         database.execute("INSERT INTO feed_tails VALUES (?, ?, ?)", [*feed, tail])
 
 
-def _forget_live(database: sqlite3.Connection, before: float) -> None:
-    """Forget the live changes of products that were received before a time."""
-    ((until,),) = database.execute(
-        "SELECT max(received_at) FROM live WHERE received_at < ?", [before]
-    ).fetchall()
-    if until is not None:
-        database.execute("DELETE FROM live WHERE received_at < ?", [before])
-        ((known,),) = database.execute("SELECT max(received_at) FROM forgotten").fetchall()
-        database.execute("DELETE FROM forgotten")
-        database.execute("INSERT INTO forgotten VALUES (?)", [max(until, known or until)])
+def _json(values: Values | None) -> str | None:
+    return None if values is None else msgspec.json.encode(values).decode()
+
+
+def _note_values(database: sqlite3.Connection, up_to: int | None) -> None:
+    """Note the values of the pending sets up to a number as the newest live ones."""
+    sets = database.execute(
+        "SELECT category_id, product_id, attributes, number, received_at FROM changes"
+        " WHERE settled_at IS NULL AND number <= ? AND op = 'set' ORDER BY number",
+        [up_to],
+    )
+    database.executemany(
+        "INSERT OR REPLACE INTO live_values VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            [category_id, product_id, attribute, bytes(value).decode(), number, received_at]
+            for category_id, product_id, attributes, number, received_at in sets
+            for attribute, value in _VALUES.decode(attributes).items()
+        ),
+    )
+
+
+def _forget(database: sqlite3.Connection, before: float) -> None:
+    """Forget what became live of changes received before a time, except when the newest was."""
+    for live, forgotten in _LIVE.items():
+        for statement in _FORGET:
+            database.execute(statement.format(live=live, forgotten=forgotten), {"before": before})
 
 
 def _create(path: Path) -> None:

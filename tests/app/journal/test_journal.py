@@ -18,6 +18,7 @@ import pytest
 from lookalike.journal import (
     DELETE,
     PUT,
+    SET,
     Change,
     ForgottenError,
     Journal,
@@ -28,7 +29,10 @@ from lookalike.journal import (
     read_rejected,
     read_status,
     reader,
+    writer,
 )
+from lookalike.journal.schema import FORMATS
+from lookalike.release.attributes import Value
 from lookalike.release.ids import Id
 from support import as_nobody, no_more_files, readable_by_all
 
@@ -49,6 +53,10 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def put(product_id: int | str, photo: bytes = b"photo") -> Change:
     return Change(PUT, 1, product_id, photo=photo)
+
+
+def a_set(product_id: int, **values: Value | None) -> Change:
+    return Change(SET, 1, product_id, values=values)
 
 
 def outcome(journal: Journal, number: int) -> Outcome:
@@ -80,6 +88,25 @@ def test_changes_are_taken_in_the_order_of_their_numbers(journal: Journal) -> No
     assert [number for number, _ in journal.pending(2)] == numbers[:2]
     photos = [journal.photo(number) for number in numbers]
     assert photos == [change.photo for change in changes]
+
+
+def test_a_set_is_taken_with_its_values(journal: Journal) -> None:
+    change = a_set(5, price=0.1 + 0.2, in_stock=False, brand='"日本"\n', title=None)
+    (number,) = journal.add([change])
+    assert journal.pending(1) == [(number, change)]
+    assert outcome(journal, number).op == SET
+
+
+def test_many_more_sets_are_taken_than_puts_and_deletes(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = [a_set(i, price=i) for i in range(4)]
+    numbers = journal.add([*sets, put(1), sets[0], Change(DELETE, 1, 1), *sets])
+    assert [number for number, _ in journal.pending(1)] == numbers[:5]
+    assert [number for number, _ in journal.pending(2)] == numbers[:7]
+    assert [number for number, _ in journal.pending(3)] == numbers
+    monkeypatch.setattr(writer, "MOST_PENDING", 6)
+    assert [number for number, _ in journal.pending(3)] == numbers[:6]
 
 
 def test_changes_are_added_all_or_none(journal: Journal) -> None:
@@ -170,6 +197,91 @@ def test_live_changes_outlive_a_catalogue_of_months(
 
 def make_live(journal: Journal, *changes: Change) -> None:
     journal.settle(journal.add(changes)[-1], "r")
+
+
+def test_the_newest_live_value_of_each_attribute_is_told(journal: Journal) -> None:
+    make_live(journal, a_set(1, price=5, title="a"), a_set(1, price=6), a_set(2, in_stock=True))
+    assert journal.values_since(0) == {
+        (1, 1): {"price": 6, "title": "a"},
+        (1, 2): {"in_stock": True},
+    }
+    pending, odd, live = journal.add([a_set(1, title="b"), a_set(2, price=9), a_set(1, price=None)])
+    journal.reject({odd: "odd"})
+    assert journal.values_since(0)[1, 1] == {"price": 6, "title": "a"}
+    journal.settle(pending, "r")
+    assert journal.values_since(0)[1, 1] == {"price": 6, "title": "b"}
+    journal.settle(live, "r")
+    assert journal.values_since(0) == {
+        (1, 1): {"price": None, "title": "b"},
+        (1, 2): {"in_stock": True},
+    }
+    assert journal.values_since(time.time() + 1) == {}
+
+
+def test_values_go_with_their_product(journal: Journal) -> None:
+    delete = Change(DELETE, 1, 1)
+    make_live(journal, a_set(1, price=5), a_set(2, price=5), put(1))
+    assert set(journal.values_since(0)) == {(1, 1), (1, 2)}
+    make_live(journal, a_set(1, title="a"), delete)
+    assert set(journal.values_since(0)) == {(1, 2)}
+    make_live(journal, delete, put(1), a_set(1, title="b"))
+    assert journal.values_since(0)[1, 1] == {"title": "b"}
+
+
+def test_a_set_is_no_newest_change_of_a_product(journal: Journal) -> None:
+    make_live(journal, put(1), a_set(1, price=5), a_set(2, price=5))
+    assert journal.live_since(0) == [Change(PUT, 1, 1)]
+    journal.add([put(3), a_set(4, price=5)])
+    assert journal.pending_products() == {(1, 3)}
+
+
+def test_values_are_forgotten_after_months_and_alone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, a_set(1, price=5, title="a"))
+    now += 80 * DAY_S
+    make_live(journal, a_set(1, price=6))
+    assert journal.values_since(began) == {(1, 1): {"price": 6, "title": "a"}}
+    now += 11 * DAY_S
+    make_live(journal, put(1))
+    with pytest.raises(ForgottenError) as caught:
+        journal.values_since(began)
+    assert caught.value.until == began
+    assert journal.values_since(began + 1) == {(1, 1): {"price": 6}}
+    assert journal.live_since(began) == [Change(PUT, 1, 1)]
+
+
+def test_values_are_as_old_as_they_are_whatever_the_clock_showed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = began = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    make_live(journal, a_set(1, price=5))
+    now = began + 10 * DAY_S  # ahead
+    make_live(journal, a_set(2, price=5))
+    now = began + 2 * DAY_S
+    make_live(journal, a_set(3, price=5))
+    assert set(journal.values_since(began + DAY_S)) == {(1, 2), (1, 3)}
+    assert set(journal.values_since(now + 60)) == set()
+    now = 1000.0  # behind
+    make_live(journal, a_set(4, price=5))
+    now = began + 3 * DAY_S
+    assert (1, 4) in journal.values_since(began + 3 * DAY_S - 1)
+
+
+def test_many_changes_are_settled_in_steps(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_AT_ONCE", 3)
+    numbers = journal.add([put(i % 2) if i % 4 else a_set(i % 2, price=i) for i in range(9)])
+    assert journal.settle(numbers[6], "r") == 7
+    assert [outcome(journal, n).state for n in numbers] == ["live"] * 7 + ["pending"] * 2
+    assert journal.values_since(0) == {(1, 0): {"price": 4}}
+    assert journal.settle(numbers[8], "r") == 2
+    assert journal.values_since(0) == {(1, 0): {"price": 8}}
+    assert journal.status().n_live == 9
 
 
 def products_since(journal: Journal, moment: float) -> set[Id]:
@@ -332,6 +444,30 @@ def test_what_a_follower_of_the_version_before_settles_is_known(journal: Journal
     assert journal.live_since(0) == [Change(PUT, 1, 1)]
 
 
+def test_a_process_of_the_version_before_goes_on(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        for statement in (s for statements in FORMATS[:2] for s in statements):
+            old.execute(statement, {"id": "an id", "now": time.time(), "kept_s": WEEK_S})
+        old.execute("PRAGMA user_version = 2")
+        add = (
+            "INSERT INTO changes (op, category_id, product_id, image, received_at)"
+            f" VALUES (?, 1, ?, NULL, {time.time()})"
+        )
+        settle = "UPDATE changes SET settled_at = 1, release = 'r' WHERE settled_at IS NULL"
+        old.execute(add, ["put", 1])
+        with closing(Journal(path)) as journal:
+            assert journal.pending(9) == [(1, Change(PUT, 1, 1))]
+            make_live(journal, a_set(1, price=5), a_set(2, price=6))
+            old.execute(add, ["delete", 1])
+            old.execute(add, ["put", 2])
+            old.execute(settle)
+            old.execute("DELETE FROM changes WHERE received_at < ?1 AND settled_at < ?1", [1.0])
+            assert journal.live_since(0) == [Change(DELETE, 1, 1), Change(PUT, 1, 2)]
+            assert journal.values_since(0) == {(1, 2): {"price": 6}}
+
+
 FORMAT_1 = """
 CREATE TABLE journal (
     id TEXT NOT NULL, live INTEGER NOT NULL, rejected INTEGER NOT NULL,
@@ -390,6 +526,18 @@ def test_settled_changes_go_a_week_after_they_were_settled(
     assert outcome(journal, early[2]).state == "pending"
     assert journal.status().oldest_pending_s == pytest.approx(2 * WEEK_S + 2)
     assert journal.add([put(4)]) > early
+
+
+def test_settled_sets_go_after_a_day(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    product, price = journal.add([put(1), a_set(1, price=5)])
+    journal.settle(price, "r")
+    now += DAY_S + 1
+    journal.settle(0, "r")
+    assert journal.outcome(price) is None
+    assert outcome(journal, product).state == "live"
+    assert journal.values_since(0) == {(1, 1): {"price": 5}}
 
 
 def test_numbers_are_not_given_twice_though_all_changes_are_gone(
@@ -482,12 +630,13 @@ def test_threads_share_one_journal(journal: Journal) -> None:
 def test_another_writer_is_waited_for_no_longer_than_said(path: Path, journal: Journal) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        began = time.monotonic()
-        with pytest.raises(
-            JournalError, match="database is locked; another process keeps it locked"
-        ):
-            Journal(path, busy_s=0.2)
-        assert time.monotonic() - began > 0.1
+        with closing(Journal(path, busy_s=0.2)) as waiting:  # to open it needs no lock
+            began = time.monotonic()
+            with pytest.raises(
+                JournalError, match="database is locked; another process keeps it locked"
+            ):
+                waiting.add([put(1)])
+            assert 0.2 <= time.monotonic() - began < 2
         assert journal.pending(1) == []  # readers do not wait
         other.execute("ROLLBACK")
     journal.add([put(1)])
@@ -574,8 +723,8 @@ def test_who_may_write_to_the_folder_may_write_to_the_files(path: Path, umask: i
 
 def test_another_format_is_refused(path: Path) -> None:
     with closing(Journal(path)) as journal:
-        journal._database.execute("PRAGMA user_version = 3")
-    with pytest.raises(JournalError, match="format 3, this version reads 2; let the version that"):
+        journal._database.execute("PRAGMA user_version = 4")
+    with pytest.raises(JournalError, match="format 4, this version reads 3; let the version that"):
         Journal(path)
 
 
@@ -726,8 +875,8 @@ def test_a_journal_of_the_version_before_is_read_before_it_is_taken_over(path: P
 
 def test_a_journal_of_a_later_version_is_not_read(path: Path) -> None:
     with closing(Journal(path)) as journal:
-        journal._database.execute("PRAGMA user_version = 3")
-    with pytest.raises(JournalError, match="format 3, this version reads 2"):
+        journal._database.execute("PRAGMA user_version = 4")
+    with pytest.raises(JournalError, match="format 4, this version reads 3"):
         read_status(path)
 
 
