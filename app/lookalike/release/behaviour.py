@@ -37,7 +37,6 @@ from lookalike.release.category import (
     identity_of,
     ids_of,
     item_of,
-    map_array,
     slots_of,
 )
 from lookalike.release.files import (
@@ -54,7 +53,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import BehaviourEntry
-from lookalike.release.memory import read_in
+from lookalike.release.memory import map_array, read_in
 
 
 class Behaviour:

@@ -15,7 +15,7 @@ from lookalike.release.arrays import Distances, Items
 from lookalike.release.files import ReleaseError, reason_of
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest, Updates
-from lookalike.release.memory import map_bytes, read_in
+from lookalike.release.memory import map_array, read_in
 from lookalike.release.vectors import (
     NO_ITEM,
     Changed,
@@ -329,31 +329,6 @@ def check_product_ids(
             b"\n".join(ids[first : first + _PIECE].tolist()).decode()
     except UnicodeDecodeError as error:
         raise ReleaseError(file, "holds a product id that is not UTF-8") from error
-
-
-def map_array(
-    path: Path, shape: tuple[int, ...], dtype: "str | np.dtype[Any] | None" = None
-) -> npt.NDArray[Any]:
-    """Map a ``.npy`` file as a plain ndarray (numpy.memmap costs microseconds at every look-up)."""
-    name = f"{path.parent.name}/{path.name}"
-    try:
-        with path.open("rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ReleaseError(name, "is not a .npy file of version 1.0")
-            found_shape, fortran, found = np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
-            mapped = map_bytes(file.fileno())
-    except ReleaseError:
-        raise
-    except Exception as error:  # NumPy raises tokenize's errors, too, for an invalid header
-        raise ReleaseError(name, reason_of(error)) from error
-    wrong_type = found.hasobject if dtype is None else found != np.dtype(dtype)
-    if found_shape != shape or fortran or wrong_type:
-        reason = f"holds {found.str} {found_shape}, the manifest says {dtype or 'ids'} {shape}"
-        raise ReleaseError(name, reason)
-    if len(mapped) != offset + found.itemsize * math.prod(shape):
-        raise ReleaseError(name, f"has {len(mapped)} bytes, which is not what its header says")
-    return np.ndarray(shape, found, buffer=mapped, offset=offset)
 
 
 def check_items(items: Items, n_items: int, file: str) -> None:

@@ -65,6 +65,16 @@ def later_file(update: int) -> str:
     return f"later-{update}.npy"
 
 
+def columns_file(part: int) -> str:
+    """The file of the columns of a part of the items."""
+    return f"columns-{part}.npy"
+
+
+def texts_file(part: int) -> str:
+    """The file of the texts of a part's columns."""
+    return f"texts-{part}.npy"
+
+
 class ReleaseError(LookalikeError):
     """A release that must not be served: `file` (relative to its folder) and `reason`."""
 

@@ -6,6 +6,7 @@ metric.
 """
 
 import ctypes
+import math
 import mmap
 import os
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from lookalike.release.files import ReleaseError, reason_of
 
 _SAMPLES = 1024
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +54,31 @@ def map_bytes(descriptor: int) -> npt.NDArray[np.uint8]:
     tens of thousands.
     """
     return np.asarray(_Mapping(descriptor))
+
+
+def map_array(
+    path: Path, shape: tuple[int, ...], dtype: "str | np.dtype[Any] | None" = None
+) -> npt.NDArray[Any]:
+    """Map a ``.npy`` file as a plain ndarray (numpy.memmap costs microseconds at every look-up)."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ReleaseError(name, "is not a .npy file of version 1.0")
+            found_shape, fortran, found = np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+            mapped = map_bytes(file.fileno())
+    except ReleaseError:
+        raise
+    except Exception as error:  # NumPy raises tokenize's errors, too, for an invalid header
+        raise ReleaseError(name, reason_of(error)) from error
+    wrong_type = found.hasobject if dtype is None else found != np.dtype(dtype)
+    if found_shape != shape or fortran or wrong_type:
+        reason = f"holds {found.str} {found_shape}, the manifest says {dtype or 'ids'} {shape}"
+        raise ReleaseError(name, reason)
+    if len(mapped) != offset + found.itemsize * math.prod(shape):
+        raise ReleaseError(name, f"has {len(mapped)} bytes, which is not what its header says")
+    return np.ndarray(shape, found, buffer=mapped, offset=offset)
 
 
 def read_in(path: Path) -> None:

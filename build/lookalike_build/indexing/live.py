@@ -16,7 +16,6 @@ from lookalike.release.category import (
     identity_of,
     ids_of,
     lists_dtype,
-    map_array,
 )
 from lookalike.release.files import (
     ADDED,
@@ -39,6 +38,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
+from lookalike.release.memory import map_array
 from lookalike.release.root import ReleaseRoot, sync
 from lookalike_build.features.store import sort_key
 from lookalike_build.indexing.category import IndexSettings, index_features

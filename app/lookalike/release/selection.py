@@ -1,0 +1,128 @@
+"""Selections: which products an answer may hold, besides how many."""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+
+from lookalike.release.arrays import Flags, Items
+from lookalike.release.attributes import Value
+from lookalike.release.columns import NO_FLAG, NO_TEXT, Column, Columns, Part, split
+
+Op = Literal["in", "notin", "lt", "lte", "gt", "gte", "missing", "same"]
+PHOTO: Final = "photo"
+"""What is distinct if products may not show the same photo."""
+
+_COMPARED: Final[Mapping[Op, Callable[[Any, Any], Any]]] = {
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+}
+
+
+class Condition(NamedTuple):
+    """What an attribute's value must be.
+
+    `operand` is a tuple of values for ``in`` and ``notin``, a number for comparisons, and whether it is
+    so for ``missing`` and for ``same``, the value of the product asked for. A missing value is in
+    nothing, the same as nothing, and compares with nothing.
+    """
+
+    attribute: str
+    op: Op
+    operand: "tuple[Value, ...] | float | bool"
+
+    def resolved(self, columns: Columns, item: int) -> "Condition":
+        """The condition for neighbours of an item, without ``same``."""
+        if self.op != "same":
+            return self
+        value = columns.value(self.attribute, item)
+        return Condition(
+            self.attribute, "in" if self.operand else "notin", () if value is None else (value,)
+        )
+
+    def of_items(self, columns: Columns, items: Items) -> Flags:
+        """Which of the items (n,) meet it."""
+        if self.attribute not in columns.types:
+            return np.full(items.size, self._of_missing)
+        if len(columns.parts) == 1:
+            return self._of_column(columns.parts[0], items)
+        found = np.empty(items.size, np.bool_)
+        for number, here, positions in split(items, len(columns.parts)):
+            found[here] = self._of_column(columns.parts[number], positions)
+        return found
+
+    def of_all(self, columns: Columns) -> Flags:
+        """Which of all items meet it."""
+        if self.attribute not in columns.types:
+            return np.full(columns.n_items, self._of_missing)
+        return np.concatenate([self._of_column(part, slice(None)) for part in columns.parts])
+
+    @property
+    def _of_missing(self) -> bool:
+        """Whether a missing value meets it."""
+        return bool(self.operand) if self.op == "missing" else self.op == "notin"
+
+    def _of_column(self, part: Part, positions: "Items | slice") -> Flags:
+        values, op, operand = part.columns[self.attribute][positions], self.op, self.operand
+        if op == "missing":
+            return np.asarray(_missing(values) == operand)
+        if not isinstance(operand, tuple):
+            return np.asarray(_COMPARED[op](values, operand))
+        if part.texts is not None and values.dtype == np.uint32:
+            codes = (part.texts.code_of(str(text)) for text in operand)
+            operand = tuple(code for code in codes if code is not None)
+        if len(operand) == 1:
+            found = values == operand[0]
+        else:
+            found = np.isin(values, np.array(operand, values.dtype))
+        return np.asarray(found if op == "in" else ~found)
+
+
+def _missing(values: Column) -> Flags:
+    if values.dtype == np.float64:
+        return np.isnan(values)
+    return np.asarray(values == (NO_FLAG if values.dtype == np.int8 else NO_TEXT))
+
+
+class Distinct(NamedTuple):
+    """At most `most` products of an answer may have one value of the attribute `of`, or show one photo
+    for `PHOTO`; then none may show that of the product asked for. Missing values all differ."""
+
+    of: str
+    most: int = 1
+
+
+class Selection(NamedTuple):
+    """Which products an answer may hold: those that meet all `conditions`, are `distinct`, and are no
+    further away than `max_distance`, nor than `closer_than` percent of random pairs of products are."""
+
+    conditions: tuple[Condition, ...] = ()
+    distinct: Distinct | None = None
+    max_distance: float = math.inf
+    closer_than: float = 100.0
+
+    def resolved(self, columns: Columns, item: int) -> "Selection":
+        """The selection for neighbours of an item."""
+        conditions = (each.resolved(columns, item) for each in self.conditions)
+        return self._replace(conditions=tuple(conditions))
+
+    def of_items(self, columns: Columns, items: Items) -> Flags:
+        """Which of the items (n,) meet all conditions."""
+        found = np.ones(items.size, np.bool_)
+        for condition in self.conditions:
+            found &= condition.of_items(columns, items)
+        return found
+
+    def of_all(self, columns: Columns) -> Flags:
+        """Which of all items meet all conditions."""
+        found = np.ones(columns.n_items, np.bool_)
+        for condition in self.conditions:
+            found &= condition.of_all(columns)
+        return found
+
+
+EVERYTHING: Final = Selection()
