@@ -49,7 +49,8 @@ def make_release(
             table = _table(n_items, k, step, rng)
             hidden = np.zeros(n_items, np.bool_)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            categories.append(writer.add_index(table, k, projected, annoy, tuned, "made", hidden))
+            entry = writer.add_index(table, k, projected, annoy, tuned, "made", hidden, 0.0, ())
+            categories.append(entry)
         model = Model("random", "sha256:0")
         draft = Manifest("draft", model, n_dims, "integer", "integer", (), None)
         return staging.publish(draft, categories).release

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.release import files
-from lookalike.release.arrays import Distances, Items
+from lookalike.release.arrays import Distances, Flags, Items
+from lookalike.release.columns import open_columns
 from lookalike.release.files import ReleaseError, reason_of
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest, Updates
@@ -168,8 +169,10 @@ class Category:
     Attributes: `entry`; `etag`, the ETag of its answers, of which a slim copy gives others; `identity`,
     by file, see `identity_of`; `product_ids` (n_table,), `neighbours` uint32 (n_table, k) and
     `distances` float32 (n_table, k), its table; `updated`, what has changed beside the table, if
-    anything; `integers`, the same for integer ids, None for string ids; `vectors`, the index that is
-    searched by vector, None in a slim copy.
+    anything; `columns`, the values of its attributes; `same_photo` uint16, how many of an item's first
+    neighbours show its photo, by the place of its list (see `Updated`), None if it is not known;
+    `integers`, the table and what has changed, for integer ids, None for string ids; `vectors`, the
+    index that is searched by vector, None in a slim copy.
     """
 
     def __init__(
@@ -211,15 +214,29 @@ class Category:
             self.updated = _open_updates(
                 folder, entry, entry.updates, self.product_ids, manifest.product_id_type
             )
+        self.columns = open_columns(folder, entry.attributes, entry.n_all, sound)
+        hidden = self.columns.hidden
+        if self.updated:
+            hidden = np.setdiff1d(hidden, self.updated.left)
+        if hidden.size != entry.n_hidden:
+            reason = f"hides {hidden.size} products, the manifest says {entry.n_hidden}"
+            raise ReleaseError(f"{name}/{files.columns_file(0)}", reason)
+        self.same_photo = _open_same_photo(folder, entry, self.updated)
         self.vectors = None
         if not slim:
-            self.vectors = _open_vectors(folder, entry, manifest.n_dims, self.updated)
+            self.vectors = _open_vectors(folder, entry, manifest.n_dims, self.updated, hidden)
             # Only the builder reads them, and it trusts what a published release holds.
             map_array(folder / files.SPARES, (entry.n_table, entry.n_spare), "<u4")
         self.integers = None
         if manifest.product_id_type == "integer":
             is_all = entry.k == entry.most_neighbours
             self.integers = IntegerTable.of(self.product_ids, self.neighbours, is_all, self.updated)
+
+    def hot_arrays(self) -> "list[npt.NDArray[Any]]":
+        """What every look-up may read of the table."""
+        arrays = [self.product_ids, self.neighbours]
+        # With updates it is a copy, not of the file.
+        return arrays if self.same_photo is None or self.updated else [*arrays, self.same_photo]
 
     def item_of(self, product_id: Id) -> int | None:
         """The item of a product id, which must have the release's type; None if it is unknown."""
@@ -246,7 +263,7 @@ class Category:
         None is further away than `max_distance`. The table's k are exact. A search finds the rest,
         perhaps not all of them; a slim copy has only the table.
         """
-        exact, distances = self._listed(item, n)
+        exact, distances = self.listed(item, n)
         near = within(exact, distances, max_distance)
         if self.vectors is None or not self.is_beyond(n) or len(near[0]) < len(exact):
             return near
@@ -259,13 +276,47 @@ class Category:
             max_distance,
         )
 
-    def _listed(self, item: int, n: int) -> tuple[Items, Distances]:
-        """The first `n` of an item's list, and their distances."""
-        place = item if self.updated is None else int(self.updated.places[item])
+    def listed(self, item: int, n: int) -> tuple[Items, Distances]:
+        """The first `n` of an item's list in the table, and their distances."""
+        place = self._place(item)
         if self.updated is not None and place >= self.entry.n_table:
             place -= self.entry.n_table
             return self.updated.neighbours[place, :n], self.updated.distances[place, :n]
         return self.neighbours[place, :n], self.distances[place, :n]
+
+    def showing_photo_of(self, item: int, among: Items) -> set[int]:
+        """The items that show the photo of `item`, of its neighbours and of those in `among`.
+
+        If all of its neighbours in the table do, others may too: these are compared by their features
+        or, in a slim copy, by their neighbours.
+        """
+        if self.same_photo is None or self.entry.same_photo is None:
+            return set()
+        k, near = self.entry.k, self._near_copies(item)
+        if len(near) < k or k == self.entry.most_neighbours:
+            return near
+        if self.vectors:
+            apart = self.vectors.distances(item, among)
+            return near | set(among[apart <= np.float32(self.entry.same_photo)].tolist())
+        near.add(item)
+        return near | {one for one in among.tolist() if not near.isdisjoint(self._near_copies(one))}
+
+    def _near_copies(self, item: int) -> set[int]:
+        """Those of an item's neighbours that show its photo."""
+        n = 0 if self.same_photo is None else int(self.same_photo[self._place(item)])
+        return set(self.listed(item, n)[0].tolist())
+
+    def visible(self) -> Flags:
+        """Which of all items (n_all,) may be in lists: those that have neither left nor are hidden."""
+        visible = np.ones(self.entry.n_all, np.bool_)
+        visible[self.columns.hidden] = False
+        if self.updated:
+            visible[self.updated.left] = False
+        return visible
+
+    def _place(self, item: int) -> int:
+        """Where an item's list is, see `Updated`."""
+        return item if self.updated is None else int(self.updated.places[item])
 
     def ids(self, items: Items) -> list[Id]:
         """The product ids of `items`, in the same order."""
@@ -397,8 +448,30 @@ def _send_on(product_ids: npt.NDArray[Any], later: Mapping[Id, int], places: Ite
     places[items[known]] = places[np.array(list(later.values()), np.intp)[known]]
 
 
+def _open_same_photo(
+    folder: Path, entry: CategoryEntry, updated: Updated | None
+) -> "npt.NDArray[np.uint16] | None":
+    """How many neighbours show an item's photo, (n_table + n_lists,); None if it is not known."""
+    if entry.same_photo is None:
+        return None
+    counts = map_array(folder / files.SAME_PHOTO, (entry.n_table,), "<u2")
+    if int(counts.max()) > entry.k:
+        name = f"{folder.name}/{files.SAME_PHOTO}"
+        raise ReleaseError(name, f"counts more neighbours than the {entry.k} there are")
+    if updated is None:
+        return counts
+    later = count_same_photo(updated.distances, entry.same_photo)
+    return np.asarray(np.concatenate([counts, later]), np.uint16)
+
+
+def count_same_photo(distances: Distances, same_photo: float) -> "npt.NDArray[np.uint16]":
+    """How many of the distances (n, k), ascending, are no larger: (n,), at most 65,535."""
+    counts = np.count_nonzero(distances <= np.float32(same_photo), axis=1)
+    return np.asarray(np.minimum(counts, 65_535), np.uint16)
+
+
 def _open_vectors(
-    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None
+    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None, hidden: Items
 ) -> VectorIndex:
     n_base, n_index_dims = entry.n_base, entry.n_index_dims
     annoy = _load_index(folder / files.INDEX, entry)
@@ -415,14 +488,15 @@ def _open_vectors(
         entry.candidates,
         entry.search_k,
         entry.k,
-        _open_changed(folder, entry, n_dims, updated),
+        _open_changed(folder, entry, n_dims, updated, hidden),
+        projected,
     )
 
 
 def _open_changed(
-    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None
+    folder: Path, entry: CategoryEntry, n_dims: int, updated: Updated | None, hidden: Items
 ) -> Changed | None:
-    """What has changed since the index was built; None if nothing has."""
+    """What has changed since the index was built; None if nothing has. No search finds the `hidden`."""
     name = f"{folder.name}/{files.ROWS}"
     n_rows = entry.n_base + entry.n_added
     rows = map_array(folder / files.ROWS, (entry.n_table,), "<u4")
@@ -439,9 +513,10 @@ def _open_changed(
             for update in entry.updates.each
         ]
         added.append(np.concatenate(features))
-    changed = Changed.of(rows, left, entry.n_base, *added)
+    unfound = np.union1d(left, hidden).astype(np.uint32)
+    changed = Changed.of(rows, unfound, entry.n_base, *added)
     items = np.arange(rows.size, dtype=np.uint32)
-    items[left] = NO_ITEM
+    items[unfound] = NO_ITEM
     if not np.array_equal(changed.items[rows], items):
         raise ReleaseError(name, "names a row twice")
     unchanged = entry.updates is None and entry.n_added == 0 and np.array_equal(rows, items)

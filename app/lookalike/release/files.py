@@ -17,6 +17,7 @@ PRODUCT_IDS: Final = "product_ids.npy"
 NEIGHBOURS: Final = "neighbours.npy"
 SPARES: Final = "spares.npy"
 DISTANCES: Final = "distances.npy"
+SAME_PHOTO: Final = "same_photo.npy"
 ROWS: Final = "rows.npy"
 FEATURES: Final = "features.npy"
 ADDED: Final = "added.npy"
@@ -26,20 +27,22 @@ PROJECTED: Final = "projected.npy"
 INDEX: Final = "index.ann"
 BASE_FILES: Final = (FEATURES, LENGTHS, PROJECTION, PROJECTED, INDEX)
 """The files that stay the same until the index is rebuilt."""
-TABLE_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, ROWS, ADDED)
+TABLE_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SPARES, DISTANCES, SAME_PHOTO, ROWS, ADDED)
 """The files that stay the same until the table is rewritten."""
 FILES: Final = (*TABLE_FILES, *BASE_FILES)
-OLD_FILES: Final = tuple(file for file in FILES if file not in (LENGTHS, PROJECTED))
+FILES_BEFORE_7: Final = tuple(file for file in FILES if file != SAME_PHOTO)
+"""Those of a category of a format before 7."""
+FILES_BEFORE_6: Final = tuple(file for file in FILES_BEFORE_7 if file not in (LENGTHS, PROJECTED))
 """Those of a category of a format before 6."""
-SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
+SLIM_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES, SAME_PHOTO)
 LATER_IDS: Final = "later_ids.npy"
 LEFT: Final = "left.npy"
 UPDATE_FILES: Final = (LATER_IDS, LEFT)
 """The files that each update writes anew, besides those of its own; both are small."""
 ID_FILES: Final = (PRODUCT_IDS, *UPDATE_FILES)
 """The files that say which products there are, as far as a category has them."""
-HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS)
-"""The files that every look-up of neighbours reads, so they belong in memory."""
+HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SAME_PHOTO)
+"""The files that every look-up of neighbours may read, so they belong in memory."""
 BEHAVIOUR: Final = "behaviour.d"
 """The folder of behaviour. A category's folder has no dot in its name."""
 STARTS: Final = "starts.npy"

@@ -7,20 +7,24 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import Meta
 
+from lookalike.release.attributes import MAX_ATTRIBUTES, TYPES, AttributeTypes, name_problem
+from lookalike.release.columns import part_files
 from lookalike.release.files import (
     BEHAVIOUR_FILES,
     BEHAVIOUR_TABLE,
     FILES,
+    FILES_BEFORE_6,
+    FILES_BEFORE_7,
     LENGTHS,
     MANIFEST,
-    OLD_FILES,
+    SAME_PHOTO,
     SLIM_FILES,
     UPDATE_FILES,
     FileEntry,
@@ -32,16 +36,16 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import Id, IdType, category_folder, id_problem
 
-FORMAT: Final = 6
-OLD_FORMAT: Final = 4
-"""That of a release whose categories are all old, see `CategoryEntry.is_old`."""
-OLD_BEHAVIOUR_FORMAT: Final = 5
-"""That of such a release with behaviour."""
+FORMAT: Final = 7
+OLD_FORMATS: Final = (4, 5, 6)
+"""Those of older releases: 4 without behaviour, 5 with it; 6 with lengths and projections by axis."""
 METRIC: Final = "angular"
 
 MAX_DIMS: Final = 65_536
 MAX_ANNOY: Final = 2**31 - 1
 MAX_ROWS: Final = 2**32 - 1
+RANDOM_PERCENTS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+"""The shares of random pairs of products, in percent, of which a category knows the distances."""
 MAX_UNIX_TIME: Final = 253_402_300_799
 """The last second of the year 9999."""
 
@@ -102,11 +106,14 @@ class CategoryEntry:
 
     Every list of neighbours has `k` exact ones and up to `n_spare` more. `n_base` features are in the
     index and `n_added` came later; a product that left the category may still have one there.
-    `n_hidden` of its products are in no list. `updates` have come since the table was written.
+    `n_hidden` of its products are in no list. `updates` have come since the table was written. There
+    are columns of `attributes`; products have no values of others.
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
-    where there are no neighbours to find. `made_with` is the builder's word for its method, its
+    where there are no neighbours to find. Products no further apart than `same_photo` show the same
+    photo. `random_distances` are those within which `RANDOM_PERCENTS` of random pairs of products are.
+    `made_with` is the builder's word for its method, its
     settings and, where one text can stand for them, the features.
     """
 
@@ -124,14 +131,24 @@ class CategoryEntry:
     recall_sample: _Number
     made_with: str
     files: Mapping[str, FileEntry]
+    same_photo: Annotated[float, Meta(ge=0, le=2)] | None = None
+    random_distances: tuple[Annotated[float, Meta(ge=0, le=2)], ...] = ()
     n_hidden: _Number = 0
+    attributes: AttributeTypes = field(default_factory=dict)
     updates: Updates | None = None
 
     @property
     def digest(self) -> str:
-        """96 bits of SHA-256, hexadecimal, of all that answers depend on: the same of equal answers."""
-        document = asdict(self) | {"made_with": None}
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
+        """96 bits of SHA-256, hexadecimal, of what the table holds: the same of equal answers."""
+        columns = set(self.column_files)
+        files = {name: asdict(one) for name, one in self.files.items() if name not in columns}
+        return _digest(asdict(self) | {"made_with": None, "attributes": None, "files": files})
+
+    @property
+    def columns_digest(self) -> str:
+        """The same of what conditions depend on besides."""
+        files = {name: asdict(self.files[name]) for name in self.column_files}
+        return _digest([dict(self.attributes), files])
 
     @property
     def is_old(self) -> bool:
@@ -154,15 +171,28 @@ class CategoryEntry:
         """How many items the table has."""
         return self.updates.n_table if self.updates else self.n_items
 
+    @property
+    def n_all(self) -> int:
+        """How many items there are, also those that came later and those that have left."""
+        return self.n_table + (self.updates.n_later if self.updates else 0)
+
+    @property
+    def column_files(self) -> list[str]:
+        """The files of its columns."""
+        return part_files(self.attributes, self.n_all)
+
     def file_names(self, slim: bool = False) -> tuple[str, ...]:
         """Its files, or those that a slim copy needs."""
-        files = SLIM_FILES if slim else OLD_FILES if self.is_old else FILES
-        if self.updates is None:
-            return files
-        each = [lists_file(update.number) for update in self.updates.each]
-        if not slim:
-            each += [later_file(update.number) for update in self.updates.each]
-        return (*files, *UPDATE_FILES, *each)
+        newest = FILES if SAME_PHOTO in self.files else FILES_BEFORE_7
+        files = FILES_BEFORE_6 if self.is_old else newest
+        if slim:
+            files = tuple(file for file in SLIM_FILES if file in files)
+        each: list[str] = []
+        if self.updates:
+            each += [*UPDATE_FILES, *(lists_file(update.number) for update in self.updates.each)]
+            if not slim:
+                each += [later_file(update.number) for update in self.updates.each]
+        return (*files, *each, *self.column_files)
 
 
 @dataclass(frozen=True)
@@ -199,7 +229,8 @@ class Applied:
 class Manifest:
     """``manifest.json``: one JSON object with these fields and ``format`` and ``metric``.
 
-    What it does not have, behaviour or a category's updates or hidden products, is no field of it.
+    Products have values of `attributes`. What it does not have, such as behaviour or a category's
+    updates, is no field of it.
     """
 
     release: str
@@ -210,11 +241,17 @@ class Manifest:
     categories: tuple[CategoryEntry, ...]
     applied: Applied | None
     behaviour: BehaviourEntry | None = None
+    attributes: AttributeTypes = field(default_factory=dict)
 
     @property
     def id_types(self) -> tuple[IdType, IdType]:
         """The types of the category ids and of the product ids."""
         return self.category_id_type, self.product_id_type
+
+    @property
+    def known_attributes(self) -> AttributeTypes:
+        """The types of all attributes that a product may have a value of."""
+        return {**TYPES, **self.attributes}
 
     @property
     def n_items(self) -> int:
@@ -231,15 +268,11 @@ class Manifest:
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
     def _document(self) -> dict[str, Any]:
-        fields = asdict(self)
-        if self.behaviour is None:
-            del fields["behaviour"]
-        for category in fields["categories"]:
-            for field in ("n_hidden", "updates"):
-                if not category[field]:
-                    del category[field]
-        format_ = _format_of(self.behaviour, fields["categories"])
-        return {"format": format_, "metric": METRIC, **fields}
+        document = asdict(self)
+        _remove_defaults(Manifest, document)
+        for category in document["categories"]:
+            _remove_defaults(CategoryEntry, category)
+        return {"format": _format_of(document), "metric": METRIC, **document}
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -248,7 +281,7 @@ class Manifest:
         try:
             regular_size(folder / MANIFEST, MANIFEST)
             document = msgspec.json.decode((folder / MANIFEST).read_bytes())
-            _check_format(msgspec.convert(document, _Format))
+            _check_format(msgspec.convert(document, _Format), document)
             manifest = msgspec.convert(document, cls)
         except msgspec.ValidationError as error:
             raise ReleaseError(MANIFEST, _with_value(error, document)) from error
@@ -258,17 +291,34 @@ class Manifest:
         return manifest
 
 
-def _format_of(behaviour: object, categories: object) -> int:
-    """The format of a manifest with these fields, of whatever type they are in the document."""
+def _remove_defaults(of: type, document: dict[str, Any]) -> None:
+    """Remove the fields of the dataclass `of` that say nothing."""
+    for each in fields(of):
+        factory = each.default_factory
+        default = each.default if factory is MISSING else factory()
+        if document[each.name] == default:
+            del document[each.name]
+
+
+def _digest(document: object) -> str:
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
+
+
+def _format_of(document: Mapping[str, object]) -> int:
+    """The format of a manifest, whose fields may be of any type."""
+    categories = document.get("categories")
     each = categories if isinstance(categories, list | tuple) else ()
-    if any(isinstance(one, dict) and _is_new(one) for one in each):
-        return FORMAT
-    return OLD_FORMAT if behaviour is None else OLD_BEHAVIOUR_FORMAT
+    found = [_category_format(one) for one in each if isinstance(one, dict)]
+    behaviour = 4 if document.get("behaviour") is None else 5
+    return max([*found, FORMAT if "attributes" in document else behaviour])
 
 
-def _is_new(category: Mapping[str, object]) -> bool:
+def _category_format(category: Mapping[str, object]) -> int:
     files = category.get("files")
-    return "updates" in category or (isinstance(files, dict) and LENGTHS in files)
+    names = files if isinstance(files, dict) else {}
+    if SAME_PHOTO in names or "attributes" in category:
+        return FORMAT
+    return 6 if LENGTHS in names or "updates" in category else 0
 
 
 @dataclass(frozen=True)
@@ -277,14 +327,12 @@ class _Format:
 
     format: int
     metric: str
-    behaviour: object = None
-    categories: object = ()
 
 
-def _check_format(found: _Format) -> None:
-    readable = f"{FORMAT}, and {OLD_FORMAT} and {OLD_BEHAVIOUR_FORMAT} of older releases"
+def _check_format(found: _Format, document: Mapping[str, object]) -> None:
+    readable = f"{FORMAT}, and {', '.join(map(str, OLD_FORMATS))} of older releases"
     _expect(
-        found.format == _format_of(found.behaviour, found.categories),
+        found.format == _format_of(document),
         f"format is {found.format}, this version reads {readable}; index again",
     )
     _expect(found.metric == METRIC, f"metric is {found.metric!r}, this version serves {METRIC!r}")
@@ -312,8 +360,11 @@ def _check(manifest: Manifest) -> None:
     _check_text("applied.journal", applied.journal if applied else "")
     for category in manifest.categories:
         _check_category(category, int if manifest.category_id_type == "integer" else str)
+        what = f"category {category.category_id}: attributes"
+        _check_attributes(what, category.attributes, manifest.attributes)
     folders = {category_folder(entry.category_id) for entry in manifest.categories}
     _expect(len(folders) == len(manifest.categories), "a category is listed twice")
+    _check_attributes("attributes", manifest.attributes, manifest.attributes)
     if entry := manifest.behaviour:
         _check_most("behaviour: n_gone", entry.n_gone, entry.n_products)
         _check_text("behaviour: made_with", entry.made_with)
@@ -331,9 +382,24 @@ def _check_category(entry: CategoryEntry, id_type: type[Id]) -> None:
     _check_most(f"{what}: n_spare", entry.n_spare, most - k)
     _check_most(f"{what}: n_items", entry.n_table, entry.n_base + entry.n_added)
     _check_text(f"{what}: made_with", entry.made_with)
+    n_random = len(entry.random_distances)
+    expected = (0, len(RANDOM_PERCENTS))
+    _expect(
+        n_random in expected, f"{what}: {n_random} random_distances, expected one of {expected}"
+    )
     if entry.updates:
         _check_updates(what, entry, entry.updates)
     _check_files(what, entry.files, entry.file_names())
+
+
+def _check_attributes(what: str, attributes: AttributeTypes, known: AttributeTypes) -> None:
+    _check_most(what, len(attributes), MAX_ATTRIBUTES)
+    for name, one in attributes.items():
+        problem = name_problem(name)
+        _expect(problem is None, f"{what}: {name!r:.60} {problem}")
+        _expect(
+            known.get(name) == one, f"{what}: {name} is a {one}, the release has {known.get(name)}"
+        )
 
 
 def _check_updates(what: str, entry: CategoryEntry, updates: Updates) -> None:

@@ -13,6 +13,8 @@ them through this module. A release is a folder:
                              item itself
 ``<category>/distances.npy``    ``<f4`` (n_items, k + n_spare): the angular distances of both, 0 to 2;
                              infinite where no neighbour is known
+``<category>/same_photo.npy``   ``<u2`` (n_items,): how many of an item's first neighbours show the same
+                             photo: they are no further away than the manifest's `same_photo`
 ``<category>/rows.npy``         ``<u4`` (n_items,): the row of an item's feature in ``features.npy``
                              with ``added.npy`` after it; the item itself until something changes
 ``<category>/features.npy``     ``<f4`` (n_base, n_dims): the features that the index was built from
@@ -23,6 +25,8 @@ them through this module. A release is a folder:
                              these axes
 ``<category>/index.ann``        Annoy, angular: a node (`node_dtype`) for each of the n_base features,
                              projected so; then the trees
+``<category>/columns-<i>.npy``  the values of attributes, with ``texts-<i>.npy``: see
+                             `lookalike.release.columns`; optional
 ``behaviour.d/``             see `lookalike.release.behaviour`; optional
 ===========================  ====================================================================
 
@@ -45,8 +49,8 @@ Spares make it cheap to remove a product from the lists of others: the next near
 A serving host may hold a *slim* copy. It has no ``index.ann`` and needs none of the other files that
 only vectors and the builder need. It answers everything but vectors; its behaviour is complete.
 
-Releases of the formats 4 and 5 have no lengths and no ``projected.npy``. They are served, and the next
-build indexes them anew.
+Releases of the formats 4 and 5 have no lengths and no ``projected.npy``, those of the formats 4 to 6 no
+``same_photo.npy``. They are served, and the next build indexes them anew.
 
 ``<category>`` is the category id, percent-encoded by `category_folder`. Only the builder writes, and
 only into a folder that has no release name yet.
@@ -162,7 +166,7 @@ class Release:
     def lock(self) -> None:
         """Keep the hot files in memory while the release is open; OSError if not all can be."""
         categories = self.categories.values()
-        hot = [array for each in categories for array in (each.product_ids, each.neighbours)]
+        hot = [array for each in categories for array in each.hot_arrays()]
         if self.behaviour:
             hot += self.behaviour.table.arrays
         refused = None
@@ -289,7 +293,12 @@ def files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
 
 def hot_files_of(folder: Path, manifest: Manifest) -> dict[Path, int]:
     """The files that belong in memory, and their bytes."""
-    return _files_of(folder, manifest, lambda _: HOT_FILES, BEHAVIOUR_HOT_FILES)
+    return _files_of(
+        folder,
+        manifest,
+        lambda entry: tuple(file for file in HOT_FILES if file in entry.files),
+        BEHAVIOUR_HOT_FILES,
+    )
 
 
 def _files_of(

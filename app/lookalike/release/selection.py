@@ -97,13 +97,21 @@ class Distinct(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which products an answer may hold: those that meet all `conditions`, are `distinct`, and are no
-    further away than `max_distance`, nor than `closer_than` percent of random pairs of products are."""
+    """Which products an answer may hold.
+
+    They meet all `conditions`, are `distinct`, no further away than `max_distance`, and closer than all
+    but `closer_than` percent of random pairs of the category's products.
+    """
 
     conditions: tuple[Condition, ...] = ()
     distinct: Distinct | None = None
     max_distance: float = math.inf
-    closer_than: float = 100.0
+    closer_than: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has all products that are near enough."""
+        return not self.conditions and self.distinct is None
 
     def resolved(self, columns: Columns, item: int) -> "Selection":
         """The selection for neighbours of an item."""

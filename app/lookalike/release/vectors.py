@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from annoy import AnnoyIndex
 
-from lookalike.release.arrays import Distances, Features, Float32, Float64, Items, Positions
+from lookalike.release.arrays import Distances, Features, Flags, Float32, Float64, Items, Positions
 from lookalike.release.manifest import MAX_ANNOY
 from lookalike.release.memory import map_bytes
 
@@ -27,6 +27,8 @@ NO_ITEM = 2**32 - 1
 
 _ROWS = 64
 """How many features are ranked at a time: half a megabyte, which stays in the CPU's cache."""
+_FEW = 1024
+"""So many are all ranked by their features: it takes no longer than to compare all projections."""
 _NEAR = 0.01
 """Below this squared distance, float32 has no digits left for a difference of scalar products."""
 
@@ -114,7 +116,7 @@ class VectorIndex:
 
     `features` is float32 (n_base, n_dims), `lengths` float64 (n_base,) their lengths, None if they are
     not known; `projection` float32 (n_dims, n_index_dims); `index` is Annoy over their projections, or
-    these themselves by axis, float32 (n_index_dims, n_base), to compare all.
+    these themselves by axis, float32 (n_index_dims, n_base), to compare all; `projected` are these.
     `candidates` and `search_k` are for up to `k` items. The features are the items', but for what is
     `changed`: those that are gone are not found, those that are new are all ranked.
     """
@@ -126,7 +128,8 @@ class VectorIndex:
     candidates: int
     search_k: int
     k: int
-    changed: Changed | None = None
+    changed: Changed | None
+    projected: Float32
 
     def search(self, vector: Float64, n: int) -> tuple[Items, Distances]:
         """About the `n` items nearest to a vector of length 1, nearest first, and their distances.
@@ -143,6 +146,30 @@ class VectorIndex:
         squares = self._squared_distances(rows, short)
         order = np.lexsort((items, squares))[:n]
         return items[order], np.sqrt(squares[order])
+
+    def best_of(self, vector: Float64, has: Flags, n: int) -> tuple[Items, Distances]:
+        """Candidates for the `n` items nearest to a vector of length 1 of those that there are, `has`
+        (n_all,), nearest first, and their distances: all of them where they are few."""
+        short = vector.astype(np.float32)
+        items = np.flatnonzero(has)
+        rows = self.changed.rows[items].astype(np.intp) if self.changed else items
+        most = max(_FEW, self.candidates + 3 * max(0, n - self.k))
+        if items.size > most:
+            # Those that were added are all ranked.
+            scores = np.full(items.size, np.inf, np.float32)
+            base = np.flatnonzero(rows < len(self.features))
+            scores[base] = (short @ self.projection @ self.projected)[rows[base]]
+            best = np.argpartition(scores, items.size - most)[items.size - most :]
+            items, rows = items[best], rows[best]
+        squares = self._squared_distances(rows, short)
+        order = np.lexsort((items, squares))
+        return items[order].astype(np.uint32), np.sqrt(np.maximum(squares[order], 0))
+
+    def distances(self, item: int, others: Items) -> Distances:
+        """The distances (n,) of other items from one."""
+        rows = (self.changed.rows[others] if self.changed else others).astype(np.intp)
+        squares = self._squared_distances(rows, self.unit_vector(item).astype(np.float32))
+        return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
     def unit_vector(self, item: int) -> Float64:
         """An item's feature scaled to length 1."""

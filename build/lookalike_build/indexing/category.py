@@ -12,10 +12,11 @@ from lookalike.release.manifest import METRIC
 from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.projection import project
+from lookalike_build.indexing.random_pairs import random_distances
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
 
-METHOD = 4
+METHOD = 5
 """Raised when the same features and settings come to make other files."""
 RECALL_SAMPLE = 100
 _TREES_COST = 10
@@ -25,12 +26,14 @@ _FEATURES = "features"
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept."""
+    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept, and
+    how far apart products may be that show the same photo."""
 
     n_trees: int = 10
     neighbours: int = 100
     seed: int = 1
     recall: float = 0.95
+    same_photo: float = 0.05
 
     @property
     def made_with(self) -> str:
@@ -80,7 +83,11 @@ def index_features(
     annoy = build_annoy(projected.items, settings)
     served = table[0][:, :k], table[1][:, :k]
     tuned = tune(features, projected, annoy, served, settings, hidden)
-    return writer.add_index(table, k, projected, annoy, tuned, settings.made_with, hidden)
+    random = random_distances(features, settings.seed)
+    made_with, same_photo = settings.made_with, settings.same_photo
+    return writer.add_index(
+        table, k, projected, annoy, tuned, made_with, hidden, same_photo, random
+    )
 
 
 def build_annoy(vectors: Features, settings: IndexSettings) -> AnnoyIndex:
@@ -148,8 +155,11 @@ def vector_index(
 ) -> VectorIndex:
     """The index that a release has of features (n_items, n_dims): Annoy, or all projections."""
     projection, items, lengths = projected
-    index = annoy if search_k < len(features) else np.ascontiguousarray(items.T)
-    return VectorIndex(features, lengths, projection, index, candidates, search_k, k, changed)
+    by_axis = np.ascontiguousarray(items.T)
+    index = annoy if search_k < len(features) else by_axis
+    return VectorIndex(
+        features, lengths, projection, index, candidates, search_k, k, changed, by_axis
+    )
 
 
 def _candidates(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from annoy import AnnoyIndex
 
 from lookalike.release.arrays import Distances, Features, Flags, Float32, Float64, Items
+from lookalike.release.category import count_same_photo
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -28,6 +29,7 @@ from lookalike.release.files import (
     PROJECTED,
     PROJECTION,
     ROWS,
+    SAME_PHOTO,
     SPARES,
     FileEntry,
     ReleaseError,
@@ -178,15 +180,17 @@ class CategoryWriter:
         tuned: Tuned,
         made_with: str,
         hidden: Flags,
+        same_photo: float,
+        random_distances: tuple[float, ...],
     ) -> Written:
         """Write the rest: the exact table, of whose width k are served, and `annoy`, the index.
 
-        `hidden` (n_items,) are in no list of the table.
+        `hidden` (n_items,) are in no list of the table. For the others see `CategoryEntry`.
         """
         sync(self.folder / FEATURES)
         n_items, n_dims = len(table[0]), len(projected.projection)
         rows, added = np.arange(n_items, dtype=np.uint32), np.empty((0, n_dims), np.float32)
-        self._write_table(*table, k, rows, added)
+        self._write_table(*table, k, rows, added, same_photo)
         projection = projected.projection.astype("<f4", copy=False)
         write_array(self.folder / PROJECTION, projection)
         by_axis = np.ascontiguousarray(projected.items.T, "<f4")
@@ -205,6 +209,8 @@ class CategoryWriter:
             n_index_dims=projection.shape[1],
             **tuned._asdict(),
             made_with=made_with,
+            same_photo=same_photo,
+            random_distances=random_distances,
             files={file: FileEntry.of(self.folder / file) for file in FILES},
             n_hidden=int(hidden.sum()),
         )
@@ -223,8 +229,9 @@ class CategoryWriter:
         """
         self._begin()
         self.add_ids(table.product_ids)
-        self._write_table(table.items, table.distances, table.k, table.rows, added)
         folder, entry = base
+        same_photo = entry.same_photo or 0.0
+        self._write_table(table.items, table.distances, table.k, table.rows, added, same_photo)
         for file in BASE_FILES:
             link(folder / file, self.folder / file)
         files = {
@@ -299,10 +306,18 @@ class CategoryWriter:
         return Written(entry, unchanged=True)
 
     def _write_table(
-        self, items: Items, distances: Distances, k: int, rows: Items, added: Features
+        self,
+        items: Items,
+        distances: Distances,
+        k: int,
+        rows: Items,
+        added: Features,
+        same_photo: float,
     ) -> None:
         write_array(self.folder / NEIGHBOURS, items[:, :k].astype("<u4", copy=False))
         write_array(self.folder / SPARES, items[:, k:].astype("<u4", copy=False))
         write_array(self.folder / DISTANCES, distances.astype("<f4", copy=False))
+        counts = count_same_photo(distances[:, :k], same_photo)
+        write_array(self.folder / SAME_PHOTO, counts.astype("<u2", copy=False))
         write_array(self.folder / ROWS, rows.astype("<u4", copy=False))
         write_array(self.folder / ADDED, added.astype("<f4", copy=False))

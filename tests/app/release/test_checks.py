@@ -44,6 +44,7 @@ from lookalike.release.files import (
     PROJECTION,
     RELATED,
     ROWS,
+    SAME_PHOTO,
     SLIM_FILES,
     SPARES,
     STARTS,
@@ -53,8 +54,7 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import (
     FORMAT,
-    OLD_BEHAVIOUR_FORMAT,
-    OLD_FORMAT,
+    OLD_FORMATS,
     Applied,
     Manifest,
 )
@@ -321,6 +321,8 @@ def _other(path: Path) -> Path:
         return min(path.parents[1].iterdir()) / MANIFEST
     if path.parent.name == BEHAVIOUR:
         return path.parents[1] / "1" / PRODUCT_IDS
+    if path.name == SAME_PHOTO:  # the other category's counts are the same
+        return path.with_name(ROWS)
     return path.parents[1] / {"1": "2", "2": "1"}[path.parent.name] / path.name
 
 
@@ -351,7 +353,8 @@ def test_a_release_with_one_file_damaged_is_never_served(
     _assert_never_served(root, name, file)
 
 
-@pytest.mark.parametrize("file", FILES)
+# Of `SAME_PHOTO`, both categories' files are the same.
+@pytest.mark.parametrize("file", [file for file in FILES if file != SAME_PHOTO])
 def test_files_swapped_between_categories_of_one_size_are_refused(
     root: ReleaseRoot, file: str
 ) -> None:
@@ -627,6 +630,9 @@ ARRAYS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "rows in a column": (ROWS, lambda rows: rows[:, None]),
     "rows of fewer items": (ROWS, lambda rows: rows[:-1]),
     "rows of all features": (ROWS, lambda _: np.arange(N_BASE + N_ADDED, dtype="<u4")),
+    "same photos of uint32": (SAME_PHOTO, lambda array: array.astype("<u4")),
+    "same photos of fewer items": (SAME_PHOTO, lambda array: array[1:]),
+    "more same photos than neighbours": (SAME_PHOTO, lambda array: array + np.uint16(K + 1)),
     "added features of float64": (ADDED, lambda array: array.astype("<f8")),
     "added features of whole numbers": (ADDED, lambda array: array.astype("<u4")),
     "added features by columns": (ADDED, np.asfortranarray),
@@ -903,8 +909,7 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     (("format",), 1),
     (("format",), 2),
     (("format",), 3),
-    (("format",), OLD_FORMAT),
-    (("format",), OLD_BEHAVIOUR_FORMAT),
+    *((("format",), format_) for format_ in OLD_FORMATS),
     (("format",), FORMAT + 1),
     ((*OF_BEHAVIOUR, "n_products"), 0),
     ((*OF_BEHAVIOUR, "n_products"), 2**32),

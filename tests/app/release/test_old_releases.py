@@ -1,4 +1,4 @@
-"""Releases of the formats 4 and 5 answer as ever, are not updated, and the next build replaces them."""
+"""Releases of the formats 4 to 6 answer as ever, are not updated, and the next build replaces them."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookalike.release.files import LENGTHS, MANIFEST, OLD_FILES, PROJECTED, ReleaseError
-from lookalike.release.manifest import FORMAT, OLD_BEHAVIOUR_FORMAT, OLD_FORMAT, Manifest
+from lookalike.release.files import (
+    FILES_BEFORE_6,
+    FILES_BEFORE_7,
+    LENGTHS,
+    MANIFEST,
+    SAME_PHOTO,
+    ReleaseError,
+)
+from lookalike.release.manifest import FORMAT, OLD_FORMATS, Manifest
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.features.store import FeatureStore
 from lookalike_build.indexing.build import IndexSettings, index
@@ -26,6 +33,8 @@ from support import (
 
 N_ITEMS, K = 400, 10
 METHOD_2 = "method 2, n_trees 10, neighbours 10, seed 1, recall 0.95"
+OLD = [(FILES_BEFORE_6, 4), (FILES_BEFORE_7, 6)]
+"""The files of a category in old releases without behaviour, and their format."""
 RATINGS: list[Rating] = [(str(user), 1 + user % 7, 1_000 + user) for user in range(60)]
 RATINGS += [(str(user), 2 + user % 5, 2_000 + user) for user in range(60)]
 
@@ -36,15 +45,15 @@ def root(tmp_path: Path) -> ReleaseRoot:
     return publish(tmp_path / "root", catalogue, tmp_path / "features", neighbours=K)
 
 
-def make_old(root: ReleaseRoot) -> None:
-    """Make the current release one of an earlier version."""
+def make_old(root: ReleaseRoot, names: tuple[str, ...] = FILES_BEFORE_6) -> None:
+    """Make the current release one of an earlier version, whose categories have the files `names`."""
     folder = root.folder(root.chosen())
     manifest = Manifest.read(folder)
     (entry,) = manifest.categories
-    for file in (LENGTHS, PROJECTED):
+    for file in entry.files.keys() - set(names):
         (folder / "1" / file).unlink()
-    files = {file: entry.files[file] for file in OLD_FILES}
-    entry = replace(entry, files=files, made_with=METHOD_2)
+    files = {file: entry.files[file] for file in names}
+    entry = replace(entry, files=files, made_with=METHOD_2, same_photo=None, random_distances=())
     manifest = replace(manifest, categories=(entry,))
     name = f"20200101T000000.000Z-{manifest.content_digest()[:12]}"
     folder = folder.rename(root.releases / name)
@@ -63,15 +72,19 @@ def answers(root: ReleaseRoot) -> list[bytes]:
     return [one.body for one in found]
 
 
+@pytest.mark.parametrize(("names", "format_"), OLD)
 @pytest.mark.parametrize("behaviour", [False, True])
-def test_an_old_release_answers_as_a_new_one(root: ReleaseRoot, behaviour: bool) -> None:
+def test_an_old_release_answers_as_a_new_one(
+    root: ReleaseRoot, behaviour: bool, names: tuple[str, ...], format_: int
+) -> None:
     if behaviour:
         rate(root, RATINGS)
     before = answers(root)
-    make_old(root)
+    make_old(root, names)
     assert answers(root) == before
     manifest = Manifest.read(root.folder(root.chosen()))
-    assert f'"format": {OLD_BEHAVIOUR_FORMAT if behaviour else OLD_FORMAT},' in manifest.to_json()
+    expected = 5 if behaviour and format_ == 4 else format_
+    assert f'"format": {expected},' in manifest.to_json()
     make_slim(root)
     client = client_of(root)
     assert client.get("/nns?category_id=1&product_id=7&limit=5").body == before[0]
@@ -81,7 +94,7 @@ def test_what_a_new_version_adds_to_an_old_release_leaves_it_old(root: ReleaseRo
     make_old(root)
     rate(root, RATINGS)
     manifest = Manifest.read(root.folder(root.chosen()))
-    assert f'"format": {OLD_BEHAVIOUR_FORMAT},' in manifest.to_json()
+    assert '"format": 5,' in manifest.to_json()
     answers(root)
 
 
@@ -93,19 +106,23 @@ def test_an_old_release_is_not_updated(root: ReleaseRoot) -> None:
     assert root.chosen() == before
 
 
-def test_the_next_build_indexes_an_old_release_anew(root: ReleaseRoot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [names for names, _ in OLD])
+def test_the_next_build_indexes_an_old_release_anew(
+    root: ReleaseRoot, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     before = answers(root)
-    make_old(root)
+    make_old(root, names)
     store = FeatureStore.open(tmp_path / "features")
     published = index(store, root, IndexSettings(neighbours=K))
     assert published.n_rebuilt == 1
     manifest = Manifest.read(root.folder(published.release))
     assert f'"format": {FORMAT},' in manifest.to_json()
     assert answers(root) == before
-    assert np.load(root.folder(published.release) / "1" / LENGTHS).shape == (N_ITEMS,)
+    for file in (LENGTHS, SAME_PHOTO):
+        assert np.load(root.folder(published.release) / "1" / file).shape == (N_ITEMS,)
 
 
-@pytest.mark.parametrize("format_", [OLD_FORMAT, OLD_BEHAVIOUR_FORMAT, FORMAT + 1])
+@pytest.mark.parametrize("format_", [*OLD_FORMATS, FORMAT + 1])
 def test_new_files_in_a_manifest_of_another_format_are_refused(
     root: ReleaseRoot, format_: int
 ) -> None:

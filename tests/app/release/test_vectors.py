@@ -14,7 +14,7 @@ from support import Features, brute_force, random_features
 def vector_index(features: Features, trees: bool, candidates: int, k: int) -> VectorIndex:
     projection, items, lengths = project(features)
     index = build_annoy(items, IndexSettings()) if trees else items.T
-    return VectorIndex(features, lengths, projection, index, candidates, 5000, k)
+    return VectorIndex(features, lengths, projection, index, candidates, 5000, k, None, items.T)
 
 
 @pytest.mark.parametrize("trees", [False, True])

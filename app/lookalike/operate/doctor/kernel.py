@@ -26,7 +26,7 @@ from lookalike.serving.settings import LOCK_MEMORY
 
 OPEN_FILES, OPEN_SLIM = 1, 0
 """The most files that a process holds open for a category: Annoy keeps its file open."""
-MAPPED, MAPPED_SLIM = 9, 3
+MAPPED, MAPPED_SLIM = 10, 4
 """The most files that a process maps for a category."""
 _OTHER_MAPPINGS = 1024
 """How many other mappings a process has: libraries and memory."""
@@ -134,8 +134,9 @@ def mapped_files(host: Host) -> Iterator[Finding]:
     folder, manifest = host.current
     each = MAPPED_SLIM if is_slim(folder, manifest) else MAPPED
     behaviour = len(BEHAVIOUR_HOT_FILES) if manifest.behaviour else 0
+    columns = sum(len(entry.column_files) for entry in manifest.categories)
     most = int(Path("/proc/sys/vm/max_map_count").read_text())
-    yield mappings(each * len(manifest.categories) + behaviour, most)
+    yield mappings(each * len(manifest.categories) + columns + behaviour, most)
 
 
 def mappings(mapped: int, most: int) -> Finding:

@@ -53,6 +53,7 @@ def category_sizes(n_items: int, shape: Shape) -> Sizes:
         files.NEIGHBOURS: _array_bytes("<u4", n_items, k),
         files.DISTANCES: _array_bytes("<f4", n_items, width),
         files.SPARES: _array_bytes("<u4", n_items, width - k),
+        files.SAME_PHOTO: _array_bytes("<u2", n_items),
         files.ROWS: _array_bytes("<u4", n_items),
         files.FEATURES: _array_bytes("<f4", n_items, shape.n_dims),
         files.ADDED: _array_bytes("<f4", 0, shape.n_dims),

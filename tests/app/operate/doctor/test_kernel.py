@@ -15,7 +15,7 @@ from lookalike.operate.doctor import kernel
 from lookalike.operate.doctor.access import User
 from lookalike.operate.doctor.finding import Level
 from lookalike.operate.doctor.host import Asked, Host
-from lookalike.release.files import BEHAVIOUR, NEIGHBOURS, RELATED, STARTS
+from lookalike.release.files import BEHAVIOUR, NEIGHBOURS, RELATED, SAME_PHOTO, STARTS
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.indexing.live import ChangesByCategory
@@ -41,6 +41,7 @@ def test_the_hot_files_are_those_of_the_manifest(root: ReleaseRoot) -> None:
     assert there.current is not None
     folder, manifest = there.current
     hot = [*folder.glob("*/product_ids.npy"), *folder.glob(f"*/{NEIGHBOURS}")]
+    hot += folder.glob(f"*/{SAME_PHOTO}")
     hot += [folder / BEHAVIOUR / file for file in (STARTS, RELATED)]
     assert kernel.hot_bytes(manifest) == sum(path.stat().st_size for path in hot)
     assert levels(kernel.memory(there)) == [Level.OK]

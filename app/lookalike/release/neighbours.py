@@ -1,0 +1,176 @@
+"""Neighbours: the items nearest to an item or to a vector, as far as a selection has them.
+
+An item's list in the table is exact and comes first. Where it does not have enough that the selection
+has, all items of the category that it has are searched: ranked exactly where they are few, else the
+best candidates by their projections. The selection is made before the search, so an answer is full
+wherever there are enough.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lookalike.release.arrays import Distances, Flags, Float64, Items
+from lookalike.release.category import Category, within
+from lookalike.release.manifest import RANDOM_PERCENTS, CategoryEntry
+from lookalike.release.selection import EVERYTHING, PHOTO, Selection
+from lookalike.release.vectors import VectorIndex
+
+Searching = Callable[[], AbstractContextManager[object]]
+"""Called for each search beyond the table, which is made within what it returns; it may raise."""
+Found = tuple[Items, Distances]
+
+_MOST_CANDIDATES = 8192
+"""How many candidates a search ranks at most, to find enough that are distinct."""
+
+
+class NotKnown(Exception):  # noqa: N818
+    """The category lacks what the selection needs; the text says what to do."""
+
+
+def nearest(
+    category: Category,
+    item: int,
+    n: int,
+    selection: Selection = EVERYTHING,
+    searching: Searching = nullcontext,
+) -> Found:
+    """The `n` items nearest to `item` that `selection` has, without itself, and their distances.
+
+    Nearest first, and fewer only where the category has no more; a slim copy has only the table.
+    NotKnown if the release was made by a version that did not measure what the selection asks for.
+    """
+    most = _most_distance(category.entry, selection)
+    if selection.is_plain:
+        with searching() if category.is_beyond(n) else nullcontext():
+            return category.nearest(item, n, most)
+    listed = category.listed(item, category.entry.k)
+    near = within(*listed, most)
+    picker = _Picker(category, selection, item)
+    items, distances = picker.pick(*near, n)
+    is_all = category.entry.k == category.entry.most_neighbours or len(near[0]) < len(listed[0])
+    vectors = category.vectors
+    if items.size == n or is_all or vectors is None:
+        return items, distances
+    with searching():
+        has = picker.all_selected()
+        has[listed[0]] = has[item] = False
+        more = _searched(picker, vectors, vectors.unit_vector(item), has, n - items.size)
+    # Copies of the last exact one may be rounded to less; distances must not decrease.
+    further = np.maximum(more[1], listed[1][-1:]) if listed[1].size else more[1]
+    return within(np.append(items, more[0]), np.append(distances, further), most)
+
+
+def search(category: Category, vector: Float64, n: int, selection: Selection = EVERYTHING) -> Found:
+    """About the `n` items nearest to a vector of length 1 that `selection` has, and their distances.
+
+    Nearest first. ValueError for a slim copy, which has no index for vectors.
+    """
+    vectors, most = category.vectors, _most_distance(category.entry, selection)
+    if vectors is None:
+        raise ValueError("a slim copy has no index for vectors")
+    if selection.is_plain:
+        return within(*vectors.search(vector, n), most)
+    picker = _Picker(category, selection)
+    return within(*_searched(picker, vectors, vector, picker.all_selected(), n), most)
+
+
+def _most_distance(entry: CategoryEntry, selection: Selection) -> float:
+    """How far away the selection's products may be in this category."""
+    if selection.closer_than is None:
+        return selection.max_distance
+    if not entry.random_distances and entry.same_photo is None:
+        raise NotKnown("the distances of random pairs are not known in this release: index again")
+    if not entry.random_distances:  # a single product has no neighbours
+        return selection.max_distance
+    percent = math.log(selection.closer_than)
+    random = np.interp(percent, np.log(RANDOM_PERCENTS), entry.random_distances)
+    return min(selection.max_distance, float(random))
+
+
+def _searched(
+    picker: "_Picker", vectors: VectorIndex, vector: Float64, has: Flags, n: int
+) -> Found:
+    """About the `n` items nearest to a vector that the picker takes, of those that there are, `has`
+    (n_all,).
+
+    If the first candidates are too much alike, as thousands of one photo are, others are looked at.
+    """
+    items, distances = np.empty(0, np.uint32), np.empty(0, np.float32)
+    n_ranked = 0
+    while True:
+        found = vectors.best_of(vector, has, n)
+        n_ranked += found[0].size
+        picked = picker.pick(*found, n - items.size)
+        items, distances = np.append(items, picked[0]), np.append(distances, picked[1])
+        has[found[0]] = False
+        if items.size >= n or not has.any() or n_ranked >= _MOST_CANDIDATES:
+            order = np.argsort(distances, kind="stable")
+            return items[order], distances[order]
+
+
+@dataclass
+class _Picker:
+    """Picks those items that a selection has, nearest first, and remembers which it has picked."""
+
+    category: Category
+    selection: Selection
+    item: int | None = None
+    _same_photo: set[int] = field(default_factory=set)
+    _n_of: dict[object, int] = field(default_factory=dict)
+    _began: bool = False
+
+    def __post_init__(self) -> None:
+        columns = self.category.columns
+        if self.item is not None:
+            self.selection = self.selection.resolved(columns, self.item)
+        distinct = self.selection.distinct
+        if distinct and distinct.of == PHOTO and self.category.same_photo is None:
+            raise NotKnown("which photos are the same is not known in this release: index again")
+
+    def all_selected(self) -> Flags:
+        """Which of all items (n_all,) meet the conditions and may be in answers."""
+        return self.selection.of_all(self.category.columns) & self.category.visible()
+
+    def pick(self, items: Items, distances: Distances, n: int) -> Found:
+        """The first `n` of the items that are selected, and their distances."""
+        if self.selection.conditions:
+            meet = self.selection.of_items(self.category.columns, items)
+            items, distances = items[meet], distances[meet]
+        distinct = self.selection.distinct
+        if distinct is None:
+            return items[:n], distances[:n]
+        places = self._photos(items, n) if distinct.of == PHOTO else self._values(items, n)
+        return items[places], distances[places]
+
+    def _values(self, items: Items, n: int) -> list[int]:
+        """The places of the first `n` items that are distinct by their attribute's value."""
+        of, most = self.selection.distinct or ("", 0)
+        places: list[int] = []
+        for place, item in enumerate(items.tolist()):
+            if len(places) == n:
+                break
+            value = self.category.columns.value(of, item)
+            seen = self._n_of.get(value, 0)
+            if seen < most or value is None:
+                self._n_of[value] = seen + 1
+                places.append(place)
+        return places
+
+    def _photos(self, items: Items, n: int) -> list[int]:
+        """The places of the first `n` items that show distinct photos, none the item's own."""
+        same = self._same_photo
+        if not self._began and self.item is not None:
+            same |= self.category.showing_photo_of(self.item, items)
+        self._began = True
+        places: list[int] = []
+        for place, item in enumerate(items.tolist()):
+            if len(places) == n:
+                break
+            if item not in same:
+                places.append(place)
+                same |= self.category.showing_photo_of(item, items)
+        return places
