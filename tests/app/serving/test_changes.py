@@ -504,7 +504,7 @@ def test_a_full_disk_is_survived(
 
     def full(*arguments: Any, **options: Any) -> sqlite3.Connection:
         database: sqlite3.Connection = connect(*arguments, **options)
-        database.execute("PRAGMA max_page_count = 20")
+        database.execute("PRAGMA max_page_count = 30")
         return database
 
     client = client_of(numbers, token=TOKEN)
