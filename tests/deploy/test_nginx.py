@@ -547,6 +547,7 @@ class Stub:
         ("GET", RELATED, 2),
         ("POST", "/nns", 1),
         ("PUT", "/products/1/100", 1),
+        ("PATCH", "/products/1/100", 1),
         ("DELETE", "/products/1/100", 1),
     ],
 )
@@ -868,14 +869,16 @@ def test_inside_products_change(string_root: ReleaseRoot, tmp_path: Path) -> Non
             told = ask(front, location, headers=BEARER)
             assert (told.status, told.cache) == (200, None)
             assert json.loads(told.body)["product_id"] == "ü/3"
+        assert ask(front, path, "PATCH", b'{"hidden": true}', headers=BEARER).status == 202
         assert ask(front, path, "DELETE", headers=BEARER).status == 202
         # The token is the client's own, each time.
         assert ask(front, location).status == 401
         assert ask(front, path, "PUT", b"photo").status == 401
         too_large = ask(front, path, "PUT", photo + b"x", headers=BEARER)
         assert (too_large.status, too_large.body) == (413, b'{"error":"too_large"}')
-        logged = [(each["request"].split()[0], each["status"]) for each in front.logged(path, 4)]
-        assert logged == [("PUT", 202), ("DELETE", 202), ("PUT", 401), ("PUT", 413)]
+        logged = [(each["request"].split()[0], each["status"]) for each in front.logged(path, 5)]
+        accepted_all = [("PUT", 202), ("PATCH", 202), ("DELETE", 202)]
+        assert logged == [*accepted_all, ("PUT", 401), ("PUT", 413)]
         assert TOKEN not in front.log.read_text()
         assert TOKEN not in (front.log.parent / "error.log").read_text()
 

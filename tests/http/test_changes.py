@@ -98,6 +98,8 @@ def test_changes_are_taken_by_all_processes_and_asked_for(
         accepted(ask(server, "PUT", f"/products/1/{i}", photo)): (i, photo)
         for i, photo in enumerate([b"\r\n\r\n\x00\xff", b"x", os.urandom(100_000)] * 4)
     }
+    number = accepted(ask(server, "PATCH", "/products/1/1", b'{"hidden": true}'))
+    assert dict(pending(root))[number].values == {"hidden": True}
     gone = accepted(ask(server, "DELETE", "/products/40/5000"))
     assert list(photos) == sorted(photos)
     with closing(Journal(root.journal)) as journal:
@@ -192,11 +194,10 @@ def test_a_body_in_chunks_is_refused(numbers: tuple[Server, ReleaseRoot]) -> Non
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("GET", "/products/1/100", "PUT, DELETE"),
-        ("HEAD", "/products/1/100", "PUT, DELETE"),
-        ("POST", "/products/1/100", "PUT, DELETE"),
-        ("PATCH", "/products/1/100", "PUT, DELETE"),
-        ("OPTIONS", "/products/1/100", "PUT, DELETE"),
+        ("GET", "/products/1/100", "PUT, PATCH, DELETE"),
+        ("HEAD", "/products/1/100", "PUT, PATCH, DELETE"),
+        ("POST", "/products/1/100", "PUT, PATCH, DELETE"),
+        ("OPTIONS", "/products/1/100", "PUT, PATCH, DELETE"),
         ("PUT", "/changes/1", "GET, HEAD"),
         ("DELETE", "/changes/1", "GET, HEAD"),
         ("POST", "/changes/1", "GET, HEAD"),

@@ -71,6 +71,7 @@ UNSAID = re.compile(
     # what no schema can say: of a number, of two parameters
     r"|limit must be a whole number from 1 to 1000, not \d+(\.0|e\d+)\W|vector is all zeros"
     r"|a limit of \d+ is beyond the table|category_id is missing|page goes with category_id"
+    r"|unknown attribute|hidden must be true or false"
     # a slash in an id that was sent as it is
     r"|in an id write %2F"
 )
@@ -93,10 +94,11 @@ VARIATIONS: Final[list[tuple[dict[str, str], dict[str, str], Any]]] = [
     ({**BEARER, "If-None-Match": "*"}, {}, None),
     (WRONG, {}, None),
     (BEARER, {"x": "1"}, None),
-    (BEARER, {}, "PATCH"),
+    (BEARER, {}, "OPTIONS"),
 ]
 BODIES: Final[dict[str, list[Any]]] = {
     "put": [b"photo", bytes(1025)],
+    "patch": [{"hidden": True}, {"hidden": "x" * 2**15}],
     "post": [{"product_ids": []}, {"vector": []}, bytes(2**21 + 1)],
 }
 

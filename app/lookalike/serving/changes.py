@@ -1,6 +1,7 @@
 """Changes of products over HTTP: adds them to the journal and reports what became of each.
 
     PUT    /products/<category id>/<product id>   the photo as the body
+    PATCH  /products/<category id>/<product id>   a JSON object of values by attribute
     DELETE /products/<category id>/<product id>
     GET    /changes/<number>
 
@@ -21,6 +22,7 @@ import msgspec
 from lookalike.journal import (
     DELETE,
     PUT,
+    SET,
     Change,
     Journal,
     JournalError,
@@ -31,7 +33,9 @@ from lookalike.journal import (
     read_outcome,
     read_status,
 )
-from lookalike.release.ids import Id
+from lookalike.release.attributes import AttributeTypes, Value, Values, value_problem
+from lookalike.release.ids import Id, shown
+from lookalike.release.manifest import Manifest
 from lookalike.release.root import ReleaseRoot, RootError
 from lookalike.serving.answer import ACCEPTED, JSON, NO_STORE, OK, Answer, Handler, reading
 from lookalike.serving.body import read_body
@@ -54,6 +58,8 @@ _RETRY_AFTER_S = 10
 """After an error the next request opens the journal again: it may have been busy or its disk full."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _NO_PHOTO = re.compile(r"multipart/|application/json", re.IGNORECASE)
+_NO_VALUES = re.compile(r"multipart/|image/", re.IGNORECASE)
+_MAX_VALUES_BYTES = 2**15
 
 
 class ChangeHandler:
@@ -79,7 +85,11 @@ class ChangeHandler:
         self._mutex = threading.Lock()
         self._journal: Journal | None = None
         self._problems: dict[str, str] = {}
-        self._products: dict[str, Handler] = {"PUT": self._put, "DELETE": self._delete}
+        self._products: dict[str, Handler] = {
+            "PUT": self._put,
+            "PATCH": self._set,
+            "DELETE": self._delete,
+        }
         self._changes = reading(self._outcome)
 
     def methods(self, environ: "WSGIEnvironment") -> dict[str, Handler] | None:
@@ -110,6 +120,14 @@ class ChangeHandler:
         if not photo:
             raise BadRequest("the body is empty; send the photo with Content-Length")
         return self._add(environ, Change(PUT, category_id, product_id, photo=photo))
+
+    def _set(self, environ: "WSGIEnvironment") -> Answer:
+        category_id, product_id = self._ids(environ)
+        if _NO_VALUES.match(environ.get("CONTENT_TYPE") or ""):
+            raise BadRequest("the body must be a JSON object of attributes, no form and no photo")
+        body = read_body(environ, _MAX_VALUES_BYTES)
+        values = _values(body, self._manifest().known_attributes)
+        return self._add(environ, Change(SET, category_id, product_id, values=values))
 
     def _delete(self, environ: "WSGIEnvironment") -> Answer:
         category_id, product_id = self._ids(environ)
@@ -194,8 +212,7 @@ class ChangeHandler:
 
     def _ids(self, environ: "WSGIEnvironment") -> tuple[Id, Id]:
         _refuse_query(environ)
-        reason = "no release is open, which says whether ids are numbers or strings"
-        manifest = self._source.served(reason).manifest
+        manifest = self._manifest()
         ids = _split(environ)
         if len(ids) != 2:
             raise BadRequest(
@@ -205,6 +222,10 @@ class ChangeHandler:
             typed_id(ids[0], "category_id", manifest.category_id_type),
             typed_id(ids[1], "product_id", manifest.product_id_type),
         )
+
+    def _manifest(self) -> Manifest:
+        reason = "no release is open, which says what ids and attributes there are"
+        return self._source.served(reason).manifest
 
     def _unavailable(self, problem: str, error: JournalError) -> Unavailable:
         self._log(problem, error)
@@ -221,6 +242,28 @@ class ChangeHandler:
 def _refuse_query(environ: "WSGIEnvironment") -> None:
     if environ.get("QUERY_STRING"):
         raise BadRequest("this path takes no parameters, none after the question mark")
+
+
+def _values(text: bytes, types: AttributeTypes) -> Values:
+    """The values in a body, numbers as floats; BadRequest names the first that is invalid."""
+    if not text:
+        raise BadRequest("the body is empty; send a JSON object with Content-Length")
+    try:
+        given = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON in UTF-8: {error}") from None
+    if not isinstance(given, dict) or not given:
+        raise BadRequest(
+            f"the body must be a JSON object of at least one attribute, not {shown(given)}"
+        )
+    values: dict[str, Value | None] = {}
+    for name, value in given.items():
+        if name not in types:
+            raise BadRequest(f"unknown attribute {shown(name)}; known are {', '.join(types)}")
+        if value is not None and (problem := value_problem(value, types[name])):
+            raise BadRequest(f"{name} {problem}; null is a missing value")
+        values[name] = float(value) if types[name] == "number" and value is not None else value
+    return values
 
 
 def _split(environ: "WSGIEnvironment") -> list[str]:

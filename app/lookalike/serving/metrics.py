@@ -33,6 +33,7 @@ ROUTES = (
     "/metrics",
     "/openapi.json",
     "PUT /products",
+    "PATCH /products",
     "DELETE /products",
     "/changes",
     "/browse",

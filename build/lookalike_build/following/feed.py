@@ -4,11 +4,13 @@ One object a line, in UTF-8, at most `MAX_LINE_BYTES` long:
 
     {"op": "put", "category_id": 1, "product_id": 234, "image": "photos/234.jpg"}
     {"op": "delete", "category_id": 1, "product_id": 234}
+    {"op": "set", "category_id": 1, "product_id": 234, "values": {"price": 1200, "title": null}}
 
 `image` is a URL or a path, relative to the folder of the feed file, or to the working folder where
-lines come through a pipe. A line that is none of these is left out and complained of, a blank one is
-nothing. A line is taken when its newline is there, the last one also when it is certain that no more
-comes: half an object is never a whole one.
+lines come through a pipe. `values` are by attribute, null where missing; the follower rejects those
+that the release has no such attribute for. A line that is none of these is left out and complained
+of, a blank one is nothing. A line is taken when its newline is there, the last one also when it is
+certain that no more comes: half an object is never a whole one.
 
 A file is followed like `tail -F` does. How far it has been read is in the journal, noted in the same
 step as the changes themselves: whatever moment the reader is killed at, no line is lost or taken
@@ -31,7 +33,14 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from lookalike.errors import LookalikeError
-from lookalike.journal import DELETE, PUT, Change, Journal
+from lookalike.journal import DELETE, PUT, SET, Change, Journal
+from lookalike.release.attributes import (
+    AttributeType,
+    Value,
+    Values,
+    name_problem,
+    value_problem,
+)
 from lookalike.release.files import reason_of
 from lookalike.release.ids import IdType, json_id_problem, shown
 from lookalike_build.photos.image import is_url
@@ -43,7 +52,17 @@ _HEAD_BYTES = 4096
 _TAIL_BYTES = 4096
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _IDS: Final = ("category_id", "product_id")
-_FIELDS: Final = {PUT: ("op", *_IDS, "image"), DELETE: ("op", *_IDS)}
+_FIELDS: Final = {
+    PUT: ("op", *_IDS, "image"),
+    DELETE: ("op", *_IDS),
+    SET: ("op", *_IDS, "values"),
+}
+_JSON_TYPES: Final[dict[type, AttributeType]] = {
+    bool: "flag",
+    int: "number",
+    float: "number",
+    str: "text",
+}
 
 IdTypes = tuple[IdType, IdType]
 Complain = Callable[[str], object]
@@ -449,8 +468,8 @@ class _Lines:
     def _change(self, text: bytes) -> Change:
         values = _object(text)
         op = values.get("op")
-        if op not in (PUT, DELETE):
-            raise _LineError(f'op must be "put" or "delete", not {shown(op)}')
+        if op not in (PUT, DELETE, SET):
+            raise _LineError(f'op must be "put", "delete" or "set", not {shown(op)}')
         fields = _FIELDS[op]
         for name in values:
             if name not in fields:
@@ -462,12 +481,33 @@ class _Lines:
         for name, value, id_type in zip(_IDS, ids, self._id_types, strict=True):
             if problem := json_id_problem(value, id_type):
                 raise _LineError(f"{name} {problem}")
+        if op == SET:
+            return Change(op, *ids, values=_values(values["values"]))
         return Change(op, *ids, self._image(values["image"]) if op == PUT else None)
 
     def _image(self, image: object) -> str:
         if not isinstance(image, str) or not image or "\0" in image:
             raise _LineError(f"image must be a URL or a path, not {shown(image)}")
         return self._seal(image if is_url(image) else str(self._folder / image))
+
+
+def _values(given: object) -> Values:
+    """The values of a set, numbers as floats."""
+    if not isinstance(given, dict) or not given:
+        raise _LineError(f"values must be an object of at least one attribute, not {shown(given)}")
+    values: dict[str, Value | None] = {}
+    for name, value in given.items():
+        if problem := name_problem(name):
+            raise _LineError(f"attribute {shown(name)} {problem}")
+        json_type = _JSON_TYPES.get(type(value))
+        if value is not None and json_type is None:
+            raise _LineError(
+                f"{name} must be true, false, a number, text or null, not {shown(value)}"
+            )
+        if json_type and (problem := value_problem(value, json_type)):
+            raise _LineError(f"{name} {problem}")
+        values[name] = float(value) if json_type == "number" else value
+    return values
 
 
 def _object(text: bytes) -> dict[str, Any]:

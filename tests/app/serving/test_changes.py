@@ -15,6 +15,8 @@ from urllib.parse import quote
 import pytest
 
 from lookalike.journal import Change, Journal
+from lookalike.release.attributes import Value
+from lookalike.release.manifest import Manifest
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.source import ReleaseSource
 from support import (
@@ -69,6 +71,11 @@ def delete(client: Client, path: str, **headers: Any) -> Response:
     return client.get(path, "DELETE", **{**BEARER, **headers})
 
 
+def patch(client: Client, path: str, body: bytes, **headers: Any) -> Response:
+    environ = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), **BEARER}
+    return client.get(path, "PATCH", **{**environ, **headers})
+
+
 def ask(client: Client, number: int) -> dict[str, Any]:
     answer = client.get(f"/changes/{number}", **BEARER)
     assert (answer.status, answer.headers["Cache-Control"]) == ("200 OK", "no-store")
@@ -107,6 +114,79 @@ def test_a_removal_is_taken(client: Client, journal: Journal) -> None:
     answer = delete(client, "/products/1/234")
     assert answer.status == "202 Accepted"
     assert [change for _, change in journal.pending(9)] == [Change("delete", 1, 234)]
+
+
+@pytest.fixture
+def attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release has a few."""
+    types = {"hidden": "flag", "price": "number", "title": "text"}
+    monkeypatch.setattr(Manifest, "known_attributes", types)
+
+
+@pytest.mark.usefixtures("attributes")
+def test_attributes_are_set(client: Client, journal: Journal) -> None:
+    body: dict[str, Value | None] = {"price": 1200, "hidden": False, "title": "日本"}
+    assert patch(client, "/products/1/234", json.dumps(body).encode()).status == "202 Accepted"
+    answer = patch(client, "/products/1/9", b'{"price": null}')  # whether it is there, follow knows
+    assert answer.headers["Location"] == "/changes/2"
+    assert [change for _, change in journal.pending(9)] == [
+        Change("set", 1, 234, values=body),
+        Change("set", 1, 9, values={"price": None}),
+    ]
+    (_, first), _ = journal.pending(9)
+    assert isinstance((first.values or {})["price"], float)
+    assert ask(client, 1)["op"] == "set"
+
+
+@pytest.mark.usefixtures("attributes")
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "the body is empty; send a JSON object with Content-Length"),
+        (b"{", "the body is not JSON in UTF-8"),
+        (b'{"title": "\xff"}', "the body is not JSON in UTF-8"),
+        (b'{"price": NaN}', "the body is not JSON in UTF-8"),
+        (b'{"price": 1e400}', "the body is not JSON in UTF-8: Number out of range"),
+        (b"[" * 30_000, "the body is not JSON in UTF-8"),
+        (b"{}", "the body must be a JSON object of at least one attribute, not {}"),
+        (b"null", "the body must be a JSON object of at least one attribute, not null"),
+        (b'[{"price": 1}]', 'must be a JSON object of at least one attribute, not [{"price":1}]'),
+        (b'{"colour": 1}', 'unknown attribute "colour"; known are hidden, price, title'),
+        (b'{"price": 1, "": 1}', 'unknown attribute ""; known are hidden, price, title'),
+        (b'{"op": "set"}', 'unknown attribute "op"'),
+        (b'{"price": "5"}', 'price must be a finite number, not "5"; null is a missing value'),
+        (b'{"price": true}', "price must be a finite number, not true"),
+        (b'{"price": 1%s}' % (b"0" * 400), "price must be a finite number, not 1000"),
+        (b'{"price": []}', "price must be a finite number, not []"),
+        (b'{"hidden": 1}', "hidden must be true or false, not 1"),
+        (b'{"hidden": "true"}', 'hidden must be true or false, not "true"'),
+        (b'{"title": ""}', 'title must be text of 1 to 1000 bytes of UTF-8, not ""'),
+        (b'{"title": "%s"}' % (b"x" * 1001), "title must be text of 1 to 1000 bytes"),
+        (b'{"title": 5}', "title must be text of 1 to 1000 bytes of UTF-8, not 5"),
+    ],
+)
+def test_attributes_and_values_are_checked(
+    client: Client, numbers: ReleaseRoot, body: bytes, detail: str
+) -> None:
+    is_refused(patch(client, "/products/1/234", body), numbers, "400", detail)
+
+
+def test_a_set_is_checked_as_other_changes(client: Client, numbers: ReleaseRoot) -> None:
+    body = b'{"hidden": true}'
+    for path, detail in (
+        ("/products/x/1", "category_id must be a whole number"),
+        ("/products/1", "the path must be /products/CATEGORY_ID/PRODUCT_ID"),
+        ("/products/1/2?x=1", "takes no parameters"),
+    ):
+        is_refused(patch(client, path, body), numbers, "400", detail)
+    path = "/products/1/2"
+    for kind in ("multipart/form-data; boundary=x", "image/jpeg"):
+        answer = patch(client, path, body, CONTENT_TYPE=kind)
+        is_refused(answer, numbers, "400", "must be a JSON object of attributes, no form")
+    large = b'{"hidden": true%s}' % (b" " * 2**15)
+    is_refused(patch(client, path, large), numbers, "413", "at most 32768 are taken")
+    for kind in ("application/json", "application/x-www-form-urlencoded", ""):  # curl -d
+        assert patch(client, path, body, CONTENT_TYPE=kind).status == "202 Accepted"
 
 
 def test_a_location_says_where_the_app_is_mounted(client: Client) -> None:
@@ -226,7 +306,7 @@ def test_head_is_answered_without_a_body(client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/products/1/100", "/products/", "/products/x", "/changes/1"])
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "GET", "POST"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET", "POST"])
 @pytest.mark.parametrize(
     "given",
     [
@@ -263,7 +343,7 @@ def test_the_scheme_is_taken_in_any_case(client: Client, given: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/products/1/100", "/changes/1", "/products/", "/changes/"])
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "GET"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET"])
 def test_without_a_token_configured_there_is_no_such_path(
     numbers: ReleaseRoot, path: str, method: str
 ) -> None:
@@ -283,9 +363,9 @@ def test_other_paths_stay_unknown(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "allow"),
     [
-        ("/products/1/100", "GET", "PUT, DELETE"),
-        ("/products/1/100", "HEAD", "PUT, DELETE"),
-        ("/products/1/100", "POST", "PUT, DELETE"),
+        ("/products/1/100", "GET", "PUT, PATCH, DELETE"),
+        ("/products/1/100", "HEAD", "PUT, PATCH, DELETE"),
+        ("/products/1/100", "POST", "PUT, PATCH, DELETE"),
         ("/changes/1", "PUT", "GET, HEAD"),
         ("/changes/1", "DELETE", "GET, HEAD"),
     ],
@@ -357,7 +437,8 @@ def test_without_a_release_it_is_503(tmp_path: Path) -> None:
     root = ReleaseRoot(tmp_path / "root")
     root.create()
     client = client_of(root, token=TOKEN)
-    for answer in (put(client, "/products/1/2"), delete(client, "/products/1/2")):
+    path = "/products/1/2"
+    for answer in (put(client, path), patch(client, path, b"{}"), delete(client, path)):
         assert answer.status == "503 Service Unavailable"
         assert said(answer)[0] == "not_ready"
     assert not root.journal.exists()

@@ -147,6 +147,9 @@ def client(root: ReleaseRoot) -> Client:
         ("PUT", {"HTTP_AUTHORIZATION": ""}, "401"),
         ("DELETE", {"HTTP_AUTHORIZATION": ""}, "401"),
         ("PUT", {"CONTENT_LENGTH": "1025"}, "413"),
+        ("PATCH", {}, "400"),
+        ("PATCH", {"HTTP_AUTHORIZATION": ""}, "401"),
+        ("PATCH", {"CONTENT_LENGTH": str(2**15 + 1)}, "413"),
     ],
 )
 def test_answers_to_changes_are_as_described(

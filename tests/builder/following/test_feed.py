@@ -17,6 +17,7 @@ import pytest
 
 from feeding import follow_in_process
 from lookalike.journal import Change, Journal, JournalError
+from lookalike.release.attributes import Value
 from lookalike_build.following.feed import MAX_LINE_BYTES, Feed, FeedError, IdTypes, open_feed
 from waiting import HUNG_S, wait_until
 
@@ -102,6 +103,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 PUT = {"op": "put", "category_id": 1, "product_id": 234, "image": "photos/234.jpg"}
 DELETE = {"op": "delete", "category_id": 1, "product_id": 234}
+SET = {"op": "set", "category_id": 1, "product_id": 234, "values": {"price": 1200}}
 PUT_FIELDS = "a put has op, category_id, product_id, image"
 WHOLE = "must be a whole number from 0 to 9223372036854775807, not"
 
@@ -160,6 +162,20 @@ def test_a_byte_order_mark_and_carriage_returns_are_no_fault(desk: Desk) -> None
     assert (desk.products(), desk.complaints) == ([5, 6], [])
 
 
+def test_a_set_is_taken_with_its_values(desk: Desk) -> None:
+    values: dict[str, Value | None] = {
+        "price": 1200,
+        "in_stock": False,
+        "title": "日本",
+        "seller": None,
+    }
+    append(desk.path, json.dumps({**SET, "values": values}) + "\n" + delete(5))
+    assert desk.open().poll() == 2
+    assert desk.changes() == [Change("set", 1, 234, values=values), Change("delete", 1, 5)]
+    assert isinstance((desk.changes()[0].values or {})["price"], float)
+    assert desk.complaints == []
+
+
 BAD_LINES: list[tuple[Any, str]] = [
     (b"put 1", 'must be a JSON object, not "put 1": JSON is malformed: invalid character (byte 0)'),
     (
@@ -174,9 +190,9 @@ BAD_LINES: list[tuple[Any, str]] = [
     ([1, 2], "must be a JSON object, not [1,2]"),
     ("text", 'must be a JSON object, not "text"'),
     (None, "must be a JSON object, not null"),
-    ({}, 'op must be "put" or "delete", not null'),
-    ({**PUT, "op": "upsert"}, 'op must be "put" or "delete", not "upsert"'),
-    ({**PUT, "op": ["put"]}, 'op must be "put" or "delete", not ["put"]'),
+    ({}, 'op must be "put", "delete" or "set", not null'),
+    ({**PUT, "op": "upsert"}, 'op must be "put", "delete" or "set", not "upsert"'),
+    ({**PUT, "op": ["put"]}, 'op must be "put", "delete" or "set", not ["put"]'),
     ({**PUT, "imgae": "a.jpg"}, f'unknown field "imgae"; {PUT_FIELDS}'),
     (
         {**DELETE, "image": "a.jpg"},
@@ -194,6 +210,20 @@ BAD_LINES: list[tuple[Any, str]] = [
     ({**DELETE, "category_id": -1}, f"category_id {WHOLE} -1"),
     ({**DELETE, "category_id": 2**63}, f"category_id {WHOLE} {2**63}"),
     ({**DELETE, "category_id": 10**30}, f"category_id {WHOLE} {10**30}"),
+    ({**DELETE, "op": "set"}, "values is missing; a set has op, category_id, product_id, values"),
+    ({**SET, "price": 5}, 'unknown field "price"; a set has op, category_id, product_id, values'),
+    ({**SET, "values": {}}, "values must be an object of at least one attribute, not {}"),
+    ({**SET, "values": None}, "values must be an object of at least one attribute, not null"),
+    ({**SET, "values": ["price"]}, 'must be an object of at least one attribute, not ["price"]'),
+    ({**SET, "values": {"Price": 5}}, 'attribute "Price" must be 1 to 40 of a-z, 0-9 and single _'),
+    ({**SET, "values": {"limit": 5}}, 'attribute "limit" is the name of a parameter'),
+    (
+        {**SET, "values": {"price": [5]}},
+        "price must be true, false, a number, text or null, not [5]",
+    ),
+    ({**SET, "values": {"price": 10**400}}, "price must be a finite number, not 1000"),
+    ({**SET, "values": {"title": ""}}, 'title must be text of 1 to 1000 bytes of UTF-8, not ""'),
+    (b'{"op": "set", "values": {"price": NaN}}', "must be a JSON object, not "),
     ({**PUT, "image": ""}, 'image must be a URL or a path, not ""'),
     ({**PUT, "image": None}, "image must be a URL or a path, not null"),
     ({**PUT, "image": ["a.jpg"]}, 'image must be a URL or a path, not ["a.jpg"]'),
