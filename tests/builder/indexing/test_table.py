@@ -300,8 +300,7 @@ def test_a_hub_in_all_lists_goes_and_comes_back() -> None:
     assert (changing.table.items[:place, 0] == place).all()
 
 
-@pytest.mark.parametrize("hide", [False, True])
-@pytest.mark.parametrize("at_once", [1, 7])
+@pytest.mark.parametrize(("at_once", "hide"), [(1, False), (7, False), (7, True)])
 def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int, hide: bool) -> None:
     n, neighbours = 3 * N_SPARE, 4
     changing = Changing(dict(enumerate(random_features(n, 8))), neighbours)
@@ -320,9 +319,8 @@ def test_lists_whose_spares_are_used_up_are_made_anew(at_once: int, hide: bool) 
     assert shortest < neighbours + N_SPARE
 
 
-@pytest.mark.parametrize("at_once", [1, 7])
-def test_products_are_hidden_until_none_is_visible_and_shown_again(at_once: int) -> None:
-    n = 36
+def test_products_are_hidden_until_none_is_visible_and_shown_again() -> None:
+    n, at_once = 36, 3
     changing = Changing(dict(enumerate(random_features(n, 10))), neighbours=4)
     order = np.random.default_rng(10).permutation(n).tolist()
     for is_hidden in (True, False):
