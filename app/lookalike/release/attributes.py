@@ -24,7 +24,7 @@ TYPES: Final[AttributeTypes] = {HIDDEN: "flag"}
 RESERVED: Final = frozenset(
     (
         *("category_id", "product_id", "product_ids", "vector", "limit", "exclude", "exclude_self"),
-        *("distances", "max_distance", "closer_than", "distinct", "visitor", "op"),
+        *("distances", "max_distance", "closer_than", "distinct", "defaults", "visitor", "op"),
     )
 )
 """Names of parameters, which no attribute may have."""

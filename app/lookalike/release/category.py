@@ -195,7 +195,8 @@ class Category:
             if file in files.HOT_FILES:
                 read_in(folder / file)
         self.entry = entry
-        self.etag = f'"{entry.digest}{"-slim" if slim else ""}"'
+        self._slim = "-slim" if slim else ""
+        self.etag = f'"{entry.digest}{self._slim}"'
         self.identity = identity_of(folder, names)
         self.product_ids = map_array(folder / files.PRODUCT_IDS, (entry.n_table,))
         self.neighbours = map_array(folder / files.NEIGHBOURS, (entry.n_table, entry.k), "<u4")
@@ -231,6 +232,10 @@ class Category:
         if manifest.product_id_type == "integer":
             is_all = entry.k == entry.most_neighbours
             self.integers = IntegerTable.of(self.product_ids, self.neighbours, is_all, self.updated)
+
+    def etag_of(self, selection: str) -> str:
+        """The ETag of answers by a selection of that digest; plain answers have `etag`."""
+        return f'"{self.entry.digest}-{self.entry.columns_digest}-{selection}{self._slim}"'
 
     def hot_arrays(self) -> "list[npt.NDArray[Any]]":
         """What every look-up may read of the table."""

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
@@ -137,14 +138,14 @@ class CategoryEntry:
     attributes: AttributeTypes = field(default_factory=dict)
     updates: Updates | None = None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """96 bits of SHA-256, hexadecimal, of what the table holds: the same of equal answers."""
         columns = set(self.column_files)
         files = {name: asdict(one) for name, one in self.files.items() if name not in columns}
         return _digest(asdict(self) | {"made_with": None, "attributes": None, "files": files})
 
-    @property
+    @cached_property
     def columns_digest(self) -> str:
         """The same of what conditions depend on besides."""
         files = {name: asdict(self.files[name]) for name in self.column_files}

@@ -113,6 +113,17 @@ class Selection(NamedTuple):
         """Whether it has all products that are near enough."""
         return not self.conditions and self.distinct is None
 
+    def over(self, defaults: "Selection") -> "Selection":
+        """This one, and of the defaults what it does not speak of itself."""
+        own = {condition.attribute for condition in self.conditions}
+        others = (each for each in defaults.conditions if each.attribute not in own)
+        return Selection(
+            (*self.conditions, *others),
+            self.distinct or defaults.distinct,
+            defaults.max_distance if self.max_distance == math.inf else self.max_distance,
+            defaults.closer_than if self.closer_than is None else self.closer_than,
+        )
+
     def resolved(self, columns: Columns, item: int) -> "Selection":
         """The selection for neighbours of an item."""
         conditions = (each.resolved(columns, item) for each in self.conditions)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -15,9 +15,11 @@ import numpy as np
 from lookalike.choice import Choice
 from lookalike.experiment import Experiment
 from lookalike.release.arrays import Distances
-from lookalike.release.category import Category, within
+from lookalike.release.category import Category
 from lookalike.release.ids import Id, shown
+from lookalike.release.neighbours import NotKnown, Searching, nearest, search
 from lookalike.release.opened import Release
+from lookalike.release.selection import EVERYTHING
 from lookalike.serving.answer import (
     JSON,
     NO_STORE,
@@ -45,6 +47,7 @@ from lookalike.serving.metrics import RELATED_PATH, route_of
 from lookalike.serving.query import DEFAULT_LIMIT, Query, parse_query
 from lookalike.serving.related import DEFAULT_RELATED_LIMIT, Related
 from lookalike.serving.searches import Searches
+from lookalike.serving.selections import Selections, etag_of
 from lookalike.serving.settings import MAX_AGE_S, MAX_LIMIT, MAX_PRODUCT_IDS
 from lookalike.serving.source import ReleaseSource
 
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DESCRIBED = ("category_id", "n_items", "k", "n_trees", "search_k", "recall")
+_DESCRIBED = ("category_id", "n_items", "n_hidden", "k", "n_trees", "search_k", "recall")
 """What ``/release`` says of a category, as its manifest does."""
 
 HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
@@ -75,6 +78,7 @@ class Application:
     `changes` accepts changes of products, `browse` serves the page for people, `experiment` assigns the
     patterns of ``/related``, `choice` has the methods for visitors without one, and `searches` bounds
     the time that searches take. `choice_problem` is why there is no choice, though one was wanted.
+    `selections` has what requests get that do not say otherwise.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Application:
         searches: Searches | None = None,
         choice: Choice | None = None,
         choice_problem: str | None = None,
+        selections: Selections | None = None,
     ) -> None:
         self._source = source
         self._choice_problem = choice_problem
@@ -95,6 +100,7 @@ class Application:
         self._max_limit = limits.max_limit
         self._max_product_ids = limits.max_product_ids
         self._searches = searches or Searches()
+        self._selections = selections or Selections()
         self._related = Related(
             experiment or Experiment(), self._searches, limits.max_limit, source.metrics, choice
         )
@@ -107,7 +113,7 @@ class Application:
         described = cache(partial(_openapi, limits.max_limit, limits.max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
-            RELATED_PATH: reading(lambda environ: self._related.answer(source.served(), environ)),
+            RELATED_PATH: reading(self._answer_related),
             "/healthz": reading(lambda _: HEALTHY),
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
@@ -154,12 +160,13 @@ class Application:
             release = self._source.release
             if release is None:
                 return None
-            found = fast_body(release, environ.get("QUERY_STRING", ""), self._max_limit)
+            text = environ.get("QUERY_STRING", "")
+            found = fast_body(release, text, self._max_limit, self._selections)
             if found is None:
                 return None
-            category, body = found
+            etag, body = found
             headers = [
-                ("ETag", category.etag),
+                ("ETag", etag),
                 self._cache_control,
                 JSON,
                 ("Content-Length", str(len(body))),
@@ -175,6 +182,8 @@ class Application:
         if release is None:
             return None
         try:
+            if self._selections.defaults(release.manifest) is not EVERYTHING:
+                return None
             return self._related.fast_answer(release, environ.get("QUERY_STRING", ""))
         except Exception:  # as above
             return None
@@ -192,6 +201,8 @@ class Application:
             return handler(environ)
         except HttpError as error:
             return _error(error, [NO_STORE])
+        except NotKnown as error:
+            return _error(BadRequest(str(error)), [NO_STORE])
         except Exception:  # a defect must not put a traceback into a shop's page
             route = route_of(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
             # No query of another path: a token may have been sent in it.
@@ -206,8 +217,8 @@ class Application:
             query = parse_query(
                 environ.get("QUERY_STRING", ""),
                 self._max_limit,
-                manifest.category_id_type,
-                manifest.product_id_type,
+                manifest,
+                self._selections.defaults(manifest),
             )
             category = release.categories.get(query.category_id)
             item = category.item_of(query.product_id) if category else None
@@ -215,40 +226,56 @@ class Application:
                 raise NotFound
         except NotFound as error:
             return (error.status, [self._cache_control, JSON], error.body())
-        etag = category.etag
+        etag = etag_of(category, query.selection)
         condition = environ.get("HTTP_IF_NONE_MATCH")
         if condition and (etag in condition or condition.strip() == "*"):
             return (NOT_MODIFIED, [("ETag", etag), self._cache_control], b"")
-        search = category.is_beyond(_n_neighbours(query))
-        with self._searches.allowed(environ) if search else nullcontext():
-            body = _neighbours(category, item, query.product_id, query)
-            return (OK, [("ETag", etag), self._cache_control, JSON], body)
+        searching = partial(self._searches.allowed, environ)
+        body = _neighbours(category, item, query.product_id, query, searching)
+        return (OK, [("ETag", etag), self._cache_control, JSON], body)
+
+    def _answer_related(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.served()
+        return self._related.answer(release, environ, self._selections.defaults(release.manifest))
 
     def _post_nns(self, environ: "WSGIEnvironment") -> Answer:
         release = self._source.served()
         if environ.get("QUERY_STRING"):
             raise BadRequest("POST takes its parameters in the body, none after the question mark")
         text = read_body(environ, MAX_BYTES)
-        body = parse_body(text, self._max_limit, self._max_product_ids, release.manifest)
+        manifest = release.manifest
+        defaults = self._selections.defaults(manifest)
+        body = parse_body(text, self._max_limit, self._max_product_ids, manifest, defaults)
         category = release.categories.get(body.category_id)
         if category is None:
             raise NotFound
-        search = body.vector is not None or self._searches_for(body, category)
-        with self._searches.allowed(environ) if search else nullcontext():
-            return (OK, [("ETag", category.etag), NO_STORE, JSON], _answer_to(body, category))
+        answer = _answer_to(body, category, self._searching_for(environ, body, category))
+        return (OK, [("ETag", etag_of(category, body.selection)), NO_STORE, JSON], answer)
 
-    def _searches_for(self, body: Body, category: Category) -> bool:
-        """Whether the products' neighbours take a search each; BadRequest if these are too many."""
+    def _searching_for(
+        self, environ: "WSGIEnvironment", body: Body, category: Category
+    ) -> Searching:
+        """Allows the searches for a body; BadRequest if its products take too many."""
         n, most = len(body.product_ids or ()), self._searches.max_per_request
-        if not category.is_beyond(_n_neighbours(body)):
-            return False
-        if n > most:
+        n_searches = 0
+
+        def searching() -> AbstractContextManager[object]:
+            nonlocal n_searches
+            n_searches += 1
+            if n_searches > most:
+                raise BadRequest(
+                    f"the conditions take a search for more than {most} of the {n} product_ids: ask "
+                    f"for at most {most} product_ids, or for fewer products of each"
+                )
+            return self._searches.allowed(environ)
+
+        if category.is_beyond(_n_neighbours(body)) and n > most:
             raise BadRequest(
                 f"a limit of {body.limit} is beyond the table of category {shown(body.category_id)} "
                 f"and {n} product_ids are too many for that: ask for at most {most} product_ids, or "
                 f"for a limit of at most {category.entry.k + (not body.exclude_self)}"
             )
-        return True
+        return searching
 
     def _readyz(self, environ: "WSGIEnvironment") -> Answer:
         state = {
@@ -261,8 +288,13 @@ class Application:
 
     def _release(self, environ: "WSGIEnvironment") -> Answer:
         problem = self._source.problem
-        problems = {"problem": problem, "choice_problem": self._choice_problem}
-        body = msgspec.json.encode(_description(self._source.served(problem)) | problems)
+        release = self._source.served(problem)
+        problems = {
+            "problem": problem,
+            "choice_problem": self._choice_problem,
+            "defaults_problem": self._selections.problem(release.manifest),
+        }
+        body = msgspec.json.encode(_description(release) | problems)
         return (OK, [NO_STORE, JSON], body)
 
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
@@ -291,9 +323,11 @@ def _n_neighbours(query: Query | Body) -> int:
     return query.limit - (not query.exclude_self)
 
 
-def _neighbours(category: Category, item: int, product_id: Id, query: Query | Body) -> bytes:
+def _neighbours(
+    category: Category, item: int, product_id: Id, query: Query | Body, searching: Searching
+) -> bytes:
     """The body of a 200: the product itself unless excluded, then its neighbours, nearest first."""
-    items, distances = category.nearest(item, _n_neighbours(query), query.max_distance)
+    items, distances = nearest(category, item, _n_neighbours(query), query.selection, searching)
     product_ids = category.ids(items)
     if not query.exclude_self:
         product_ids.insert(0, product_id)
@@ -301,7 +335,7 @@ def _neighbours(category: Category, item: int, product_id: Id, query: Query | Bo
     return _products(product_ids, distances if query.distances else None)
 
 
-def _answer_to(body: Body, category: Category) -> bytes:
+def _answer_to(body: Body, category: Category, searching: Searching) -> bytes:
     """The body of a 200: the vector's neighbours, or each product's, null for an unknown one."""
     if body.vector is not None:
         if category.vectors is None:
@@ -309,13 +343,16 @@ def _answer_to(body: Body, category: Category) -> bytes:
                 "this host holds a slim copy of the release, without the index that a vector "
                 "needs; ask a host with a full copy"
             )
-        found = category.vectors.search(body.vector, body.limit)
-        items, distances = within(*found, body.max_distance)
+        with searching():
+            items, distances = search(category, body.vector, body.limit, body.selection)
         return _products(category.ids(items), distances if body.distances else None)
     answers = []
     for product_id in body.product_ids or ():
         item = category.item_of(product_id)
-        answers.append(b"null" if item is None else _neighbours(category, item, product_id, body))
+        found = b"null"
+        if item is not None:
+            found = _neighbours(category, item, product_id, body, searching)
+        answers.append(found)
     return b"[%b]" % b",".join(answers)
 
 
@@ -333,6 +370,7 @@ def _description(release: Release) -> dict[str, object]:
         "n_dims": manifest.n_dims,
         "n_items": manifest.n_items,
         "slim": release.slim,
+        "attributes": manifest.known_attributes,
         "categories": [
             {name: getattr(entry, name) for name in _DESCRIBED} for entry in manifest.categories
         ],

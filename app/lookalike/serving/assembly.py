@@ -15,6 +15,7 @@ from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.limits import raise_limit
 from lookalike.serving.metrics import shared_metrics
 from lookalike.serving.searches import Searches
+from lookalike.serving.selections import Selections
 from lookalike.serving.settings import CHOICE, ROOT, SettingError, Settings
 from lookalike.serving.source import NoSource, ReleaseSource
 from lookalike.terminal.output import printable
@@ -47,9 +48,10 @@ def make_application(settings: Settings) -> Application:
             settings.b_percent,
             settings.holdout_percent if choice else None,
         ),
-        Searches(settings.max_searches, settings.search_percent),
+        Searches(settings.max_searches, settings.search_percent, count=metrics.searched),
         choice,
         problem,
+        Selections(settings.defaults),
     )
 
 

@@ -1,21 +1,27 @@
 """The body of ``POST /nns``: a JSON object, checked and typed."""
 
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from lookalike.release.arrays import Float64
+from lookalike.release.attributes import AttributeTypes
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
 from lookalike.release.manifest import Manifest
+from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.release.vectors import unit_vector
+from lookalike.serving.conditions import SELECTING, is_condition, names_of, parse_selection
 from lookalike.serving.errors import BadRequest, TooLarge
-from lookalike.serving.query import BAD_DISTANCE, DEFAULT_LIMIT, MAX_DISTANCE
+from lookalike.serving.query import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
+_FIELDS = (
+    *("category_id", "product_ids", "vector", "limit", "exclude_self", "distances"),
+    *SELECTING,
+)
 MAX_BYTES = 2**21
 """The largest body taken: a vector of the most dimensions that a release may have fits in."""
 
@@ -23,8 +29,7 @@ MAX_BYTES = 2**21
 class Body(NamedTuple):
     """What a body asks for: the neighbours of each of `product_ids`, or of `vector`.
 
-    The other of the two is None. `vector` is float64 (n_dims,), scaled to length 1. `max_distance` is
-    infinite if none is given.
+    The other of the two is None. `vector` is float64 (n_dims,), scaled to length 1.
     """
 
     category_id: Id
@@ -33,7 +38,7 @@ class Body(NamedTuple):
     limit: int
     exclude_self: bool
     distances: bool
-    max_distance: float
+    selection: Selection
 
 
 def read_body(environ: "WSGIEnvironment", most: int) -> bytes:
@@ -54,9 +59,16 @@ def read_body(environ: "WSGIEnvironment", most: int) -> bytes:
     return body
 
 
-def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Manifest) -> Body:
+def parse_body(
+    text: bytes,
+    max_limit: int,
+    max_product_ids: int,
+    manifest: Manifest,
+    defaults: Selection = EVERYTHING,
+) -> Body:
     """Parse a body for the release of `manifest`; BadRequest names the first field that is invalid."""
-    values = _object(text)
+    attributes = manifest.known_attributes
+    values = _object(text, attributes)
     if ("product_ids" in values) == ("vector" in values):
         raise BadRequest("give one of product_ids and vector")
     if "vector" in values and "exclude_self" in values:
@@ -71,11 +83,22 @@ def parse_body(text: bytes, max_limit: int, max_product_ids: int, manifest: Mani
     if type(limit) is not int or not 1 <= limit <= max_limit:
         raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {shown(limit)}")
     exclude_self, distances = _boolean(values, "exclude_self"), _boolean(values, "distances")
-    max_distance = _distance(values)
-    return Body(category_id, product_ids, vector, limit, exclude_self, distances, max_distance)
+    selection = parse_selection(values, attributes, is_text=False)
+    if _boolean(values, "defaults", True):
+        selection = selection.over(defaults)
+    if vector is not None:
+        _refuse_same(selection)
+    return Body(category_id, product_ids, vector, limit, exclude_self, distances, selection)
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _refuse_same(selection: Selection) -> None:
+    for condition in selection.conditions:
+        if condition.op == "same":
+            name = f"{condition.attribute}__same"
+            raise BadRequest(f"{name} goes with product_ids; a vector is no product")
+
+
+def _object(text: bytes, attributes: AttributeTypes) -> dict[str, Any]:
     if not text:
         raise BadRequest("the body is empty; send a JSON object with Content-Length")
     try:
@@ -85,8 +108,9 @@ def _object(text: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadRequest("the body is not a JSON object")
     for name in values:
-        if name not in Body._fields:
-            raise BadRequest(f"unknown field {shown(name)}; known are {', '.join(Body._fields)}")
+        if name not in _FIELDS and not is_condition(name, attributes):
+            names = names_of(_FIELDS, attributes)
+            raise BadRequest(f"unknown field {shown(name)}; known are {names}")
     return values
 
 
@@ -121,17 +145,8 @@ def _vector(values: object, n_dims: int) -> Float64:
         raise BadRequest(f"vector {error}") from None
 
 
-def _distance(values: dict[str, Any]) -> float:
-    if MAX_DISTANCE not in values:
-        return inf
-    value = values[MAX_DISTANCE]
-    if type(value) not in (int, float) or not 0 <= value <= 2:
-        raise BadRequest(f"{MAX_DISTANCE} {BAD_DISTANCE}, not {shown(value)}")
-    return float(value)
-
-
-def _boolean(values: dict[str, Any], name: str) -> bool:
-    value = values.get(name, False)
+def _boolean(values: dict[str, Any], name: str, default: bool = False) -> bool:
+    value = values.get(name, default)
     if not isinstance(value, bool):
         raise BadRequest(f"{name} must be true or false, not {shown(value)}")
     return value

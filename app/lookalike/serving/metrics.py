@@ -58,9 +58,9 @@ BUCKETS_S = (
 )
 """Upper bounds of the latency histogram, seconds."""
 
-_SWAPS, _REFUSALS = 1, 2  # column 0 is not for counting
-_RELATED = {pair: 3 + i for i, pair in enumerate(product((*PATTERNS, CHOSEN), METHODS))}
-_FIRST_ROUTE = 3 + len(_RELATED)
+_SWAPS, _REFUSALS, _SEARCHES = 1, 2, 3  # column 0 is not for counting
+_RELATED = {pair: 4 + i for i, pair in enumerate(product((*PATTERNS, CHOSEN), METHODS))}
+_FIRST_ROUTE = 4 + len(_RELATED)
 # Then, for each route: requests by status, requests by latency, the sum of the latencies.
 _LATENCY = len(STATUSES)
 _LATENCY_SUM = _LATENCY + len(BUCKETS_S) + 1
@@ -84,6 +84,7 @@ _HELP = {
     "requests_total": "Requests answered, by route and status.",
     "request_seconds": "Time the app took to answer, by route.",
     "related_total": "Related products answered, by pattern and method.",
+    "searches_total": "Searches: for a vector, or for a limit or conditions beyond the table.",
     "swaps_total": "Releases taken up, each process counting for itself.",
     "refusals_total": "Releases refused, each process counting for itself.",
     "processes": "Processes that serve.",
@@ -136,6 +137,10 @@ class Metrics(Counters):
     def related(self, pattern: Pattern, method: Method) -> None:
         """Count an answer of ``/related`` by the pattern assigned and the method that answered."""
         self.row[_RELATED[pattern, method]] += 1
+
+    def searched(self) -> None:
+        """Count a search."""
+        self.row[_SEARCHES] += 1
 
     def swapped(self) -> None:
         """Count a release taken up."""
@@ -204,7 +209,7 @@ def file_name(root: str) -> str:
 
     So whoever counts otherwise, such as another version during an upgrade, has a file of its own.
     """
-    layout = repr((ROUTES, STATUSES, BUCKETS_S, list(_RELATED), _SWAPS, _REFUSALS))
+    layout = repr((ROUTES, STATUSES, BUCKETS_S, list(_RELATED), _SWAPS, _REFUSALS, _SEARCHES))
     return f"{FILE_PREFIX}{os.getuid()}-{_digest(str(Path(root).resolve()))}-{_digest(layout)}"
 
 
@@ -239,6 +244,7 @@ def _counted(sums: list[int], processes: int) -> _Values:
             f'{{pattern="{pattern}",method="{method}"}}': sums[column]
             for (pattern, method), column in _RELATED.items()
         },
+        "searches_total": sums[_SEARCHES],
         "swaps_total": sums[_SWAPS],
         "refusals_total": sums[_REFUSALS],
         "processes": processes,

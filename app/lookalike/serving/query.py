@@ -2,56 +2,68 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from lookalike.release.attributes import AttributeTypes
 from lookalike.release.ids import MAX_INTEGER_ID, Id, IdType, id_problem
+from lookalike.release.manifest import Manifest
+from lookalike.release.selection import EVERYTHING, Selection
+from lookalike.serving.conditions import SELECTING, is_condition, names_of, parse_selection
 from lookalike.serving.errors import BadRequest
 
 DEFAULT_LIMIT = 10
 """How many product ids ``/nns`` answers if `limit` is not given, as in Miyake et al. (2017)."""
 
-MAX_DISTANCE = "max_distance"
-BAD_DISTANCE = "must be a number from 0 to 2, such as 0.8"
-
-_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")  # as JSON has them
+_PARAMETERS = ("category_id", "product_id", "limit", "exclude_self", "distances", *SELECTING)
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Query(NamedTuple):
-    """What a request asks for. `limit` counts every product id in the answer; `max_distance` is
-    infinite if none is given."""
+    """What a request asks for. `limit` counts every product id in the answer."""
 
     category_id: Id
     product_id: Id
     limit: int
     exclude_self: bool
     distances: bool
-    max_distance: float
+    selection: Selection
 
 
 def parse_query(
-    text: str, max_limit: int, category_id_type: IdType, product_id_type: IdType
+    text: str, max_limit: int, manifest: Manifest, defaults: Selection = EVERYTHING
 ) -> Query:
     """Parse a WSGI query string; BadRequest names the first invalid parameter."""
-    values = split_query(text, Query._fields)
+    attributes = manifest.known_attributes
+    values = split_query(text, _PARAMETERS, attributes=attributes)
     return Query(
-        required_id(values, "category_id", category_id_type),
-        required_id(values, "product_id", product_id_type),
+        required_id(values, "category_id", manifest.category_id_type),
+        required_id(values, "product_id", manifest.product_id_type),
         typed_count(values.get("limit"), "limit", DEFAULT_LIMIT, max_limit),
         _boolean(values, "exclude_self"),
         _boolean(values, "distances"),
-        typed_distance(values.get(MAX_DISTANCE)),
+        typed_selection(values, attributes, defaults),
     )
 
 
-def split_query(
-    text: str, known: Sequence[str], repeated: Mapping[str, list[str]] | None = None
-) -> dict[str, str]:
-    """The values of a WSGI query string by parameter, decoded; BadRequest if one is not `known`.
+def typed_selection(
+    values: Mapping[str, str], attributes: AttributeTypes, defaults: Selection = EVERYTHING
+) -> Selection:
+    """The selection in parameters, over the defaults unless these are declined."""
+    selection = parse_selection(values, attributes, is_text=True)
+    return selection.over(defaults) if _boolean(values, "defaults", "true") else selection
 
-    A parameter in `repeated` may be given more than once; its values are added to the list there.
+
+def split_query(
+    text: str,
+    known: Sequence[str],
+    repeated: Mapping[str, list[str]] | None = None,
+    attributes: AttributeTypes | None = None,
+) -> dict[str, str]:
+    """The values of a WSGI query string by parameter, decoded.
+
+    BadRequest if one is neither `known` nor a condition on one of the attributes. A parameter in
+    `repeated` may be given more than once; its values are added to the list there.
     """
     values: dict[str, str] = {}
     for part in text.split("&") if text else ():
@@ -59,8 +71,8 @@ def split_query(
         name = _unquote_form(name_text, "a parameter's name")
         if not name:
             raise BadRequest('a parameter has no name; remove the extra "&" or "="')
-        if name not in known:
-            names = ", ".join(known)
+        if name not in known and not (attributes and is_condition(name, attributes)):
+            names = names_of(known, attributes)
             raise BadRequest(f"unknown parameter {_quoted(name)}; known are {names}")
         if not equals:
             raise BadRequest(f"{name} has no value; write {name}=…")
@@ -105,15 +117,6 @@ def typed_count(text: str | None, name: str, default: int, most: int) -> int:
     return number
 
 
-def typed_distance(text: str | None) -> float:
-    """The `max_distance` in `text`, 0 to 2, or infinity; BadRequest if it is invalid."""
-    if text is None:
-        return inf
-    if not (_NUMBER.fullmatch(text) and 0 <= float(text) <= 2):
-        raise BadRequest(f"{MAX_DISTANCE} {BAD_DISTANCE}, not {_quoted(text)}")
-    return float(text)
-
-
 def unquote(text: str, what: str) -> str:
     """Undo the percent-encoding of `text` from a URL; BadRequest names it `what` if invalid."""
     if _BROKEN_PERCENT.search(text):
@@ -146,8 +149,8 @@ def _whole(text: str, max_digits: int) -> int | None:
     return int(digits or "0") if valid else None
 
 
-def _boolean(values: dict[str, str], name: str) -> bool:
-    text = values.get(name, "false")
+def _boolean(values: Mapping[str, str], name: str, default: str = "false") -> bool:
+    text = values.get(name, default)
     if text not in ("true", "false"):
         raise BadRequest(f"{name} must be true or false, not {_quoted(text)}")
     return text == "true"

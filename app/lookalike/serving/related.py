@@ -9,8 +9,7 @@ category, only visitors held out are assigned a pattern; for the others the patt
 """
 
 import re
-from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -19,17 +18,19 @@ from lookalike.choice import Answering, Choice
 from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
+from lookalike.release.neighbours import nearest
 from lookalike.release.opened import Release
+from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
+from lookalike.serving.conditions import SELECTING
 from lookalike.serving.errors import BadRequest
 from lookalike.serving.metrics import Metrics
 from lookalike.serving.query import (
-    MAX_DISTANCE,
     required_id,
     split_query,
     typed_count,
-    typed_distance,
     typed_id,
+    typed_selection,
 )
 from lookalike.serving.searches import Searches
 
@@ -51,14 +52,17 @@ _match = re.compile(
 
 
 class _Query(NamedTuple):
-    """What a request asks for; `max_distance` is infinite if none is given."""
+    """What a request asks for."""
 
     product_id: Id
     category_id: Id
     visitor: str | None
     limit: int
     exclude: set[Id]
-    max_distance: float
+    selection: Selection
+
+
+_PARAMETERS: Final = ("product_id", "category_id", "visitor", "limit", "exclude", *SELECTING)
 
 
 class Related:
@@ -114,9 +118,11 @@ class Related:
         body = _template(pattern, method, len(found)) % tuple(found)
         return [*self._headers[pattern, method], ("Content-Length", str(len(body)))], body
 
-    def answer(self, release: Release, environ: "WSGIEnvironment") -> Answer:
+    def answer(
+        self, release: Release, environ: "WSGIEnvironment", defaults: Selection = EVERYTHING
+    ) -> Answer:
         """The answer to any request; BadRequest names the first invalid parameter."""
-        query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest)
+        query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest, defaults)
         pattern = self._experiment.pattern_of(query.visitor)
         first = self._first(pattern, query.category_id)
         method: Method
@@ -147,8 +153,8 @@ class Related:
         if category is None or item is None:
             return []
         n = query.limit + len(query.exclude)
-        with self._searches.allowed(environ) if category.is_beyond(n) else nullcontext():
-            items, _ = category.nearest(item, n, query.max_distance)
+        searching = partial(self._searches.allowed, environ)
+        items, _ = nearest(category, item, n, query.selection, searching)
         return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
 
 
@@ -159,9 +165,10 @@ def _template(pattern: Pattern, method: Method, n: int) -> bytes:
     return b'{"product_ids":[' + numbers + b"]," + names + b"}"
 
 
-def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
+def _parse(text: str, max_limit: int, manifest: Manifest, defaults: Selection) -> _Query:
     excluded: list[str] = []
-    values = split_query(text, _Query._fields, repeated={"exclude": excluded})
+    attributes = manifest.known_attributes
+    values = split_query(text, _PARAMETERS, {"exclude": excluded}, attributes)
     product_id = required_id(values, "product_id", manifest.product_id_type)
     category_id = required_id(values, "category_id", manifest.category_id_type)
     visitor = values.get("visitor")
@@ -171,5 +178,5 @@ def _parse(text: str, max_limit: int, manifest: Manifest) -> _Query:
     if len(excluded) > MAX_EXCLUDED:
         raise BadRequest(f"exclude may be given {MAX_EXCLUDED} times, not {len(excluded)}")
     exclude = {typed_id(each, "exclude", manifest.product_id_type) for each in excluded}
-    max_distance = typed_distance(values.get(MAX_DISTANCE))
-    return _Query(product_id, category_id, visitor, limit, exclude, max_distance)
+    selection = typed_selection(values, attributes, defaults)
+    return _Query(product_id, category_id, visitor, limit, exclude, selection)

@@ -1,4 +1,4 @@
-"""Bounds the time of searches: answers to a vector, or to a limit beyond the table.
+"""Bounds the time of searches: answers to a vector, or to a limit or conditions beyond the table.
 
 A look-up takes microseconds, a search milliseconds, and the next request waits for it. So one request
 may take only a few searches, and all searches only a percentage of a process's time. Further ones are
@@ -24,17 +24,22 @@ _SAVED_S: Final = 0.25
 
 
 class Searches:
-    """The searches of one process: `max_per_request`, and `percent` of all time by `clock` (s)."""
+    """The searches of one process: `max_per_request`, and `percent` of all time by `clock` (s).
+
+    `count` is called for each.
+    """
 
     def __init__(
         self,
         max_per_request: int = 4,
         percent: int = 100,
         clock: Callable[[], float] = time.perf_counter,
+        count: Callable[[], object] = lambda: None,
     ) -> None:
         self.max_per_request = max_per_request
         self._fraction = percent / 100
         self._clock = clock
+        self._count = count
         self._saved_s = _SAVED_S
         self._counted_at = clock()
 
@@ -55,9 +60,10 @@ class Searches:
         self._counted_at = started
         if self._saved_s <= 0 and self._fraction < 1:
             raise TooManyRequests(
-                "searches (a vector, or a limit beyond the table) take all the time that they may; "
-                "ask again later, or for no more than the table holds"
+                "searches (a vector, or a limit or conditions beyond the table) take all the time that "
+                "they may; ask again later, or for no more than the table holds"
             )
+        self._count()
         try:
             yield
         finally:

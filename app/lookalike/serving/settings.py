@@ -161,6 +161,13 @@ HOLDOUT_PERCENT = Setting(
     100,
 )
 
+DEFAULTS = Setting(
+    "LOOKALIKE_DEFAULTS",
+    "",
+    "What every request gets unless it says otherwise, as a query string of `max_distance`, "
+    "`closer_than`, `distinct` and conditions: `distinct=photo&in_stock=true`. `/release` says if it "
+    "does not apply to the release.",
+)
 SETTINGS = [each for each in list(globals().values()) if isinstance(each, Setting)]
 """All of the above, in that order."""
 
@@ -191,6 +198,7 @@ class Settings:
     b_percent: int = B_PERCENT.default
     choice: str | os.PathLike[str] | None = None
     holdout_percent: int = HOLDOUT_PERCENT.default
+    defaults: str = DEFAULTS.default
 
     def __post_init__(self) -> None:
         for setting in SETTINGS:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.fast_path import fast_body
+from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
 from support import RANDOM_CASES, Client, integer_catalogue
 
@@ -36,6 +37,13 @@ def queries(draw: st.DrawFn) -> str:
             "exclude_self=true",
             "distances=true",
             "max_distance=1.1",
+            "closer_than=20",
+            "distinct=photo",
+            "distinct=photo&max_distance=1.2",
+            "hidden=true",
+            "hidden__not=true&closer_than=50",
+            "hidden__in=true",
+            "defaults=false",
             "limit=3",
             "x=1",
             "",
@@ -74,8 +82,8 @@ def test_no_answer_differs_between_the_two_paths(
     answer = Client(Application(source, limits)).get(f"/nns?{query}")
     assert answer == Client(FullPath(source, limits)).get(f"/nns?{query}")
     assert source.release is not None
-    fast = fast_body(source.release, query, max_limit)
-    assert fast is None or (fast[1], answer.status) == (answer.body, "200 OK")
+    fast = fast_body(source.release, query, max_limit, Selections())
+    assert fast is None or (*fast, answer.status) == (answer.headers["ETag"], answer.body, "200 OK")
 
 
 @pytest.mark.parametrize("limit", ["", "&limit=1", "&limit=12", "&limit=101", "&limit=000012"])
@@ -84,7 +92,7 @@ def test_every_product_is_answered_by_the_fast_path(source: ReleaseSource, limit
     assert release is not None
     for category_id, product_id in PRODUCTS:
         query = f"category_id={category_id}&product_id={product_id}{limit}"
-        assert fast_body(release, query, 1000) is not None
+        assert fast_body(release, query, 1000, Selections()) is not None
 
 
 @pytest.mark.parametrize(
@@ -99,11 +107,15 @@ def test_string_ids_are_left_to_the_full_path(string_root: ReleaseRoot, query: s
     strings = ReleaseSource(string_root)
     strings.look()
     assert strings.release is not None
-    assert fast_body(strings.release, query, 1000) is None
+    assert fast_body(strings.release, query, 1000, Selections()) is None
 
 
 def test_more_than_the_table_holds_is_left_to_the_full_path(source: ReleaseSource) -> None:
     release = source.release
     assert release is not None
-    assert fast_body(release, "category_id=40&product_id=5000&limit=102", 1000) is None
-    assert fast_body(release, "category_id=1&product_id=100&limit=102", 1000) is not None
+    assert (
+        fast_body(release, "category_id=40&product_id=5000&limit=102", 1000, Selections()) is None
+    )
+    assert (
+        fast_body(release, "category_id=1&product_id=100&limit=102", 1000, Selections()) is not None
+    )
