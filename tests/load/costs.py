@@ -10,6 +10,7 @@ from load.made_release import product_id
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving import fast_path
 from lookalike.serving.application import Application
+from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
 
 N, ROUNDS = 20_000, 7
@@ -33,10 +34,11 @@ def print_costs(root: ReleaseRoot, n_items: int, limit: int) -> None:
     answers = [(each, *(table.neighbours_of(each, limit - 1) or ())) for each in ids]
     template = fast_path._ARRAYS[limit - 1]
     start: Any = lambda status, headers: None  # noqa: E731
+    selections = Selections()
     metrics, clock = application._metrics, time.perf_counter_ns
     parts: dict[str, Callable[[int], object]] = {
         "all of it": lambda i: application(environs[i], start),
-        "  the body": lambda i: fast_path.fast_body(release, queries[i], 1000),
+        "  the body": lambda i: fast_path.fast_body(release, queries[i], 1000, selections),
         "    taking the query apart": lambda i: fast_path._match(queries[i]),
         "    looking up": lambda i: table.neighbours_of(ids[i], limit - 1),
         "    writing the array": lambda i: template % answers[i],

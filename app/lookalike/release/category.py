@@ -289,27 +289,24 @@ class Category:
             return self.updated.neighbours[place, :n], self.updated.distances[place, :n]
         return self.neighbours[place, :n], self.distances[place, :n]
 
-    def showing_photo_of(self, item: int, among: Items) -> set[int]:
-        """The items that show the photo of `item`, of its neighbours and of those in `among`.
-
-        If all of its neighbours in the table do, others may too: these are compared by their features
-        or, in a slim copy, by their neighbours.
-        """
-        if self.same_photo is None or self.entry.same_photo is None:
-            return set()
-        k, near = self.entry.k, self._near_copies(item)
-        if len(near) < k or k == self.entry.most_neighbours:
-            return near
-        if self.vectors:
-            apart = self.vectors.distances(item, among)
-            return near | set(among[apart <= np.float32(self.entry.same_photo)].tolist())
-        near.add(item)
-        return near | {one for one in among.tolist() if not near.isdisjoint(self._near_copies(one))}
-
-    def _near_copies(self, item: int) -> set[int]:
-        """Those of an item's neighbours that show its photo."""
+    def same_photos(self, item: int) -> set[int]:
+        """The neighbours in an item's list that show its photo."""
         n = 0 if self.same_photo is None else int(self.same_photo[self._place(item)])
         return set(self.listed(item, n)[0].tolist())
+
+    def same_photos_among(self, item: int, others: Items) -> set[int]:
+        """Those of others that show an item's photo and may not be in its list, as all of that do.
+
+        They are compared by their features or, in a slim copy, by the photos that both are like.
+        """
+        k, near = self.entry.k, self.same_photos(item)
+        if len(near) < k or k == self.entry.most_neighbours or self.entry.same_photo is None:
+            return set()
+        if self.vectors:
+            apart = self.vectors.distances(item, others)
+            return set(others[apart <= np.float32(self.entry.same_photo)].tolist())
+        near.add(item)
+        return {one for one in others.tolist() if not near.isdisjoint(self.same_photos(one))}
 
     def visible(self) -> Flags:
         """Which of all items (n_all,) may be in lists: those that have neither left nor are hidden."""

@@ -121,15 +121,18 @@ class _Picker:
     item: int | None = None
     _same_photo: set[int] = field(default_factory=set)
     _n_of: dict[object, int] = field(default_factory=dict)
-    _began: bool = False
+    _shown: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         columns = self.category.columns
         if self.item is not None:
-            self.selection = self.selection.resolved(columns, self.item)
+            self.selection = self.selection.resolved((columns, self.item))
         distinct = self.selection.distinct
         if distinct and distinct.of == PHOTO and self.category.same_photo is None:
             raise NotKnown("which photos are the same is not known in this release: index again")
+        if self.item is not None:
+            self._shown.append(self.item)
+            self._same_photo |= self.category.same_photos(self.item)
 
     def all_selected(self) -> Flags:
         """Which of all items (n_all,) meet the conditions and may be in answers."""
@@ -162,15 +165,15 @@ class _Picker:
 
     def _photos(self, items: Items, n: int) -> list[int]:
         """The places of the first `n` items that show distinct photos, none the item's own."""
-        same = self._same_photo
-        if not self._began and self.item is not None:
-            same |= self.category.showing_photo_of(self.item, items)
-        self._began = True
+        category, same = self.category, self._same_photo
+        for one in self._shown:
+            same |= category.same_photos_among(one, items)
         places: list[int] = []
         for place, item in enumerate(items.tolist()):
             if len(places) == n:
                 break
             if item not in same:
                 places.append(place)
-                same |= self.category.showing_photo_of(item, items)
+                self._shown.append(item)
+                same |= category.same_photos(item) | category.same_photos_among(item, items)
         return places

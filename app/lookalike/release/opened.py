@@ -153,6 +153,17 @@ class Release:
         found = category.vectors.search(query, _at_least_one(limit))
         return _neighbours(category, *within(*found, _distance(max_distance)))
 
+    def find(self, product_id: Id, category_id: Id) -> tuple[Category, int] | None:
+        """A product's category, that of the id if it is there, and its item; None if it is unknown.
+
+        The ids have the release's types.
+        """
+        first = self.categories.get(category_id)
+        for category in (*filter(None, [first]), *self.categories.values()):
+            if (item := category.item_of(product_id)) is not None:
+                return category, item
+        return None
+
     def _category(self, category_id: Id) -> Category:
         category = self.categories.get(category_id)
         if category is None:

@@ -35,11 +35,11 @@ class Condition(NamedTuple):
     op: Op
     operand: "tuple[Value, ...] | float | bool"
 
-    def resolved(self, columns: Columns, item: int) -> "Condition":
-        """The condition for neighbours of an item, without ``same``."""
+    def resolved(self, asked: "tuple[Columns, int] | None") -> "Condition":
+        """The condition without ``same`` for the item asked for; None has no values."""
         if self.op != "same":
             return self
-        value = columns.value(self.attribute, item)
+        value = asked[0].value(self.attribute, asked[1]) if asked else None
         return Condition(
             self.attribute, "in" if self.operand else "notin", () if value is None else (value,)
         )
@@ -124,9 +124,9 @@ class Selection(NamedTuple):
             defaults.closer_than if self.closer_than is None else self.closer_than,
         )
 
-    def resolved(self, columns: Columns, item: int) -> "Selection":
-        """The selection for neighbours of an item."""
-        conditions = (each.resolved(columns, item) for each in self.conditions)
+    def resolved(self, asked: "tuple[Columns, int] | None") -> "Selection":
+        """The selection for an item asked for."""
+        conditions = (each.resolved(asked) for each in self.conditions)
         return self._replace(conditions=tuple(conditions))
 
     def of_items(self, columns: Columns, items: Items) -> Flags:

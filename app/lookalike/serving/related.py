@@ -13,9 +13,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from lookalike.choice import Answering, Choice
 from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Experiment, Method, Pattern
+from lookalike.release.behaviour import Behaviour
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.neighbours import nearest
@@ -130,7 +132,7 @@ class Related:
             if method == "image":
                 found = self._similar(environ, release, query)
             elif release.behaviour is not None:
-                found = release.behaviour.related(query.product_id, query.limit, query.exclude)
+                found = _rated(release, release.behaviour, query)
             else:
                 found = []
             if found:
@@ -156,6 +158,24 @@ class Related:
         searching = partial(self._searches.allowed, environ)
         items, _ = nearest(category, item, n, query.selection, searching)
         return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
+
+
+def _rated(release: Release, behaviour: Behaviour, query: _Query) -> list[Id]:
+    """What others rated, as far as it meets the conditions, wherever that product is."""
+    conditions = query.selection.conditions
+    if not conditions:
+        return behaviour.related(query.product_id, query.limit, query.exclude)
+    listed = behaviour.related(query.product_id, behaviour.entry.n_related, query.exclude)
+    asked = release.find(query.product_id, query.category_id)
+    selection = query.selection.resolved(asked and (asked[0].columns, asked[1]))
+    met = []
+    for product_id in listed:
+        place = release.find(product_id, query.category_id)
+        if place and selection.of_items(place[0].columns, np.array([place[1]]))[0]:
+            met.append(product_id)
+            if len(met) == query.limit:
+                break
+    return met
 
 
 @cache
