@@ -3,7 +3,6 @@
 A table with the columns `user_id`, `product_id` and `rated_at` (or others that `RatingColumns` names).
 """
 
-import re
 import reprlib
 from collections.abc import Callable
 from contextlib import closing
@@ -14,16 +13,14 @@ import pyarrow as pa
 
 from lookalike.release.ids import IdType
 from lookalike_build.behaviour.times import TIMES, Times
-from lookalike_build.catalogue.ids import WHOLE_NUMBER, invalid_id, typed_ids, valid_ids
+from lookalike_build.catalogue.ids import ReleasedIds, invalid_id, valid_ids
 from lookalike_build.tables.chunks import Chunk, Problem
-from lookalike_build.tables.columns import STRINGS, WHOLE, WHOLE_OR_STRINGS, Column, Kind
+from lookalike_build.tables.columns import WHOLE_OR_STRINGS, Column
 from lookalike_build.tables.csv import Dialect
 from lookalike_build.tables.error import TableError
 from lookalike_build.tables.reader import Table, open_table
 
 _MAX_PROBLEMS = 1000
-_A_TYPE: dict[IdType, str] = {"integer": "a whole number", "string": "a string"}
-_KINDS: dict[IdType, Kind] = {"integer": WHOLE, "string": STRINGS}
 
 
 class RatingColumns(NamedTuple):
@@ -49,15 +46,17 @@ def read_ratings(
     Raises TableError with the malformed rows by line number, the first thousand, or OSError if the
     file cannot be read; by then `take` has had what came before.
     """
-    of_release = (
-        f"{_KINDS[id_type].expected}: product ids are {_A_TYPE[id_type]} each in the release"
+    products = ReleasedIds(names.product_id, id_type, "product")
+    columns = (
+        Column(names.user_id, WHOLE_OR_STRINGS),
+        products.column,
+        Column(names.rated_at, TIMES),
     )
-    kinds = (WHOLE_OR_STRINGS, Kind(of_release, _KINDS[id_type].allows), TIMES)
     with (
-        open_table(path, list(map(Column, names, kinds)), dialect) as table,
+        open_table(path, columns, dialect) as table,
         closing(Times()) as times,
     ):
-        ratings = _Ratings(table, names, id_type, times, take)
+        ratings = _Ratings(table, names, products, times, take)
         for chunk in table.chunks:
             ratings.add(chunk)
         ratings.finish()
@@ -67,11 +66,16 @@ class _Ratings:
     """Checks ratings by the chunk and hands them on; only a chunk with a problem is read by row."""
 
     def __init__(
-        self, table: Table, names: RatingColumns, id_type: IdType, times: Times, take: Take
+        self,
+        table: Table,
+        names: RatingColumns,
+        products: ReleasedIds,
+        times: Times,
+        take: Take,
     ) -> None:
         self._table = table
         self._names = names
-        self._id_type = id_type
+        self._products = products
         self._times = times
         self._take = take
         self._problems: list[Problem] = []
@@ -81,7 +85,7 @@ class _Ratings:
         """Check the next chunk and hand on its ratings, or raise its problems if they are too many."""
         self._problems += chunk.problems
         users, products, rated = chunk.arrays()
-        products = self._as_released(products)
+        products = self._products.array(products)
         instants = self._times.instants(rated, chunk.columns[2])
         if valid_ids(users) and products is not None and not instants.null_count:
             columns = [users.cast(pa.string()), products, instants]
@@ -100,14 +104,6 @@ class _Ratings:
         if not self._n_taken:
             raise TableError(self._table.path, ["holds no ratings"])
 
-    def _as_released(self, ids: pa.Array) -> pa.Array | None:
-        """Product ids with the type of the release's; None if one is invalid or of the other type."""
-        if self._id_type == "integer" and pa.types.is_string(ids.type):
-            ids = typed_ids(ids)
-        if not valid_ids(ids) or pa.types.is_string(ids.type) != (self._id_type == "string"):
-            return None
-        return ids if self._id_type == "string" else ids.cast(pa.int64())
-
     def _valid_rows(self, chunk: Chunk, instants: pa.Array) -> list[pa.Array]:
         """The columns of the valid rows; the problems of others are noted."""
         rows = []
@@ -116,21 +112,21 @@ class _Ratings:
             if problem := self._invalid_row(user, product, rated, instant):
                 self._problems.append((number, problem))
             else:
-                rows.append((str(user), self._id(product), instant))
+                rows.append((str(user), self._products.valid(product), instant))
         columns = list(zip(*rows, strict=True)) or [(), (), ()]
-        types = (pa.string(), pa.int64() if self._id_type == "integer" else pa.string(), pa.int64())
+        types = (
+            pa.string(),
+            pa.int64() if self._products.id_type == "integer" else pa.string(),
+            pa.int64(),
+        )
         return list(map(pa.array, columns, types))
-
-    def _id(self, product_id: int | str) -> int | str:
-        """A valid product id as the release has it."""
-        return int(product_id) if self._id_type == "integer" else product_id
 
     def _invalid_row(
         self, user: object, product: object, rated: object, instant: int | None
     ) -> str | None:
         """What makes a row invalid, or None; `instant` is its time, None if that is none."""
         names = self._names
-        if problem := invalid_id(names.user_id, user) or self._invalid_product(product):
+        if problem := invalid_id(names.user_id, user) or self._products.problem(product):
             return problem
         if rated is None or rated == "":
             return f"{names.rated_at} is empty"
@@ -139,16 +135,4 @@ class _Ratings:
                 f"{names.rated_at} must be a date, a timestamp or Unix seconds, of 1973 to 9999, not "
                 f"{reprlib.repr(rated)}"
             )
-        return None
-
-    def _invalid_product(self, value: object) -> str | None:
-        name, kind = self._names.product_id, _A_TYPE[self._id_type]
-        if self._id_type == "integer" and isinstance(value, str):
-            if not re.fullmatch(WHOLE_NUMBER, value):
-                return f"{name} must be {kind} as in the release, not {value!r}"
-            value = int(value)
-        if problem := invalid_id(name, value):
-            return problem
-        if isinstance(value, int) != (self._id_type == "integer"):
-            return f"{name} must be {kind} as in the release, not {value!r}"
         return None

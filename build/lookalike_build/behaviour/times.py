@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.release.manifest import MAX_UNIX_TIME
-from lookalike_build.tables.columns import Kind, is_whole
+from lookalike_build.tables.columns import Kind, is_number
 
 MIN_UNIX_TIME: Final = 100_000_000
 """In 1973: a smaller number is no time in seconds but, say, the date 20240105."""
@@ -22,17 +22,13 @@ _INSTANTS = r"""
 """
 
 
-def _is_number(type_: pa.DataType) -> bool:
-    return is_whole(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
-
-
 def _is_moment(type_: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(type_) or pa.types.is_date(type_))
 
 
 TIMES: Final = Kind(
     "timestamps, dates or numbers",
-    lambda type_: pa.types.is_string(type_) or _is_moment(type_) or _is_number(type_),
+    lambda type_: pa.types.is_string(type_) or _is_moment(type_) or is_number(type_),
 )
 
 
@@ -57,7 +53,7 @@ class Times:
         if _is_moment(array.type):
             zone = getattr(array.type, "tz", None)
             return _within(array.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()))
-        if _is_number(array.type):
+        if is_number(array.type):
             micros = pc.round(pc.multiply(array.cast(pa.float64(), safe=False), float(_MICRO)))
             is_int64 = pc.and_(pc.greater(micros, 0), pc.less(micros, 2.0**63))
             return _within(pc.if_else(is_int64, micros, 0).cast(pa.int64()))

@@ -2,12 +2,14 @@
 
 import re
 import reprlib
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.release.ids import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, id_problem
-from lookalike_build.tables.columns import is_whole
+from lookalike.release.ids import MAX_INTEGER_ID, MAX_STRING_ID_BYTES, Id, IdType, id_problem
+from lookalike_build.tables.columns import STRINGS, WHOLE, Column, is_whole
 from lookalike_build.tables.csv import misread
 
 _CONTROL = r"[\x00-\x1f\x7f-\x{9f}]"
@@ -21,6 +23,7 @@ _DECIMAL = "^[0-9]+[.,]0+$"
 """What a spreadsheet, or a library that knows a missing number as a float only, makes of a number."""
 WHOLE_NUMBER = "^(0|[1-9][0-9]{0,18})$"
 """A text that is a whole number without leading zeros."""
+_A_TYPE: Final[dict[IdType, str]] = {"integer": "a whole number", "string": "a string"}
 
 
 def invalid_id(name: str, value: object) -> str | None:
@@ -74,6 +77,45 @@ def whole_number(text: str) -> int | None:
     """The id that a text is in a column of whole numbers; None if it is none."""
     number = int(text) if re.fullmatch(WHOLE_NUMBER, text) else None
     return None if number is None or number > MAX_INTEGER_ID else number
+
+
+@dataclass(frozen=True)
+class ReleasedIds:
+    """A column of ids that must be of the release's type: what the table calls it, what has the ids."""
+
+    name: str
+    id_type: IdType
+    what: Literal["category", "product"]
+
+    @property
+    def column(self) -> Column:
+        """The column to read."""
+        kind = WHOLE if self.id_type == "integer" else STRINGS
+        said = f"{kind.expected}: {self.what} ids are {_A_TYPE[self.id_type]} each in the release"
+        return Column(self.name, replace(kind, expected=said))
+
+    def array(self, ids: pa.Array) -> pa.Array | None:
+        """Ids with the release's type, int64 or string; None if one is invalid or of another type."""
+        if self.id_type == "integer" and pa.types.is_string(ids.type):
+            ids = typed_ids(ids)
+        if not valid_ids(ids) or pa.types.is_string(ids.type) != (self.id_type == "string"):
+            return None
+        return ids if self.id_type == "string" else ids.cast(pa.int64())
+
+    def problem(self, value: object) -> str | None:
+        """What makes `value` invalid, or None."""
+        wrong = f"{self.name} must be {_A_TYPE[self.id_type]} as in the release, not {value!r}"
+        if self.id_type == "integer" and isinstance(value, str):
+            if not re.fullmatch(WHOLE_NUMBER, value):
+                return wrong
+            value = int(value)
+        if problem := invalid_id(self.name, value):
+            return problem
+        return None if isinstance(value, int) == (self.id_type == "integer") else wrong
+
+    def valid(self, value: Any) -> Id:
+        """A valid id as the release has it."""
+        return int(value) if self.id_type == "integer" else str(value)
 
 
 def any_of(flags: pa.Array) -> bool:

@@ -21,6 +21,11 @@ def moment_of(paths: Iterable[Path]) -> float | None:
     return None if any(map(is_ahead, times)) else min(times) - EXPORT_S
 
 
+def moment_of_table(path: Path) -> float | None:
+    """The moment of a table that is read now: that of a query is when it begins."""
+    return time.time() if path.suffix.lower() == ".sql" else moment_of([path])
+
+
 def is_ahead(moment: float) -> bool:
     """Whether it is in the future, by this host's clock."""
     return moment > time.time() + _AHEAD_S

@@ -7,7 +7,6 @@ or strings by their types; in CSV they are integers if all of their column are w
 leading zeros, otherwise strings.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from lookalike_build.catalogue.export import Export, open_export, recognised
 from lookalike_build.catalogue.ids import decimals, not_whole
-from lookalike_build.catalogue.moment import moment_of
+from lookalike_build.catalogue.moment import moment_of_table
 from lookalike_build.catalogue.rows import COLUMNS, ColumnNames, Rows
 from lookalike_build.photos.image import SCHEME
 from lookalike_build.tables.columns import ColumnError
@@ -76,7 +75,7 @@ def read_catalogue(
     """
     sql = path.suffix.lower() == ".sql"
     if as_of is None:
-        as_of = time.time() if sql else moment_of([path])
+        as_of = moment_of_table(path)
     if written.export:
         found = _read_export(path, written, written.export)
     else:

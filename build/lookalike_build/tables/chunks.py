@@ -33,7 +33,7 @@ class Chunk:
 
     def arrays(self) -> list[pa.Array]:
         """The columns as Arrow's, trimmed; nulls in place of one whose values have no common type."""
-        return [trimmed(_array(column)) for column in self.columns]
+        return [trimmed(as_array(column)) for column in self.columns]
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Each row: its number, then its values, trimmed."""
@@ -69,7 +69,8 @@ def of_batches(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> 
         first = last
 
 
-def _array(column: Sequence[object] | pa.Array) -> pa.Array:
+def as_array(column: Sequence[object] | pa.Array) -> pa.Array:
+    """A column as Arrow's; if its values have no common type, nulls, of the type `pa.null()`."""
     if isinstance(column, pa.Array):
         return column
     try:

@@ -26,11 +26,12 @@ class ColumnError(TableError):
 class Kind:
     """Which of Arrow's types a typed column may have, and what a message calls them.
 
-    Text of any type is `pa.string()`.
+    Text of any type is `pa.string()`. Lines of JSON may lack an `optional` column, but not all of them.
     """
 
     expected: str
     allows: Callable[[pa.DataType], bool]
+    optional: bool = False
 
 
 class Column(NamedTuple):
@@ -44,6 +45,11 @@ def is_whole(type_: pa.DataType) -> bool:
     """Whether it is a type of whole numbers."""
     # DuckDB's HUGEINT, the type of its sums of integers, comes as a decimal without places.
     return bool(pa.types.is_integer(type_) or (pa.types.is_decimal(type_) and type_.scale == 0))
+
+
+def is_number(type_: pa.DataType) -> bool:
+    """Whether it is a type of numbers, whole or not."""
+    return is_whole(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
 
 
 STRINGS: Final = Kind("strings", pa.types.is_string)
