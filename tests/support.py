@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 from unittest import mock
 from wsgiref.util import setup_testing_defaults
@@ -40,7 +41,7 @@ from lookalike_build.behaviour.ratings import RatingSettings
 from lookalike_build.features.store import FeatureStore, FeatureWriter
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
-from lookalike_build.indexing.live import ChangesByCategory
+from lookalike_build.indexing.live import CategoryChanges, FeatureChanges, ValueChanges
 from lookalike_build.publishing.removal import ANY
 
 MODEL = Model("test", "sha256:0")
@@ -110,9 +111,18 @@ class Never:
         return Future()
 
 
-def change(root: ReleaseRoot, changes: ChangesByCategory, applied: Applied | None = None) -> str:
-    """Publish the current release with changes, as a follower does; its name."""
+def change(
+    root: ReleaseRoot,
+    features: Mapping[Id, FeatureChanges],
+    applied: Applied | None = None,
+    values: Mapping[Id, ValueChanges] = MappingProxyType({}),
+) -> str:
+    """Publish the current release with changes by category, as a follower does; its name."""
     manifest = root.manifest(str(root.current()))
+    changes = {
+        one: CategoryChanges(features.get(one, {}), values.get(one, {}))
+        for one in [*features, *values]
+    }
     with root.lock():
         return Updater(root, Never()).publish(manifest, changes, applied)
 

@@ -15,6 +15,7 @@ from lookalike.release.root import ReleaseRoot
 from lookalike_build.indexing.category import IndexSettings, build_annoy
 from lookalike_build.indexing.projection import project
 from lookalike_build.publishing.category import Tuned
+from lookalike_build.publishing.columns import no_columns
 from lookalike_build.publishing.staging import Staging
 
 FIRST_ID, ID_STEP = 10_000, 3
@@ -47,9 +48,9 @@ def make_release(
             annoy = build_annoy(projected.items, IndexSettings(n_trees=1))
             writer.add_ids(FIRST_ID + ID_STEP * np.arange(n_items, dtype=np.int64))
             table = _table(n_items, k, step, rng)
-            hidden = np.zeros(n_items, np.bool_)
+            columns = no_columns(n_items)
             tuned = Tuned(n_trees=1, candidates=k, search_k=n_items, recall=None, recall_sample=0)
-            entry = writer.add_index(table, k, projected, annoy, tuned, "made", hidden, 0.0, ())
+            entry = writer.add_index(table, k, projected, annoy, tuned, "made", columns, 0.0, ())
             categories.append(entry)
         model = Model("random", "sha256:0")
         draft = Manifest("draft", model, n_dims, "integer", "integer", (), None)

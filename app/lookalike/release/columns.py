@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.release.arrays import Flags, Items
-from lookalike.release.attributes import HIDDEN, AttributeType, AttributeTypes, Value
+from lookalike.release.attributes import HIDDEN, AttributeType, AttributeTypes, Value, Values
 from lookalike.release.files import ReleaseError, columns_file, texts_file
 from lookalike.release.memory import map_array
 
@@ -42,6 +42,7 @@ class Texts:
     """The different texts of a part, ascending as UTF-8; `record` is what its file holds."""
 
     def __init__(self, record: npt.NDArray[np.void]) -> None:
+        self.record = record
         self._ends = memoryview(record["ends"].data)
         self._utf8 = memoryview(record["utf8"].data)
         self._codes: dict[str, int | None] = {}
@@ -99,6 +100,10 @@ class Columns:
         if name not in self.types:
             return None
         return self.parts[item // PART].value(name, item % PART)
+
+    def values(self, item: int) -> Values:
+        """An item's values, of all columns."""
+        return {name: self.value(name, item) for name in self.types}
 
     def column(self, name: str) -> Column:
         """The whole column (n_items,) of a flag or a number."""

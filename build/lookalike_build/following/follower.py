@@ -9,15 +9,16 @@ harmless. To find a photo that kills it, the follower tries the changes that wer
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain, groupby
+from types import MappingProxyType
 
 from lookalike.errors import LookalikeError
-from lookalike.journal import DELETE, Change, Journal
+from lookalike.journal import PUT, Change, Journal
 from lookalike.release.arrays import Features
-from lookalike.release.ids import Id, id_problem
+from lookalike.release.ids import id_problem
 from lookalike.release.manifest import Applied, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot
@@ -25,14 +26,14 @@ from lookalike_build.extraction.known_photos import KnownPhotos
 from lookalike_build.extraction.pipeline import PhotoPipeline, Reader
 from lookalike_build.following.at_work import AtWork
 from lookalike_build.following.background import Background
+from lookalike_build.following.batch import resolved
 from lookalike_build.following.feed import Feed, IdTypes
 from lookalike_build.following.seal import FeedSeal
 from lookalike_build.following.update import Updater
-from lookalike_build.indexing.live import ChangesByCategory
 from lookalike_build.photos.decoding import PhotoError
 
 BATCH = 128
-"""The most changes in one release: 4 s of extraction on two cores."""
+"""The most puts and deletes in one release: 4 s of extraction on two cores."""
 MOST_FED = 16_384
 """While this many changes are pending, the feed is not read; its file keeps the rest."""
 POLL_S = 0.05
@@ -107,7 +108,7 @@ class Follower:
         if pending:
             self._batch(pending)
         elif self._updater.has_work():
-            self._publish({}, None, None)
+            self._publish()
         else:
             return False
         return True
@@ -116,8 +117,8 @@ class Follower:
         started = time.monotonic()
         types = self._current().id_types
         reasons: dict[int, str] = {}
-        changes: dict[Id, dict[Id, Features | None]] = defaultdict(dict)
-        taken: list[int] = []
+        features: dict[int, Features] = {}
+        taken: list[tuple[int, Change]] = []
         failure = None
         # Each suspect is in a group of its own, the changes between two suspects are in one.
         for _, each in groupby(
@@ -125,22 +126,23 @@ class Follower:
         ):
             group = list(each)
             try:
-                self._take(group, types, reasons, changes)
+                features |= self._features_of(group, types, reasons)
             except Exception as error:
                 if not taken:
                     raise
                 failure = error  # the groups before it are published first
                 break
-            taken += [number for number, _ in group]
+            taken += group
         self._reject(reasons)
-        last = taken[-1]
-        release = self._publish(changes, last, types)
+        last = taken[-1][0]
+        valid = [one for one in taken if one[0] not in reasons]
+        release, rejected = self._publish(last, valid, features, types)
         self._journal.settle(last, release)
         seconds = time.monotonic() - started
         self._optionally(
             "the batch could not be counted", lambda: self._journal.batch_done(len(taken), seconds)
         )
-        live = len(taken) - len(reasons)
+        live = len(valid) - len(rejected)
         self._log(f"changes up to {last}: {live} live in {release}, in {seconds:.2f} s")
         if failure:
             raise failure
@@ -151,24 +153,17 @@ class Follower:
         for number, reason in sorted(reasons.items()):
             self._log(f"change {number} rejected: {reason}")
 
-    def _take(
-        self,
-        group: list[tuple[int, Change]],
-        types: IdTypes,
-        reasons: dict[int, str],
-        changes: dict[Id, dict[Id, Features | None]],
-    ) -> None:
-        """Add to `reasons` why some are rejected, and to `changes` the last state of each product."""
+    def _features_of(
+        self, group: list[tuple[int, Change]], types: IdTypes, reasons: dict[int, str]
+    ) -> dict[int, Features]:
+        """The features that puts give their products; adds to `reasons` why changes are rejected."""
         reasons |= {number: why for number, change in group if (why := _problem(change, types))}
         images = [
             (number, change.image or f"{_SENT}{number}")
             for number, change in group
-            if number not in reasons and change.op != DELETE
+            if number not in reasons and change.op == PUT
         ]
-        features = self._extracted(images, reasons) if images else {}
-        for number, change in group:
-            if number not in reasons:
-                changes[change.category_id][change.product_id] = features.get(number)
+        return self._extracted(images, reasons) if images else {}
 
     def _extracted(
         self, images: list[tuple[int, str]], reasons: dict[int, str]
@@ -207,10 +202,17 @@ class Follower:
             )
         return manifest
 
-    def _publish(self, changes: ChangesByCategory, last: int | None, types: IdTypes | None) -> str:
-        """Publish the current release with `changes` up to number `last`; return the new current one.
+    def _publish(
+        self,
+        last: int | None = None,
+        batch: Sequence[tuple[int, Change]] = (),
+        features: Mapping[int, Features] = MappingProxyType({}),
+        types: IdTypes | None = None,
+    ) -> tuple[str, Mapping[int, str]]:
+        """Publish the current release with a batch of changes up to number `last`.
 
-        `types` are those of the ids in `changes`.
+        Returns the new current one, and why it rejects some. `features` are what puts give; `types` are
+        those of the ids in the batch.
         """
         with self._root.lock(LOCK_WAIT_S):
             manifest = self._current()
@@ -219,10 +221,13 @@ class Follower:
                     f"release {manifest.release} became current, and its ids have other types; start "
                     "`follow` again"
                 )
+            there = partial(self._updater.there, manifest)
+            changes, reasons = resolved(batch, features, manifest.known_attributes, there)
+            self._reject(reasons)
             applied = manifest.applied if last is None else Applied(self._journal.id, last)
             release = self._updater.publish(manifest, changes, applied)
             self._prune()
-        return release
+        return release, reasons
 
     def _prune(self) -> None:
         self._optionally("old releases could not be removed", lambda: self._root.prune(self._keep))

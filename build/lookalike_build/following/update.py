@@ -7,7 +7,7 @@ with a later release, with what has changed meanwhile. If a rebuild fails, answe
 is tried again later.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +24,7 @@ from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.features.store import sort_key
 from lookalike_build.following.background import Background
 from lookalike_build.indexing.live import (
+    CategoryChanges,
     ChangesByCategory,
     Checked,
     LiveCategory,
@@ -75,6 +76,7 @@ class Updater:
         self._statistics: dict[Id, tuple[str, FeatureStatistics]] = {}
         self._ends: dict[Id, tuple[CategoryEntry, ListEnds]] = {}
         self._checked: Checked = {}
+        self._found: dict[tuple[str, Id], LiveCategory | None] = {}
         self._rebasing: dict[Id, Future[_Rebased]] = {}
         self._failures: dict[Id, _Failure] = {}
         self._release = ""
@@ -100,6 +102,20 @@ class Updater:
         """Whether a rebuilt index waits to be published, or a failed rebuild is due again."""
         return any(future.done() for future in self._rebasing.values()) or bool(self._due())
 
+    def find(self, manifest: Manifest, category_id: Id) -> LiveCategory | None:
+        """The category of that id in the release of `manifest`, read once; None if it has none."""
+        if (manifest.release, category_id) not in self._found:
+            live = LiveCategory.find(self._root, manifest, category_id, self._checked)
+            self._found[manifest.release, category_id] = live
+        return self._found[manifest.release, category_id]
+
+    def there(
+        self, manifest: Manifest, category_id: Id, product_ids: Collection[Id]
+    ) -> frozenset[Id]:
+        """Which of the products the category has in the release of `manifest`."""
+        live = self.find(manifest, category_id)
+        return live.there([*product_ids]) if live else frozenset()
+
     def publish(
         self, manifest: Manifest, changes: ChangesByCategory, applied: Applied | None
     ) -> str:
@@ -108,6 +124,14 @@ class Updater:
         Returns the name of the release that is then current: the same if nothing differs. `applied`
         goes into the manifest. Raises ReleaseError, RootError, OSError.
         """
+        try:
+            return self._publish(manifest, changes, applied)
+        finally:
+            self._found.clear()
+
+    def _publish(
+        self, manifest: Manifest, changes: ChangesByCategory, applied: Applied | None
+    ) -> str:
         if manifest.release != self._release:
             self._forget(list(self._rebasing))  # their rows may have changed
         rebased = self._rebased()
@@ -188,7 +212,7 @@ class Updater:
         for category_id in self._due():
             try:
                 manifest = self._root.manifest(release)
-                live = LiveCategory.find(self._root, manifest, category_id, self._checked)
+                live = self.find(manifest, category_id)
             except Exception as error:
                 self._failed(category_id, error)
                 continue
@@ -201,24 +225,29 @@ class Updater:
         self, manifest: Manifest, changes: ChangesByCategory, rebased: Mapping[Id, _Rebased]
     ) -> _Plan:
         plan: _Plan = {}
+        known = manifest.known_attributes
         for category_id in {*changes, *rebased}:
-            products, hiding = changes.get(category_id, {}), dict[Id, bool]()
-            if live := LiveCategory.find(self._root, manifest, category_id, self._checked):
+            products, values = changed = changes.get(category_id, CategoryChanges({}))
+            if live := self.find(manifest, category_id):
                 now = live
                 if found := rebased.get(category_id):
                     now, before = found
                     products = {**live.since(before), **products}
-                    hiding = {**live.hiding_since(before), **hiding}
+                    since = live.values_since(before)
+                    values = since | {
+                        one: {**since.get(one, {}), **each} for one, each in values.items()
+                    }
                 after = now.with_changes(
                     products,
-                    hiding,
+                    values,
+                    known,
                     partial(self._statistics_of, category_id, now),
                     partial(self._ends_of, category_id, now),
                 )
                 if after is not live:
                     plan[category_id] = after
-            elif new := {one: feature for one, feature in products.items() if feature is not None}:
-                plan[category_id] = NewCategory(new)
+            elif (new := NewCategory.of(changed, known)).products:
+                plan[category_id] = new
         return plan
 
     def _written(self, staging: Staging, manifest: Manifest, plan: _Plan) -> Iterator[Written]:

@@ -7,7 +7,7 @@ is refused, unless a newer change of the product is pending and will have the la
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -22,7 +22,7 @@ from lookalike_build.catalogue.ids import whole_number
 from lookalike_build.catalogue.moment import as_text, is_ahead
 from lookalike_build.features.store import FeatureSource, sort_key
 from lookalike_build.indexing.live import (
-    ChangesByCategory,
+    FeatureChanges,
     LiveCategory,
     NewCategory,
     index_new,
@@ -142,7 +142,7 @@ def _refuse(store: FeatureSource, journal: Journal, lost: Sequence[_Lost]) -> No
 
 def _as_they_are(
     store: FeatureSource, root: ReleaseRoot, manifest: Manifest | None, changes: Iterable[Change]
-) -> tuple[ChangesByCategory, list[_Lost]]:
+) -> tuple[Mapping[Id, FeatureChanges], list[_Lost]]:
     """The changes' products as they are in the release of `manifest`, and which cannot be had."""
     unlike = _unlike(store, root, manifest)
     types = manifest.id_types if manifest else store.id_types
@@ -181,7 +181,7 @@ def _typed(value: Id, id_type: IdType) -> Id | None:
 
 
 def _changed(
-    staging: Staging, written: Sequence[Written], changes: ChangesByCategory
+    staging: Staging, written: Sequence[Written], changes: Mapping[Id, FeatureChanges]
 ) -> Iterator[Written]:
     settings = settings_of(one.entry for one in written)
     for one in written:

@@ -7,6 +7,7 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from lookalike.release.arrays import Distances, Features, Flags, Items, Positions
+from lookalike.release.columns import Columns
 from lookalike.release.files import MANIFEST, ReleaseError
 from lookalike.release.manifest import METRIC
 from lookalike.release.vectors import Changed, VectorIndex
@@ -15,6 +16,7 @@ from lookalike_build.indexing.projection import project
 from lookalike_build.indexing.random_pairs import random_distances
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
+from lookalike_build.publishing.columns import is_hidden, no_columns
 
 METHOD = 5
 """Raised when the same features and settings come to make other files."""
@@ -68,14 +70,14 @@ def index_features(
     writer: CategoryWriter,
     done: Done = lambda _: None,
     table: tuple[Items, Distances] | None = None,
-    hidden: Flags | None = None,
+    columns: Columns | None = None,
 ) -> Written:
     """Index the features that the writer has begun with; `table` is their exact table if known.
 
-    `hidden` (n_items,) are in no list and not found by a vector; none if not given.
+    Items that `columns` hide are in no list and not found by a vector.
     """
-    if hidden is None:
-        hidden = np.zeros(len(features), np.bool_)
+    columns = columns or no_columns(len(features))
+    hidden = is_hidden(columns)
     k, width = widths(int(np.count_nonzero(~hidden)), settings.neighbours)
     if table is None:
         table = exact_neighbours(features, k, done, writer.folder, width - k, hidden)
@@ -86,7 +88,7 @@ def index_features(
     random = random_distances(features, settings.seed)
     made_with, same_photo = settings.made_with, settings.same_photo
     return writer.add_index(
-        table, k, projected, annoy, tuned, made_with, hidden, same_photo, random
+        table, k, projected, annoy, tuned, made_with, columns, same_photo, random
     )
 
 

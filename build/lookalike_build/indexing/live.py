@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lookalike.release.arrays import Features, Flags, Positions
+from lookalike.release.arrays import Features, Positions
+from lookalike.release.attributes import TYPES, AttributeTypes, Values
 from lookalike.release.category import (
     Identity,
     check_items,
@@ -17,6 +18,7 @@ from lookalike.release.category import (
     ids_of,
     lists_dtype,
 )
+from lookalike.release.columns import Columns, open_columns
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -45,19 +47,50 @@ from lookalike_build.indexing.category import IndexSettings, index_features
 from lookalike_build.indexing.rows import Comparison, FeatureRows, FeatureStatistics
 from lookalike_build.indexing.table import ListEnds, Lists, LiveTable, changed, widths
 from lookalike_build.publishing.category import CategoryWriter, Update, Written
+from lookalike_build.publishing.columns import (
+    differences,
+    is_hidden,
+    no_columns,
+    reordered,
+    same_columns,
+    with_values,
+)
 from lookalike_build.publishing.ids import Ids, id_array
 
 FeatureChanges = Mapping[Id, Features | None]
 """Products by id and their features (n_dims,), or None for one that is removed."""
-ChangesByCategory = Mapping[Id, FeatureChanges]
+ValueChanges = Mapping[Id, Values]
+"""Products by id and what their attributes are from now on; those not named stay as they are."""
+_NO_VALUES: ValueChanges = MappingProxyType({})
+
+
+class CategoryChanges(NamedTuple):
+    """The `features` of products, and then the `values` of those that are there."""
+
+    features: FeatureChanges
+    values: ValueChanges = _NO_VALUES
+
+
+ChangesByCategory = Mapping[Id, CategoryChanges]
 """Changes by category id."""
 
 
 class NewCategory(NamedTuple):
-    """The products of a category that is indexed anew, with their features, and which are hidden."""
+    """The products of a category that is indexed anew, with their features, and the columns of these in
+    the order of their ids, if any has attributes."""
 
     products: FeatureChanges
-    hidden: frozenset[Id] = frozenset()
+    columns: Columns | None = None
+
+    @classmethod
+    def of(cls, changes: CategoryChanges, known: AttributeTypes) -> "NewCategory":
+        """Those that `changes` make; `known` are the attributes of the release."""
+        products = {
+            one: feature for one, feature in changes.features.items() if feature is not None
+        }
+        numbers = {one: item for item, one in enumerate(sorted(products, key=sort_key))}
+        values = {numbers[one]: each for one, each in changes.values.items() if one in numbers}
+        return cls(products, with_values(no_columns(0), len(numbers), values, known))
 
 
 _WORN_SHARE = 0.05
@@ -78,8 +111,9 @@ class LiveCategory:
     """The category whose files are those in `folder`, described by `entry`, and what has changed since.
 
     `table` is its exact table now, `features` what its rows name: those the index is of, and those
-    added since. `changed` are the items whose lists are others than in the files, None if nothing has
-    changed; `ends` are those of all lists, if they are known. From time to time the table is `folded`,
+    added since, `columns` what attributes its items have, also those that have left. `changed` are the
+    items whose lists are others than in the files, None if only columns have changed; `ends` are those
+    of all lists, if they are known. From time to time the table is `folded`,
     as each update adds files; and as a search by vector ranks all features that were added, `rebased`
     builds a new index.
     """
@@ -88,6 +122,7 @@ class LiveCategory:
     entry: CategoryEntry
     table: LiveTable
     features: FeatureRows
+    columns: Columns
     changed: Positions | None = None
     ends: ListEnds | None = None
 
@@ -103,6 +138,7 @@ class LiveCategory:
         are `checked` are trusted, and others join them.
         """
         checked = {} if checked is None else checked
+        sound = {file for file in entry.column_files if f"{folder.name}/{file}" in checked}
         for file in entry.file_names():
             name = f"{folder.name}/{file}"
             try:
@@ -111,6 +147,7 @@ class LiveCategory:
                 raise ReleaseError(name, reason_of(error)) from error
             if checked.get(name) == identity:
                 continue
+            sound.discard(file)
             check_published(folder, entry, file)
             if file == SPARES:
                 spares = map_array(folder / SPARES, (entry.n_table, entry.n_spare), "<u4")
@@ -145,16 +182,17 @@ class LiveCategory:
         places[every["item"]] = np.arange(every.size)  # of one item's lists, the last one
         has_left = np.zeros(ids.size, np.bool_)
         has_left[left] = True
+        columns = open_columns(folder, entry.attributes, ids.size, sound)
         live = LiveTable(
             ids,
             rows,
             has_left,
-            _hidden_of(folder, entry, ids) & ~has_left,
+            is_hidden(columns) & ~has_left,
             table,
             places,
             Lists(every["items"], every["distances"]),
         )
-        return cls(folder, entry, live, FeatureRows(base, np.concatenate(added)))
+        return cls(folder, entry, live, FeatureRows(base, np.concatenate(added)), columns)
 
     @classmethod
     def find(
@@ -183,34 +221,61 @@ class LiveCategory:
     def with_changes(
         self,
         changes: FeatureChanges,
-        hiding: Mapping[Id, bool] = MappingProxyType({}),
+        values: ValueChanges = _NO_VALUES,
+        known: AttributeTypes = TYPES,
         statistics: Callable[[], FeatureStatistics] | None = None,
         ends: Callable[[], ListEnds] | None = None,
     ) -> "LiveCategory | NewCategory | None":
         """The category after `changes`: itself where nothing differs, None where no product is left.
 
-        `hiding` says of products whether they are hidden from now on, if they are there then. Others
-        stay as they are, also with another feature, and new ones are visible.
+        `values` are set of products that are there then; `known` are the attributes of the release. A
+        product keeps its values with another feature, and a new one has none but these. Those hidden
+        are in no list.
 
         A category with so few visible products that its lists come to be of another width is to be
         indexed anew. `statistics` and `ends` give those that are known already.
         """
         gone, new, features = self._differences(changes)
-        hidden = self._hidden(new, hiding)
-        if not gone and not new and np.array_equal(hidden, self.table.hidden):
+        columns = self._columns(gone, new, values, known)
+        return self._after(gone, new, features, columns, statistics, ends)
+
+    def with_columns(self, columns: Columns) -> "LiveCategory | NewCategory":
+        """The category with other columns of all its items, also those that have left."""
+        if same_columns(columns, self.columns):
             return self
+        after = self._after([], [], [], columns)
+        if after is None:
+            raise ValueError("a category without products")
+        return after
+
+    def _after(
+        self,
+        gone: list[int],
+        new: list[Id],
+        features: list[Features],
+        columns: Columns,
+        statistics: Callable[[], FeatureStatistics] | None = None,
+        ends: Callable[[], ListEnds] | None = None,
+    ) -> "LiveCategory | NewCategory | None":
         there = np.concatenate([~self.table.left, np.ones(len(new), np.bool_)])
         there[gone] = False
+        hidden = is_hidden(columns) & there
+        if not gone and not new and columns is self.columns:
+            return self
         neighbours = IndexSettings.of(self.entry.made_with).neighbours
+        if not gone and not new and np.array_equal(hidden, self.table.hidden):
+            return replace(self, columns=columns)
         if not there.any():
             return None
         n_visible = int(np.count_nonzero(there & ~hidden))
         if widths(n_visible, neighbours) != (self.table.k, self.table.width):
             stay = np.flatnonzero(there[: self.table.left.size]).astype(np.uint32)
-            ids = [*ids_of(self.table.ids, stay), *new]
             kept = self.features.of(self.table.rows[stay].astype(np.intp))
+            ids = [*ids_of(self.table.ids, stay), *new]
             products = dict(zip(ids, [*kept, *(one[0] for one in features)], strict=True))
-            return NewCategory(products, frozenset(compress(ids, hidden[there])))
+            order = np.flatnonzero(there)
+            order = order[np.argsort(np.concatenate([self.table.ids, self.ids(new)])[order])]
+            return NewCategory(products, reordered(columns, order))
         more = self.features._replace(added=np.concatenate([self.features.added, *features]))
         after = changed(
             self.table,
@@ -220,7 +285,9 @@ class LiveCategory:
             Comparison(more, (statistics or self.statistics)()),
             (ends or self.table.ends)(),
         )
-        return replace(self, table=after.table, features=more, changed=after.items, ends=after.ends)
+        return LiveCategory(
+            self.folder, self.entry, after.table, more, columns, after.items, after.ends
+        )
 
     def statistics(self) -> FeatureStatistics:
         """Those of the features that its index is of."""
@@ -251,17 +318,23 @@ class LiveCategory:
                 features.append(feature[None])
         return gone, new, features
 
-    def _hidden(self, new: Sequence[Id], hiding: Mapping[Id, bool]) -> Flags:
-        """Which items, and then which of the products that come, are hidden from now on."""
-        hidden = self.table.hidden.copy()
-        items, known = self.table.items_of(self.ids([*hiding]))
-        hidden[items[known]] = np.array([*hiding.values()], np.bool_)[known]
-        items, known = self.table.items_of(self.ids(new))
-        coming = [
-            bool(hidden[item]) if is_known else hiding.get(product_id, False)
-            for product_id, item, is_known in zip(new, items, known, strict=True)
-        ]
-        return np.concatenate([hidden, np.array(coming, np.bool_)])
+    def _columns(
+        self, gone: list[int], new: list[Id], values: ValueChanges, known: AttributeTypes
+    ) -> Columns:
+        """The columns of all items and then of the products that come."""
+        n_items, coming = self.table.left.size, set(new)
+        items, there = self.table.items_of(self.ids(new))
+        by_item: dict[int, Values] = {}
+        before = zip(new, items.tolist(), there.tolist(), strict=True)
+        for item, (product_id, old, is_known) in enumerate(before, n_items):
+            kept = self.columns.values(old) if is_known else {}
+            by_item[item] = {**kept, **values.get(product_id, {})}
+        others = [one for one in values if one not in coming]
+        items, there = self.table.items_of(self.ids(others))
+        there &= ~np.isin(items, gone)
+        for product_id, item in zip(compress(others, there), items[there].tolist(), strict=True):
+            by_item[item] = values[product_id]
+        return with_values(self.columns, n_items + len(new), by_item, known)
 
     def since(self, before: "LiveCategory") -> dict[Id, Features | None]:
         """What has changed since `before`, a state of this category that has the same base.
@@ -279,23 +352,33 @@ class LiveCategory:
         features = self.features.of(rows[new].astype(np.intp))
         return dict.fromkeys(gone) | dict(zip(came, features, strict=True))
 
-    def hiding_since(self, before: "LiveCategory") -> dict[Id, bool]:
-        """Which products have been hidden or shown since `before`; see `since`.
+    def values_since(self, before: "LiveCategory") -> dict[Id, Values]:
+        """Which values have been set since `before`; see `since`.
 
-        One that was hidden and is gone counts as shown: if it comes again, it is visible.
+        One that is gone has none any more: if it comes again, it comes without.
         """
-        was, now = before._hidden_ids(), self._hidden_ids()
-        return dict.fromkeys(was - now, False) | dict.fromkeys(now - was, True)
-
-    def _hidden_ids(self) -> frozenset[Id]:
-        return frozenset(
-            ids_of(self.table.ids, np.flatnonzero(self.table.hidden).astype(np.uint32))
+        there, were = np.flatnonzero(~self.table.left), np.flatnonzero(~before.table.left)
+        ids, old_ids = self.table.ids[there], before.table.ids[were]
+        items, known = before.table.items_of(ids)
+        values = differences(
+            reordered(before.columns, np.where(known, items, -1)), reordered(self.columns, there)
+        )
+        _, stays = self.table.items_of(old_ids)
+        gone = ids_of(old_ids, np.flatnonzero(~stays).astype(np.uint32))
+        names = ids_of(ids, np.array([*values], np.uint32))
+        return dict.fromkeys(gone, dict.fromkeys(before.columns.types)) | dict(
+            zip(names, values.values(), strict=True)
         )
 
     def feature_of(self, product_id: Id) -> Features | None:
         """A product's feature (n_dims,); None where there is no such product."""
         (item,), (known,) = self.table.items_of(self.ids([product_id]))
         return self._feature(item) if known else None
+
+    def there(self, product_ids: Sequence[Id]) -> frozenset[Id]:
+        """Which of the products it has."""
+        _, known = self.table.items_of(self.ids(product_ids))
+        return frozenset(compress(product_ids, known))
 
     @property
     def is_worn(self) -> bool:
@@ -336,16 +419,18 @@ class LiveCategory:
         writer.add_ids(table.product_ids)
         settings = IndexSettings.of(self.entry.made_with)
         lists = table.items, table.distances
-        return index_features(features, settings, writer, table=lists, hidden=table.hidden)
+        columns = reordered(self.columns, self.table.order)
+        return index_features(features, settings, writer, table=lists, columns=columns)
 
     def folded(self, writer: CategoryWriter) -> Written:
         """Write the category with a table that has all that updates have changed."""
-        return writer.add_table(self.table.folded(), self.features.added, self._base)
+        columns = reordered(self.columns, self.table.order)
+        return writer.add_table(self.table.folded(), self.features.added, columns, self._base)
 
     def write(self, writer: CategoryWriter) -> Written:
         """Write the category into the next release: what has changed beside what there is."""
         if self.changed is None:
-            return writer.add_linked(*self._base)
+            return writer.add_linked(self.columns, (self.folder, self.entry))
         if self._is_written_whole:
             return self.folded(writer)
         lists = np.empty(self.changed.size, lists_dtype(self.table.width))
@@ -360,7 +445,7 @@ class LiveCategory:
             lists,
             self.features.added[n_before:],
         )
-        return writer.add_update(update, self._base)
+        return writer.add_update(update, self.columns, self._base)
 
     @property
     def _base(self) -> tuple[Path, CategoryEntry]:
@@ -387,11 +472,6 @@ def check_published(folder: Path, entry: CategoryEntry, file: str) -> None:
     described = entry.files[file]
     check = described.check_ends if file in BASE_FILES else described.check_all
     check(folder / file, f"{folder.name}/{file}")
-
-
-def _hidden_of(folder: Path, entry: CategoryEntry, ids: Ids) -> Flags:
-    """Which items, whose product ids are `ids` (n,), are hidden in the category in `folder`."""
-    return np.zeros(ids.size, np.bool_)
 
 
 def _n_dims(folder: Path) -> int:
@@ -424,5 +504,4 @@ def index_new(new: NewCategory, settings: IndexSettings, writer: CategoryWriter)
     features = np.stack([np.asarray(new.products[product_id]) for product_id in ids])
     writer.begin(*features.shape)[:] = features
     writer.add_ids([str(one) for one in ids] if isinstance(ids[0], str) else np.array(ids))
-    hidden = np.array([product_id in new.hidden for product_id in ids])
-    return index_features(features, settings, writer, hidden=hidden)
+    return index_features(features, settings, writer, columns=new.columns)

@@ -102,6 +102,12 @@ class LiveTable:
         """The items (n,) that may be in lists."""
         return ~(self.left | self.hidden)
 
+    @property
+    def order(self) -> Positions:
+        """The items that have not left, by their product ids."""
+        there = np.flatnonzero(~self.left)
+        return np.asarray(there[np.argsort(self.ids[there])])
+
     def items_of(self, product_ids: Ids) -> tuple[Positions, Flags]:
         """The items of products (n,), and which of these are there."""
         items, known = positions_of(self.ids[: self.n_table], product_ids)
@@ -160,8 +166,7 @@ class LiveTable:
         left become, in the order of their ids, the items 0 (of 0), 1 (of 3) and 2 (of 2), and so they
         are called in lists.
         """
-        there = np.flatnonzero(~self.left)
-        order = there[np.argsort(self.ids[there])]
+        order = self.order
         number = np.zeros(self.left.size, np.uint32)
         number[order] = own = np.arange(order.size, dtype=np.uint32)
         items, distances = self.lists(order)

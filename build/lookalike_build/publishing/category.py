@@ -1,7 +1,7 @@
 """A category of the release being written: its arrays, and the writer of its files."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from annoy import AnnoyIndex
 
 from lookalike.release.arrays import Distances, Features, Flags, Float32, Float64, Items
 from lookalike.release.category import count_same_photo
+from lookalike.release.columns import Columns
 from lookalike.release.files import (
     ADDED,
     BASE_FILES,
@@ -41,6 +42,7 @@ from lookalike.release.manifest import CategoryEntry, UpdateEntry, Updates
 from lookalike.release.root import named, sync
 from lookalike_build.files.array import create_array
 from lookalike_build.files.whole import whole_file
+from lookalike_build.publishing.columns import write_columns
 from lookalike_build.publishing.files import link, link_if_same, write_array
 from lookalike_build.publishing.ids import Ids, id_array
 
@@ -179,13 +181,13 @@ class CategoryWriter:
         annoy: AnnoyIndex,
         tuned: Tuned,
         made_with: str,
-        hidden: Flags,
+        columns: Columns,
         same_photo: float,
         random_distances: tuple[float, ...],
     ) -> Written:
         """Write the rest: the exact table, of whose width k are served, and `annoy`, the index.
 
-        `hidden` (n_items,) are in no list of the table. For the others see `CategoryEntry`.
+        Items that `columns` hide are in no list of the table. For the others see `CategoryEntry`.
         """
         sync(self.folder / FEATURES)
         n_items, n_dims = len(table[0]), len(projected.projection)
@@ -199,6 +201,7 @@ class CategoryWriter:
         with named(self.folder / INDEX):
             annoy.save(str(self.folder / INDEX))
         sync(self.folder / INDEX)
+        files = {file: FileEntry.of(self.folder / file) for file in FILES}
         entry = CategoryEntry(
             category_id=self.category_id,
             n_items=n_items,
@@ -211,8 +214,9 @@ class CategoryWriter:
             made_with=made_with,
             same_photo=same_photo,
             random_distances=random_distances,
-            files={file: FileEntry.of(self.folder / file) for file in FILES},
-            n_hidden=int(hidden.sum()),
+            files=files | write_columns(self.folder, columns),
+            n_hidden=columns.hidden.size,
+            attributes=columns.types,
         )
         if self.current:
             folder, old = self.current
@@ -221,11 +225,16 @@ class CategoryWriter:
         return Written(entry, unchanged=False, rebuilt=True)
 
     def add_table(
-        self, table: NeighbourTable, added: Features, base: tuple[Path, CategoryEntry]
+        self,
+        table: NeighbourTable,
+        added: Features,
+        columns: Columns,
+        base: tuple[Path, CategoryEntry],
     ) -> Written:
         """Write a whole category: the index and its features are those of `base`, its folder and entry.
 
-        `added` (n_added, n_dims) are the features that the table's rows name besides.
+        `added` (n_added, n_dims) are the features that the table's rows name besides; `columns` are of
+        the table's items.
         """
         self._begin()
         self.add_ids(table.product_ids)
@@ -238,16 +247,21 @@ class CategoryWriter:
             file: entry.files[file] if file in BASE_FILES else FileEntry.of(self.folder / file)
             for file in FILES
         }
+        files |= write_columns(self.folder, columns)
         sync(self.folder)
         n_items, width = table.items.shape
         counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
         counts["n_hidden"] = int(table.hidden.sum())
-        entry = replace(entry, **counts, n_added=len(added), files=files, updates=None)
+        entry = replace(entry, **counts, n_added=len(added), updates=None)
+        entry = replace(entry, files=files, attributes=columns.types)
         return Written(entry, unchanged=False)
 
-    def add_update(self, update: Update, base: tuple[Path, CategoryEntry]) -> Written:
-        """Write a whole category: that of `base`, its folder and entry, and an update of it."""
-        folder, entry = base
+    def add_update(
+        self, update: Update, columns: Columns, base: tuple[Path, CategoryEntry]
+    ) -> Written:
+        """Write a whole category: that of `base`, its folder and entry, an update of it, and the
+        columns of now all items."""
+        _, entry = base
         self._begin()
         each = entry.updates.each if entry.updates else ()
         number = each[-1].number + 1 if each else 1
@@ -259,24 +273,32 @@ class CategoryWriter:
         }
         for file, array in arrays.items():
             write_array(self.folder / file, array)
-        for file in entry.files:
-            if file not in arrays:
-                link(folder / file, self.folder / file)
-        sync(self.folder)
+        known = {**entry.files, **write_columns(self.folder, columns, base)}
+        self._link_but({*arrays, *entry.column_files}, base)
         new = UpdateEntry(number, len(update.lists), len(update.features))
         updates = Updates(entry.n_table, update.left.size, (*each, new))
         n_hidden = int(update.hidden.sum())
+        known |= {file: FileEntry.of(self.folder / file) for file in arrays}
         entry = replace(entry, n_items=update.n_items, n_hidden=n_hidden, updates=updates)
-        files = {
-            file: FileEntry.of(self.folder / file) if file in arrays else entry.files[file]
-            for file in entry.file_names()
-        }
-        return Written(replace(entry, files=files), unchanged=False)
+        return self._with_columns(entry, columns, known)
 
-    def add_linked(self, folder: Path, entry: CategoryEntry) -> Written:
-        """Write a whole category: that of `entry` in `folder`."""
+    def add_linked(self, columns: Columns, base: tuple[Path, CategoryEntry]) -> Written:
+        """Write a whole category: that of `base`, its folder and entry, with these columns.
+
+        They hide the same items.
+        """
         self._begin()
-        return self._linked(folder, entry)._replace(unchanged=False)
+        _, entry = base
+        known = {**entry.files, **write_columns(self.folder, columns, base)}
+        self._link_but(set(entry.column_files), base)
+        return self._with_columns(entry, columns, known)
+
+    def _with_columns(
+        self, entry: CategoryEntry, columns: Columns, known: Mapping[str, FileEntry]
+    ) -> Written:
+        entry = replace(entry, attributes=columns.types)
+        files = {file: known[file] for file in entry.file_names()}
+        return Written(replace(entry, files=files), unchanged=False)
 
     def replace(self, write: Callable[["CategoryWriter"], Written]) -> Written:
         """Have `write` write the category again; it may read what is here until it is done."""
@@ -297,13 +319,15 @@ class CategoryWriter:
         if self.current is None:
             raise ValueError(f"category {self.category_id} is not in the current release")
         self._begin()
-        return self._linked(*self.current)
+        self._link_but((), self.current)
+        return Written(self.current[1], unchanged=True)
 
-    def _linked(self, folder: Path, entry: CategoryEntry) -> Written:
+    def _link_but(self, others: Collection[str], base: tuple[Path, CategoryEntry]) -> None:
+        folder, entry = base
         for file in entry.files:
-            link(folder / file, self.folder / file)
+            if file not in others:
+                link(folder / file, self.folder / file)
         sync(self.folder)
-        return Written(entry, unchanged=True)
 
     def _write_table(
         self,

@@ -15,7 +15,7 @@ from lookalike.release.root import named, sync
 
 def write_array(path: Path, array: npt.NDArray[np.generic]) -> None:
     """A new ``.npy`` file, on disk."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     with named(path), path.open("xb") as file:  # never into what may be a link to a published file
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)

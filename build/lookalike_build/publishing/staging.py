@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,12 +91,13 @@ class Staging:
     ) -> Published:
         """Name the release, check it and make it current; the root's lock is held.
 
-        `draft` says all but its name, which ends with `suffix`, and its `categories`. Without behaviour
+        `draft` says all but its name, which ends with `suffix`, its `categories`, and whether `hidden`
+        is among its attributes: it is once a category has a column of it. Without behaviour
         in it, that of the current release is taken over, in an update (whose name has a suffix) without
         reading it. Where the current release holds the same content it stays current, so that no cache
         in front loses its answers.
         """
-        draft = replace(draft, categories=tuple(written.entry for written in categories))
+        draft = _with_categories(draft, tuple(written.entry for written in categories))
         self._remove_others(draft)
         n_unchanged = sum(written.unchanged for written in categories)
         left_out = None
@@ -183,6 +185,12 @@ class Staging:
                 raise
             shutil.rmtree(self.path / BEHAVIOUR)
             return None, str(error)
+
+
+def _with_categories(draft: Manifest, categories: tuple[CategoryEntry, ...]) -> Manifest:
+    used = {*draft.attributes, *chain.from_iterable(entry.attributes for entry in categories)}
+    attributes = {name: one for name, one in draft.known_attributes.items() if name in used}
+    return replace(draft, categories=categories, attributes=attributes)
 
 
 def full_manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:

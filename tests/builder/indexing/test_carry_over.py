@@ -22,7 +22,7 @@ from lookalike_build.following.background import in_background
 from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
-from lookalike_build.indexing.live import FeatureChanges
+from lookalike_build.indexing.live import CategoryChanges, FeatureChanges
 from lookalike_build.publishing.removal import ANY
 from support import Catalogue, client_of, make_slim, publish, random_features, write_store
 
@@ -64,8 +64,9 @@ def apply(
     root: ReleaseRoot, journal: Journal, changes: dict[Id, FeatureChanges], number: int
 ) -> None:
     manifest = root.manifest(str(root.current()))
+    by_category = {one: CategoryChanges(each) for one, each in changes.items()}
     with root.lock():
-        Updater(root, in_background).publish(manifest, changes, Applied(journal.id, number))
+        Updater(root, in_background).publish(manifest, by_category, Applied(journal.id, number))
 
 
 def store_of(folder: Path, catalogue: Catalogue, as_of: float = 0) -> FeatureStore:

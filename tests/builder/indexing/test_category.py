@@ -4,13 +4,16 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lookalike.release.arrays import Flags
+from lookalike.release.attributes import HIDDEN, TYPES
 from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing import category
 from lookalike_build.indexing.category import IndexSettings, index_features
 from lookalike_build.publishing.category import CategoryWriter, Written
+from lookalike_build.publishing.columns import columns_of
 from support import Features, random_features
 
 
@@ -18,7 +21,8 @@ def indexed(folder: Path, features: Features, hidden: Flags, settings: IndexSett
     writer = CategoryWriter(1, folder, None)
     writer.begin(*features.shape)[:] = features
     writer.add_ids(np.arange(len(features)))
-    return index_features(features, settings, writer, hidden=hidden)
+    columns = columns_of(TYPES, {HIDDEN: pa.array(hidden)}, hidden.size)
+    return index_features(features, settings, writer, columns=columns)
 
 
 @pytest.mark.parametrize("trees_cost", [0.01, 10])

@@ -1,37 +1,39 @@
 """A category that is read, changed and written again is the one that its products make from nothing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 
-from lookalike.release.arrays import Flags
+from lookalike.release.attributes import HIDDEN
 from lookalike.release.files import MANIFEST
 from lookalike.release.ids import Id
-from lookalike.release.manifest import CategoryEntry, Manifest
-from lookalike_build.indexing import live as indexing_live
+from lookalike.release.manifest import Manifest
 from lookalike_build.indexing.category import IndexSettings
 from lookalike_build.indexing.live import (
     FeatureChanges,
     LiveCategory,
     NewCategory,
+    ValueChanges,
     index_new,
     write_changed,
 )
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Written
-from lookalike_build.publishing.ids import Ids
 from support import MODEL, N_DIMS, Features, random_features, updates_beside
 
 SETTINGS = IndexSettings(n_trees=2, neighbours=5)
 
 Hiding = Mapping[Id, bool]
+
+
+def _values(hiding: Hiding) -> ValueChanges:
+    return {one: {HIDDEN: is_hidden} for one, is_hidden in hiding.items()}
 
 
 @dataclass
@@ -49,7 +51,9 @@ class Shop:
         folder = self.folder / str(self.n_written)
         entry = write(CategoryWriter(1, folder, None)).entry
         assert (entry.n_items, entry.n_hidden) == (len(self.products), len(self.hidden))
-        manifest = Manifest("x", MODEL, N_DIMS, "integer", "integer", (entry,), None)
+        manifest = Manifest(
+            "x", MODEL, N_DIMS, "integer", "integer", (entry,), None, None, entry.attributes
+        )
         (self.folder / MANIFEST).write_text(manifest.to_json())
         Manifest.read(self.folder)
         self.live = LiveCategory.read(folder, entry)
@@ -60,7 +64,7 @@ class Shop:
         after = {**self.products, **changes}
         self.products = {one: feature for one, feature in after.items() if feature is not None}
         self.hidden = {one for one in self.products if hiding.get(one, one in self.hidden)}
-        return self.live.with_changes(changes, hiding)
+        return self.live.with_changes(changes, _values(hiding))
 
     def check(self, live: LiveCategory) -> None:
         ids = np.array(sorted(self.products, key=int))
@@ -79,16 +83,11 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    """Sixty products in a category, none hidden; what the files do not hold yet, the shop knows."""
+def shop(tmp_path: Path) -> Shop:
+    """Sixty products in a category, none hidden."""
     shop = Shop(tmp_path, dict(enumerate(random_features(60, 1))))
-
-    def hidden_of(folder: Path, entry: CategoryEntry, ids: Ids) -> Flags:
-        return np.isin(ids, [*shop.hidden])
-
-    with mock.patch.object(indexing_live, "_hidden_of", hidden_of):
-        shop.write(partial(index_new, NewCategory(shop.products), SETTINGS))
-        yield shop
+    shop.write(partial(index_new, NewCategory(shop.products), SETTINGS))
+    return shop
 
 
 @pytest.mark.parametrize("written", [nullcontext, updates_beside])
@@ -117,11 +116,11 @@ def test_any_sequence_of_changes_leads_to_the_category_made_from_nothing(
 def test_a_product_with_another_photo_stays_hidden(shop: Shop) -> None:
     another, third = random_features(2, 3)
     shop.hidden = {7}
-    live = shop.live.with_changes({}, {7: True})
+    live = shop.live.with_changes({}, _values({7: True}))
     assert isinstance(live, LiveCategory)
     cases: list[tuple[Hiding, bool]] = [({}, True), ({7: False}, False)]
     for hiding, expected in cases:
-        after = live.with_changes({7: another, 100: third}, hiding)
+        after = live.with_changes({7: another, 100: third}, _values(hiding))
         assert isinstance(after, LiveCategory)
         (item, new), known = after.table.items_of(np.array([7, 100]))
         assert known.all()
@@ -129,8 +128,9 @@ def test_a_product_with_another_photo_stays_hidden(shop: Shop) -> None:
 
 
 def test_what_is_so_already_changes_nothing(shop: Shop) -> None:
-    assert shop.live.with_changes({}, {1: False, 999: True}) is shop.live
-    assert shop.live.with_changes({5: shop.products[5], 999: None}, {999: True}) is shop.live
+    nothing: ValueChanges = {1: {HIDDEN: None}, 999: {HIDDEN: True}}
+    assert shop.live.with_changes({}, nothing) is shop.live
+    assert shop.live.with_changes({5: shop.products[5], 999: None}, nothing) is shop.live
 
 
 def test_hiding_alone_changes_the_lists_that_name_the_product(shop: Shop) -> None:
@@ -148,7 +148,8 @@ def test_so_few_visible_products_are_indexed_anew_with_what_is_hidden(shop: Shop
     hiding: Hiding = dict.fromkeys([*range(10, 60), 70], True)
     new = shop.change({3: None, 70: random_features(1, 5)[0]}, hiding)
     assert isinstance(new, NewCategory)
-    assert new.hidden == {*range(10, 60), 70}
+    assert new.columns is not None
+    assert new.columns.hidden.tolist() == [*range(9, 60)]  # items: 3 has left
     assert new.products.keys() == {*range(60), 70} - {3}
     shop.write(partial(index_new, new, SETTINGS))
     assert shop.live.entry.n_visible == 9
@@ -169,9 +170,8 @@ def test_what_was_hidden_during_a_rebuild_is_hidden_in_the_rebuilt_category(shop
     shop.live = apply({3: features[1]}, {})  # came again: visible
     changes: FeatureChanges = {4: shop.products[6], 6: features[2]}
     hiding: Hiding = {7: True}
-    after = rebased.with_changes(
-        {**shop.live.since(before), **changes}, {**shop.live.hiding_since(before), **hiding}
-    )
+    values = {**shop.live.values_since(before), **_values(hiding)}
+    after = rebased.with_changes({**shop.live.since(before), **changes}, values)
     apply(changes, hiding)
     assert isinstance(after, LiveCategory)
     assert shop.hidden == {5, 7, 80}

@@ -16,9 +16,10 @@ from lookalike.operate.doctor.access import User
 from lookalike.operate.doctor.finding import Level
 from lookalike.operate.doctor.host import Asked, Host
 from lookalike.release.files import BEHAVIOUR, NEIGHBOURS, RELATED, SAME_PHOTO, STARTS
+from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.source import ReleaseSource
-from lookalike_build.indexing.live import ChangesByCategory
+from lookalike_build.indexing.live import FeatureChanges
 from support import change, make_slim, rate
 
 MB = 10**6
@@ -95,7 +96,7 @@ def test_a_release_maps_no_more_files_than_that(root: ReleaseRoot, slim: bool) -
 
 @pytest.mark.parametrize("slim", [False, True])
 def test_a_release_holds_no_more_files_open_than_that(root: ReleaseRoot, slim: bool) -> None:
-    changes: ChangesByCategory = {40: {7990: None, 5010: np.ones(16, np.float32)}}
+    changes: dict[Id, FeatureChanges] = {40: {7990: None, 5010: np.ones(16, np.float32)}}
     change(root, changes)
     if slim:
         make_slim(root)
