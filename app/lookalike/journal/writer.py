@@ -34,7 +34,7 @@ _AT_ONCE = 1000
 REMEMBERED_S: Final = 90 * _DAY_S
 """How long the newest live change of a product is kept: a build may use a catalogue of this age."""
 MOST_PENDING: Final = 16_384
-"""The most changes that `pending` returns. A `set` costs little, so one release may take many."""
+"""How many changes, most of them sets, a follower takes at once: a set costs it little."""
 _LIVE: Final = {"live": "forgotten", "live_values": "forgotten_values"}
 """The tables of what is live, and those that say when the newest row dropped was received."""
 _FORGET = (
@@ -133,14 +133,15 @@ class Journal:
     def pending(self, most: int) -> list[tuple[int, Change]]:
         """The oldest pending changes and their numbers, ascending, without photos.
 
-        They are as many as have `most` puts and deletes among them, and at most `MOST_PENDING`.
+        They end with the `most`-th put or delete, and are no more than `MOST_PENDING`, or `most` if
+        that is more.
         """
         pending: list[tuple[int, Change]] = []
         with self._open() as database:
             rows = database.execute(
                 "SELECT number, op, category_id, product_id, image, attributes FROM changes"
                 " WHERE settled_at IS NULL ORDER BY number LIMIT ?",
-                [MOST_PENDING],
+                [max(most, MOST_PENDING)],
             )
             for number, *change, attributes in rows:
                 values = attributes and msgspec.json.decode(attributes)
@@ -148,6 +149,8 @@ class Journal:
                 most -= change[0] != SET
                 if most <= 0:
                     break
+        if pending:  # else a power cut could undo a change that a release has by then
+            self._sync()
         return pending
 
     def n_pending(self, most: int) -> int:
@@ -286,8 +289,8 @@ class Journal:
                 f"{self._path}: its file system has no memory shared between processes, as network "
                 "file systems have none; put the release root on a disk of this machine"
             )
-        # In WAL mode only FULL syncs each commit, so that acknowledged changes are on disk.
-        self._database.execute("PRAGMA synchronous = FULL")
+        # A checkpoint is synced, a commit is not: that would keep it locked. `_sync` follows each.
+        self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         self._database.execute(f"PRAGMA busy_timeout = {_BUSY_STEP_MS}")
 
@@ -338,6 +341,16 @@ class Journal:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+        self._sync()
+
+    def _sync(self) -> None:
+        """Wait until all that was committed is on disk. Others can write and sync at the same time."""
+        with journal_errors(self._path):
+            descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _lock(self) -> None:
         until = time.monotonic() + self._busy_s

@@ -1,5 +1,6 @@
 """The journal keeps what was acknowledged, in order, whoever dies or writes beside it."""
 
+import errno
 import os
 import random
 import sqlite3
@@ -553,11 +554,6 @@ def test_numbers_are_not_given_twice_though_all_changes_are_gone(
     assert journal.add([put(2)]) > numbers
 
 
-def test_each_commit_is_on_disk(journal: Journal) -> None:
-    assert pragma(journal, "journal_mode") == "wal"
-    assert pragma(journal, "synchronous") == 2
-
-
 @pytest.mark.slow
 def test_two_processes_write_while_a_third_settles(path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(path), "200"]
@@ -625,6 +621,36 @@ def test_threads_share_one_journal(journal: Journal) -> None:
         thread.join()
     assert sorted(numbers) == [number for number, _ in journal.pending(1000)]
     assert len(set(numbers)) == 200
+
+
+def test_changes_are_synced_before_they_are_acknowledged_or_taken(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the write-ahead log; SQLite syncs its checkpoints itself."""
+    synced: list[tuple[str, int]] = []
+
+    def note(descriptor: int) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            ((n,),) = other.execute("SELECT count(*) FROM changes").fetchall()
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, n))
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    assert (pragma(journal, "journal_mode"), pragma(journal, "synchronous")) == ("wal", 1)
+    journal.pending(9)
+    assert synced == []
+    journal.add([put(1), put(2)])
+    assert synced == [("journal.sqlite-wal", 2)]
+    journal.pending(9)
+    assert synced == [("journal.sqlite-wal", 2)] * 2
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.add([put(3)])
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.pending(9)
 
 
 def test_another_writer_is_waited_for_no_longer_than_said(path: Path, journal: Journal) -> None:
