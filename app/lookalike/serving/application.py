@@ -1,13 +1,13 @@
 """The WSGI application: answers requests from the open release."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -15,11 +15,13 @@ import numpy as np
 from lookalike.choice import Choice
 from lookalike.experiment import Experiment
 from lookalike.release.arrays import Distances
+from lookalike.release.attributes import TYPES, AttributeType
 from lookalike.release.category import Category
 from lookalike.release.ids import Id, shown
 from lookalike.release.neighbours import NotKnown, Searching, nearest, search
 from lookalike.release.opened import Release
 from lookalike.release.selection import EVERYTHING
+from lookalike.serving import conditions
 from lookalike.serving.answer import (
     JSON,
     NO_STORE,
@@ -110,7 +112,7 @@ class Application:
             f"public, max-age={limits.max_age_s}, stale-while-revalidate=60, stale-if-error=86400"
         )
         self._cache_control = ("Cache-Control", caching)
-        described = cache(partial(_openapi, limits.max_limit, limits.max_product_ids))
+        self._described = lru_cache(2)(partial(_openapi, limits.max_limit, limits.max_product_ids))
         self._routes: dict[str, dict[str, Handler]] = {
             "/nns": {"GET": self._nns, "HEAD": self._nns, "POST": self._post_nns},
             RELATED_PATH: reading(self._answer_related),
@@ -118,7 +120,7 @@ class Application:
             "/readyz": reading(self._readyz),
             "/release": reading(self._release),
             "/metrics": reading(self._metrics_text),
-            "/openapi.json": reading(lambda _: described()),
+            "/openapi.json": reading(self._openapi),
             **(browse.routes() if browse else {}),
         }
 
@@ -297,21 +299,41 @@ class Application:
         body = msgspec.json.encode(_description(release) | problems)
         return (OK, [NO_STORE, JSON], body)
 
+    def _openapi(self, environ: "WSGIEnvironment") -> Answer:
+        release = self._source.release
+        attributes = release.manifest.known_attributes if release else TYPES
+        return self._described(tuple(attributes.items()))
+
     def _metrics_text(self, environ: "WSGIEnvironment") -> Answer:
         journal = self._changes.status() if self._changes else None
         text = self._metrics.text(self._source.release, journal)
         return (OK, [NO_STORE, TEXT], text.encode())
 
 
-def _openapi(max_limit: int, max_product_ids: int) -> Answer:
-    """The OpenAPI description, with the bounds that this process's settings give."""
+def _openapi(
+    max_limit: int, max_product_ids: int, attributes: tuple[tuple[str, AttributeType], ...]
+) -> Answer:
+    """The OpenAPI description, with the bounds that this process's settings give and conditions on the
+    release's attributes."""
     text = files("lookalike.serving").joinpath("openapi.json").read_bytes()
     described = msgspec.json.decode(text)
+    _describe_conditions(described["paths"], conditions.described(dict(attributes)))
     schemas = described["components"]["schemas"]
     for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", DEFAULT_RELATED_LIMIT)):
         schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
     schemas["Wanted"]["maxItems"] = max_product_ids
     return (OK, [("Cache-Control", "no-cache"), JSON], msgspec.json.encode(described))
+
+
+def _describe_conditions(paths: Any, schemas: Mapping[str, dict[str, Any]]) -> None:
+    for path in ("/nns", RELATED_PATH):
+        paths[path]["get"]["parameters"] += [
+            {"name": name, "in": "query", "required": False, "explode": False, "schema": schema}
+            for name, schema in schemas.items()
+        ]
+    content = paths["/nns"]["post"]["requestBody"]["content"]["application/json"]
+    for body in content["schema"]["oneOf"]:
+        body["properties"] |= schemas
 
 
 def _error(error: HttpError, headers: Headers) -> Answer:

@@ -11,7 +11,13 @@ from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
-from lookalike.release.attributes import AttributeType, AttributeTypes, Value, value_problem
+from lookalike.release.attributes import (
+    MAX_TEXT_BYTES,
+    AttributeType,
+    AttributeTypes,
+    Value,
+    value_problem,
+)
 from lookalike.release.ids import shown
 from lookalike.release.manifest import RANDOM_PERCENTS
 from lookalike.release.selection import PHOTO, Condition, Distinct, Op, Selection
@@ -32,6 +38,23 @@ _OPS: Final[Mapping[str, Op]] = {
     "not": "notin",
     **{op: op for op in get_args(Op)},
 }
+_SCHEMAS: Final[Mapping[AttributeType, dict[str, Any]]] = {
+    "flag": {"type": "boolean"},
+    "number": {"type": "number"},
+    "text": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_BYTES},
+}
+_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "": "Keep products with this {}.",
+    "not": "Keep products without this {}.",
+    "in": "Keep products with one of these as {}.",
+    "notin": "Keep products with none of these as {}.",
+    "lt": "Keep products whose {} is below this.",
+    "lte": "Keep products whose {} is at most this.",
+    "gt": "Keep products whose {} is above this.",
+    "gte": "Keep products whose {} is at least this.",
+    "missing": "Keep products that have no {}, if true; those that have one, if false.",
+    "same": "Keep products with the {} of the product asked for, if true; with another, if false.",
+}
 _OPERATORS: Final[Mapping[AttributeType, tuple[str, ...]]] = {
     "flag": ("", "not", "missing", "same"),
     "number": ("", "not", "in", "notin", *_COMPARED, "missing", "same"),
@@ -48,6 +71,22 @@ def names_of(known: Iterable[str], attributes: AttributeTypes | None) -> str:
     """What an error says that is known."""
     conditions = f", and conditions on {', '.join(attributes)}" if attributes else ""
     return f"{', '.join(known)}{conditions}"
+
+
+def described(attributes: AttributeTypes) -> dict[str, dict[str, Any]]:
+    """The conditions that requests may have, by name: each as a JSON schema of its value."""
+    return {
+        f"{name}__{operator}" if operator else name: _schema(name, operator, kind)
+        for name, kind in attributes.items()
+        for operator in _OPERATORS[kind]
+    }
+
+
+def _schema(name: str, operator: str, kind: AttributeType) -> dict[str, Any]:
+    value: dict[str, Any] = _SCHEMAS["flag" if operator in ("missing", "same") else kind]
+    if operator in ("in", "notin"):
+        value = {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_VALUES}
+    return value | {"description": _DESCRIPTIONS[operator].format(name)}
 
 
 def parse_selection(
