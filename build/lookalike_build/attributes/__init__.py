@@ -1,4 +1,4 @@
 """Attributes: what a table says of products besides their photos becomes part of a release.
 
-Others use `files.read_attributes`.
+Others use `build.set_attributes`.
 """

@@ -18,6 +18,7 @@ COMMANDS = program(
             "follow": "Take changes of products as they come, and make them live within seconds.",
             "report": "Say how similar images did against behaviour, from records of an experiment.",
             "simulate": "Make the records of an experiment whose truth is known.",
+            "attributes": "Give the products of the current release attributes, such as price.",
             "behaviour": "Make a release of the current one and of what users have rated.",
         },
     ),

@@ -130,14 +130,14 @@ def keep(text: str) -> Decorator:
     )
 
 
-def as_of(usual: str) -> Decorator:
-    """`--as-of`; `usual` is what it is unless given."""
+def as_of(usual: str, live: str = "products changed live") -> Decorator:
+    """`--as-of`; `usual` is what it is unless given, `live` what is newer than the export."""
     return option(
         "--as-of TIME",
         _past,
         None,
-        "when the export of the catalogue began, such as 2026-01-31T02:00+09:00: products changed "
-        f"live since then stay as they are ({usual} unless given)",
+        f"when the export began, such as 2026-01-31T02:00+09:00: {live} since then stay as they are "
+        f"({usual} unless given)",
     )
 
 

@@ -26,6 +26,7 @@ from support import REPOSITORY
 FEEDS = REPOSITORY / "tests" / "data" / "feeds"
 PRICE = Attribute("price", "number", "price")
 STOCK = Attribute("in_stock", "flag", "in_stock")
+HIDE = Attribute("hidden", "flag", "hidden")
 BRAND = Attribute("brand", "text", "brand")
 ALL = (PRICE, STOCK, BRAND)
 NAMES = ["category_id", "product_id", "price", "in_stock", "brand"]
@@ -401,8 +402,9 @@ def test_a_feed_of_google_merchant_is_read_as_it_is() -> None:
 
 QUERIES = {
     "merchant-feed.tsv": """
-        SELECT split_part(product_type, ' > ', -1) AS category_id, item_group_id AS product_id,
-            any_value(price) AS price, bool_or(availability = 'in_stock') AS in_stock FROM feed
+        SELECT split_part(product_type, ' > ', -1) AS category_id,
+            coalesce(item_group_id, id) AS product_id,
+            any_value(price) AS price, NOT bool_or(availability = 'in_stock') AS hidden FROM feed
     """,
     "shopify-export.csv": """
         SELECT any_value(Type) AS category_id, Handle AS product_id,
@@ -418,7 +420,7 @@ QUERIES = {
 @pytest.mark.parametrize(
     ("feed", "attributes", "expected"),
     [
-        ("merchant-feed.tsv", [PRICE, STOCK], [("Shirts", "G1", 25.0, True)]),
+        ("merchant-feed.tsv", [PRICE, HIDE], [("Shirts", "G1", 25.0, False)]),
         (
             "shopify-export.csv",
             [BRAND, PRICE],

@@ -105,6 +105,51 @@ from support import (
             "whole number from 1 to 1048576",
         ),
         (["behaviour", __file__, "--root", ".", "--memory-limit", "4"], "such as 512MB or 4GB"),
+        (["attributes", "missing.csv", "--root", "."], "no such file: missing.csv"),
+        (["attributes", __file__, "--attribute", "price:number"], "Missing option '--root'"),
+        (["attributes", "--root", "."], "give --attribute NAME:TYPE for each attribute to read"),
+        (
+            ["attributes", __file__, "--root", ".", "--drop", "price"],
+            "missing --attribute NAME:TYPE",
+        ),
+        (["attributes", "--root", ".", "--attribute", "price:number"], "missing FILE"),
+        *(
+            (["attributes", __file__, "--root", ".", "--attribute", given], said)
+            for given, said in [
+                ("price", 'the type flag, number or text, not "price"'),
+                ("price:float", 'the type flag, number or text, not "price:float"'),
+                ("price:number=", 'the type flag, number or text, not "price:number="'),
+                ("Price:number", 'the name "Price" must be 1 to 40 of a-z, 0-9 and single _'),
+                ("limit:number", 'the name "limit" is the name of a parameter'),
+                ("hidden:text", "hidden is a flag: write hidden:flag"),
+            ]
+        ),
+        (
+            [
+                "attributes",
+                __file__,
+                "--root",
+                ".",
+                "--attribute",
+                "a:text",
+                "--attribute",
+                "a:flag",
+            ],
+            "a is given twice",
+        ),
+        (
+            ["attributes", __file__, "--root", ".", "--attribute", "a:text", "--drop", "a"],
+            "a is given twice",
+        ),
+        (["attributes", "--root", ".", "--drop", "limit"], 'the name "limit" is the name of a'),
+        (
+            ["attributes", "--root", ".", "--drop", "a", "--max-hidden", "101"],
+            "a number from 0 to 100",
+        ),
+        (
+            ["attributes", "--root", ".", "--drop", "a", "--as-of", "now"],
+            'must be a time with its zone such as 2026-01-31T02:00+09:00, not "now"',
+        ),
         (["guess"], "No such command 'guess'"),
     ],
 )
@@ -116,7 +161,11 @@ def test_a_wrong_call_is_status_2(
 
 
 @pytest.mark.parametrize(
-    "command", ["extract", "index", "adopt", "export", "follow", "report", "simulate", "behaviour"]
+    "command",
+    [
+        *("extract", "index", "adopt", "export", "follow", "report", "simulate", "attributes"),
+        "behaviour",
+    ],
 )
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

@@ -1,0 +1,127 @@
+"""Attributes of a table in a new release that is otherwise the current one."""
+
+from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from lookalike.journal import ForgottenError, Journal
+from lookalike.release.attributes import MAX_ATTRIBUTES, AttributeTypes
+from lookalike.release.ids import IdType
+from lookalike.release.manifest import Manifest
+from lookalike.release.opened import is_slim
+from lookalike.release.root import ReleaseRoot
+from lookalike_build.attributes.comparison import Comparison, Live, compare
+from lookalike_build.attributes.files import FileValues
+from lookalike_build.catalogue.moment import as_text
+from lookalike_build.indexing.attributes import (
+    AttributesError,
+    publish_attributes,
+)
+from lookalike_build.publishing.removal import FEW
+from lookalike_build.publishing.staging import Published
+
+Read = Callable[[tuple[IdType, IdType]], FileValues]
+"""Reads a table whose category and product ids are of these types."""
+
+
+class Source(NamedTuple):
+    """The table at `path`, exported at `as_of` (Unix time, seconds; None if that is not known)."""
+
+    path: Path
+    read: Read
+    as_of: float | None
+
+
+class Made(NamedTuple):
+    """The published release; of a table, what it says and how that compares with the release before;
+    how many values stay that were set live since."""
+
+    published: Published
+    found: FileValues | None = None
+    comparison: Comparison | None = None
+    n_live: int = 0
+
+
+def set_attributes(
+    root: ReleaseRoot,
+    source: Source | None,
+    dropped: Collection[str] = (),
+    max_hidden: float = 0.5,
+) -> Made:
+    """Publish the current release with the attributes of `source`, and without those `dropped`.
+
+    At most the share `max_hidden` (0 to 1) of the visible products may become hidden. Raises
+    AttributesError, JournalError, ReleaseError, RootError, OSError, or what reading the table raises;
+    the current release then stays.
+    """
+    name = root.chosen()
+    manifest = root.manifest(name)
+    if is_slim(root.folder(name), manifest):
+        raise AttributesError(
+            f"release {name} is a slim copy; set attributes where releases are built"
+        )
+    if unknown := [each for each in dropped if each not in manifest.attributes]:
+        has = ", ".join(manifest.attributes) or "none"
+        raise AttributesError(f"release {name} has no attribute {unknown[0]}; it has {has}")
+    if source is None:
+        return Made(publish_attributes(root, {}, {}, dropped).published)
+    found = source.read(manifest.id_types)
+    _check_number(manifest, found.types, dropped)
+    values = found.by_category()
+    live = _live_values(root, source, found.types)
+    comparison = compare(root.folder(name), manifest, values, live)
+    _check(comparison, manifest, source.path, max_hidden)
+    published = publish_attributes(root, found.types, values, dropped, source.as_of).published
+    return Made(published, found, comparison, sum(map(len, live.values())))
+
+
+def _check(comparison: Comparison, manifest: Manifest, path: Path, max_hidden: float) -> None:
+    """AttributesError where the table is most likely not what was meant."""
+    if not comparison.n_known:
+        category_id, product_id = comparison.unknown or ("", "")
+        raise AttributesError(
+            f"{path}: none of its products is in release {manifest.release}; the first is {product_id} "
+            f"of category {category_id}; are its ids those of the catalogue?"
+        )
+    n_visible = sum(entry.n_visible for entry in manifest.categories)
+    if comparison.n_hidden > max(FEW, max_hidden * n_visible):
+        raise AttributesError(
+            f"{path} would hide {comparison.n_hidden} of {n_visible} visible products of release "
+            f"{manifest.release}, which stays as it is (--max-hidden {100 * max_hidden:g}). If that is "
+            "meant, give this option a higher value for this run"
+        )
+
+
+def _check_number(manifest: Manifest, types: AttributeTypes, dropped: Collection[str]) -> None:
+    names = (manifest.attributes.keys() | types.keys()) - set(dropped)
+    if len(names) > MAX_ATTRIBUTES:
+        raise AttributesError(
+            f"release {manifest.release} would have {len(names)} attributes, {MAX_ATTRIBUTES} are the "
+            f"most; remove some with --drop: it has {', '.join(manifest.attributes)}"
+        )
+
+
+def _live_values(root: ReleaseRoot, source: Source, types: AttributeTypes) -> Live:
+    """The values of these attributes that were set live since the table was exported."""
+    if not root.journal.exists():
+        return {}
+    if source.as_of is None:
+        raise AttributesError(
+            f"{source.path}: its time is ahead of this host's clock, so which values set live are "
+            "newer is not known; give the time that it was exported at with --as-of TIME"
+        )
+    with closing(Journal(root.journal)) as journal:
+        try:
+            live = journal.values_since(source.as_of)
+        except ForgottenError as error:
+            raise AttributesError(
+                f"{source.path}: it is of {as_text(source.as_of)}, and of values set live up to "
+                f"{as_text(error.until)} the journal knows no more what they were: this would undo "
+                "them; export it again, or give a later time with --as-of TIME if it was exported then"
+            ) from None
+    named = {
+        product: {name: value for name, value in values.items() if name in types}
+        for product, values in live.items()
+    }
+    return {product: values for product, values in named.items() if values}
