@@ -1,15 +1,34 @@
 """Attributes in bulk: the current release with whole columns replaced, and everything else linked."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from lookalike.errors import LookalikeError
-from lookalike.release.attributes import AttributeTypes
+from lookalike.journal import ForgottenError, Journal
+from lookalike.release.attributes import MAX_ATTRIBUTES, AttributeTypes, Values
+from lookalike.release.columns import Columns
 from lookalike.release.ids import Id
-from lookalike.release.root import ReleaseRoot
-from lookalike_build.publishing.staging import Published
+from lookalike.release.manifest import CategoryEntry, Manifest
+from lookalike.release.opened import is_slim
+from lookalike.release.root import LOCK_WAIT_S, UPDATE_SUFFIX, ReleaseRoot
+from lookalike_build.catalogue.moment import as_text
+from lookalike_build.indexing.live import ValueChanges, write_with_columns
+from lookalike_build.publishing.columns import (
+    ARROW_TYPES,
+    arrays_of,
+    columns_of,
+    read_columns,
+    with_values,
+)
+from lookalike_build.publishing.ids import ItemIds, id_array
+from lookalike_build.publishing.staging import Published, Staging
 
 
 class AttributesError(LookalikeError):
@@ -49,4 +68,116 @@ def publish_attributes(
     differs the current release stays. Raises AttributesError, JournalError, ReleaseError, RootError,
     OSError; the current release then stays.
     """
-    raise NotImplementedError
+    with root.lock(LOCK_WAIT_S):
+        manifest = _current(root, values)
+        live = _set_since(root, manifest, types, as_of)
+        known = {**manifest.known_attributes, **types}
+        known = {name: one for name, one in known.items() if name not in dropped}
+        declared = {
+            name: one for name, one in known.items() if name in {*manifest.attributes, *types}
+        }
+        if len(declared) > MAX_ATTRIBUTES:
+            raise AttributesError(
+                f"release {manifest.release} would have {len(declared)} attributes, at most "
+                f"{MAX_ATTRIBUTES} are possible; drop some that it has: {', '.join(manifest.attributes)}"
+            )
+        new = _NewColumns(types, known)
+        staging = Staging(root, root.updating)
+        written, n_unknown = [], 0
+        try:
+            for entry in manifest.categories:
+                writer = staging.category(entry.category_id)
+                folder = staging.published(entry.category_id)
+                given = values.get(entry.category_id)
+                columns, n_lost = new.of(folder, entry, given, live.get(entry.category_id, {}))
+                n_unknown += n_lost
+                anew = write_with_columns(columns, writer, folder, entry)
+                written.append(anew or writer.keep())
+            draft = replace(manifest, behaviour=None, attributes=declared)
+            published = staging.publish(draft, written, UPDATE_SUFFIX)
+        finally:
+            staging.discard()
+    there = {entry.category_id for entry in manifest.categories}
+    n_unknown += sum(len(one.product_ids) for each, one in values.items() if each not in there)
+    return PublishedAttributes(published, n_unknown)
+
+
+class _NewColumns(NamedTuple):
+    """Replaces the attributes `replaced`; `known` are all attributes from now on."""
+
+    replaced: AttributeTypes
+    known: AttributeTypes
+
+    def of(
+        self, folder: Path, entry: CategoryEntry, given: ProductValues | None, live: ValueChanges
+    ) -> tuple[Columns, int]:
+        """The columns of a published category, and how many of the products given it does not have."""
+        if not (entry.attributes or given or live):
+            return read_columns(folder, entry), 0
+        items = ItemIds.read(folder, entry)
+        arrays = arrays_of(read_columns(folder, entry))
+        arrays = {name: array for name, array in arrays.items() if name not in self.replaced}
+        n_lost = 0
+        if given:
+            rows = items.rows_of(id_array(_ids(given.product_ids)))
+            taken = pa.array(rows, mask=rows < 0)
+            for name, one in self.replaced.items():
+                arrays[name] = given.columns[name].cast(ARROW_TYPES[one]).take(taken)
+            n_lost = len(given.product_ids) - int(np.count_nonzero(rows >= 0))
+        columns = columns_of(self.known, arrays, entry.n_all)
+        rows = items.rows_of(id_array(_ids(pa.array([*live])))) if live else np.empty(0, np.intp)
+        each = [*live.values()]
+        by_item = {item: each[rows[item]] for item in np.flatnonzero(rows >= 0).tolist()}
+        return with_values(columns, entry.n_all, by_item, self.known), n_lost
+
+
+def _current(root: ReleaseRoot, values: Mapping[Id, ProductValues]) -> Manifest:
+    """The current release's manifest; AttributesError if it cannot be given these values."""
+    name = root.chosen()
+    manifest = root.manifest(name)
+    if is_slim(root.folder(name), manifest):
+        raise AttributesError(
+            f"release {name} is a slim copy; add attributes where releases are built"
+        )
+    for category_id, each in values.items():
+        given = isinstance(category_id, int), pa.types.is_integer(each.product_ids.type)
+        if given != tuple(one == "integer" for one in manifest.id_types):
+            raise AttributesError(
+                f"release {name} has {manifest.category_id_type} category ids and "
+                f"{manifest.product_id_type} product ids, the attributes of category {category_id} are "
+                "of others; run this again if another release became current meanwhile"
+            )
+    return manifest
+
+
+def _set_since(
+    root: ReleaseRoot, manifest: Manifest, types: AttributeTypes, as_of: float | None
+) -> Mapping[Id, ValueChanges]:
+    """What was set live since of attributes that keep their types, by category and product."""
+    if as_of is None or not root.journal.exists():
+        return {}
+    with closing(Journal(root.journal)) as journal:
+        applied = manifest.applied
+        if applied and applied.journal == journal.id:  # a follower may have died before it could
+            journal.settle(applied.number, manifest.release)
+        try:
+            since = journal.values_since(as_of)
+        except ForgottenError as error:
+            raise AttributesError(
+                f"the attributes are of {as_text(as_of)}, and of those set live up to "
+                f"{as_text(error.until)} the journal knows no more what they were: this would undo "
+                "them; export the attributes again"
+            ) from None
+    kept = {name for name, one in types.items() if manifest.known_attributes.get(name) == one}
+    changes: dict[Id, dict[Id, Values]] = defaultdict(dict)
+    for (category_id, product_id), values in since.items():
+        if named := {name: value for name, value in values.items() if name in kept}:
+            changes[category_id][product_id] = named
+    return changes
+
+
+def _ids(product_ids: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]] | list[str]":
+    if pa.types.is_integer(product_ids.type):
+        return np.asarray(product_ids, np.int64)
+    texts: list[str] = product_ids.to_pylist()
+    return texts

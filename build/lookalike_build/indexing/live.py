@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lookalike.release.arrays import Features, Positions
+from lookalike.release.arrays import Distances, Features, Items, Positions
 from lookalike.release.attributes import TYPES, AttributeTypes, Values
 from lookalike.release.category import (
     Identity,
@@ -51,6 +51,7 @@ from lookalike_build.publishing.columns import (
     differences,
     is_hidden,
     no_columns,
+    read_columns,
     reordered,
     same_columns,
     with_values,
@@ -100,6 +101,8 @@ _CHANGED_SHARE, _MOST_UPDATES = 0.1, 64
 _WHOLE_SHARE, _WHOLE_SIZE = 0.25, 2**17
 """An update that changes a larger share of the lists writes all of them, as it does where all of them
 have no more neighbours than that, which takes 1 MB."""
+_REBUILT_SHARE = 0.2
+"""If a larger share of its products is hidden or shown at once, a category is rebuilt."""
 _CHUNK = 1024
 
 Checked = Identity
@@ -241,12 +244,7 @@ class LiveCategory:
 
     def with_columns(self, columns: Columns) -> "LiveCategory | NewCategory":
         """The category with other columns of all its items, also those that have left."""
-        if same_columns(columns, self.columns):
-            return self
-        after = self._after([], [], [], columns)
-        if after is None:
-            raise ValueError("a category without products")
-        return after
+        return self._after([], [], [], columns) or self
 
     def _after(
         self,
@@ -410,16 +408,25 @@ class LiveCategory:
     def rebased(self, writer: CategoryWriter) -> Written:
         """Write the category with an index of all its features; its table is as it was."""
         table = self.table.folded()
-        features = writer.begin(table.rows.size, self.features.shape[1])
+        return self._indexed(writer, (table.items, table.distances))
+
+    def rebuilt(self, writer: CategoryWriter) -> Written:
+        """Write the category with an index and a table of all its features."""
+        return self._indexed(writer)
+
+    def _indexed(
+        self, writer: CategoryWriter, lists: tuple[Items, Distances] | None = None
+    ) -> Written:
+        order = self.table.order
+        rows = self.table.rows[order].astype(np.intp)
+        features = writer.begin(order.size, self.features.shape[1])
         for first in range(0, len(features), _CHUNK):
-            items = np.arange(first, min(first + _CHUNK, len(features)))
-            features[items] = self.features.of(table.rows[items].astype(np.intp))
+            features[first : first + _CHUNK] = self.features.of(rows[first : first + _CHUNK])
             # Little by little: an update that syncs would wait for all that is not on the disk yet.
             sync(writer.folder / FEATURES)
-        writer.add_ids(table.product_ids)
+        writer.add_ids(self.table.ids[order])
         settings = IndexSettings.of(self.entry.made_with)
-        lists = table.items, table.distances
-        columns = reordered(self.columns, self.table.order)
+        columns = reordered(self.columns, order)
         return index_features(features, settings, writer, table=lists, columns=columns)
 
     def folded(self, writer: CategoryWriter) -> Written:
@@ -430,7 +437,7 @@ class LiveCategory:
     def write(self, writer: CategoryWriter) -> Written:
         """Write the category into the next release: what has changed beside what there is."""
         if self.changed is None:
-            return writer.add_linked(self.columns, (self.folder, self.entry))
+            return writer.add_linked(self.columns, self._base)
         if self._is_written_whole:
             return self.folded(writer)
         lists = np.empty(self.changed.size, lists_dtype(self.table.width))
@@ -449,7 +456,11 @@ class LiveCategory:
 
     @property
     def _base(self) -> tuple[Path, CategoryEntry]:
-        """Where its files are; it is no more of the features that its base was made of."""
+        """Where its files are; if products have come or left, it is no more of the features that it was
+        made of."""
+        n_items = self.table.left.size, self.table.n_items
+        if n_items == (self.entry.n_all, self.entry.n_items):
+            return self.folder, self.entry
         made_with = IndexSettings.of(self.entry.made_with).made_with
         return self.folder, replace(self.entry, made_with=made_with)
 
@@ -489,6 +500,26 @@ def write_changed(
     if isinstance(after, LiveCategory):
         return after.write(writer)
     return index_new(after, settings, writer)
+
+
+def write_with_columns(
+    columns: Columns, writer: CategoryWriter, folder: Path, entry: CategoryEntry
+) -> Written | None:
+    """Write the category in `folder` with other columns of all its items, also those that have left.
+
+    Only if other products are hidden, more than the columns is read. None where nothing differs.
+    """
+    before = read_columns(folder, entry)
+    if same_columns(columns, before):
+        return None
+    if np.array_equal(columns.hidden, before.hidden):
+        IndexSettings.of(entry.made_with)  # refuses another method
+        return writer.add_linked(columns, (folder, entry))
+    live = LiveCategory.read(folder, entry)
+    n_changed = np.count_nonzero(is_hidden(columns) != is_hidden(before))
+    if n_changed > _REBUILT_SHARE * entry.n_items:
+        return replace(live, columns=columns).rebuilt(writer)
+    return write_changed(live.with_columns(columns), IndexSettings.of(entry.made_with), writer)
 
 
 def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:

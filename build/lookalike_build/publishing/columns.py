@@ -30,6 +30,7 @@ from lookalike.release.columns import (
     Texts,
     columns_dtype,
     n_parts,
+    open_columns,
     part_files,
     texts_dtype,
 )
@@ -52,6 +53,13 @@ Arrays = Mapping[str, pa.Array]
 def no_columns(n_items: int) -> Columns:
     """Those of a category without attributes."""
     return Columns({}, (), n_items)
+
+
+def read_columns(folder: Path, entry: CategoryEntry) -> Columns:
+    """Those of a published category; ReleaseError if a file is damaged."""
+    for file in entry.column_files:
+        entry.files[file].check_all(folder / file, f"{folder.name}/{file}")
+    return open_columns(folder, entry.attributes, entry.n_all)
 
 
 def columns_of(types: AttributeTypes, arrays: Arrays, n_items: int) -> Columns:

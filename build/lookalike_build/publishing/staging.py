@@ -86,6 +86,10 @@ class Staging:
         note = self._finished_folder and self._finished_folder / f"{folder.name}.json"
         return CategoryWriter(category_id, folder, self._published.get(category_id), note)
 
+    def published(self, category_id: Id) -> Path:
+        """The folder of a category in the current release, which has it."""
+        return self._published[category_id][0]
+
     def publish(
         self, draft: Manifest, categories: Sequence[Written], suffix: str = ""
     ) -> Published:
