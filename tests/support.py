@@ -26,9 +26,11 @@ import pytest
 
 import lookalike_build.indexing.live
 from lookalike.experiment import Experiment
+from lookalike.release.attributes import Values
 from lookalike.release.files import INDEX
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import Applied, Model
+from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
@@ -321,3 +323,16 @@ def client_of(
             searches=searches,
         )
     )
+
+
+def values_in(release: Release) -> dict[Id, dict[Id, Values]]:
+    """By category and product, the values that products of a release have."""
+    found: dict[Id, dict[Id, Values]] = {}
+    for category_id, category in release.categories.items():
+        items = category.items()
+        ids = category.ids(items)
+        found[category_id] = {
+            one: {name: value for name, value in values.items() if value is not None}
+            for one, values in zip(ids, map(category.columns.values, items.tolist()), strict=True)
+        }
+    return found
