@@ -79,7 +79,7 @@ def publish_attributes(
         if len(declared) > MAX_ATTRIBUTES:
             raise AttributesError(
                 f"release {manifest.release} would have {len(declared)} attributes, at most "
-                f"{MAX_ATTRIBUTES} are possible; drop some that it has: {', '.join(manifest.attributes)}"
+                f"{MAX_ATTRIBUTES} are possible; drop some of {', '.join(manifest.attributes)}"
             )
         new = _NewColumns(types, known)
         staging = Staging(root, root.updating)
