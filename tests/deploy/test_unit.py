@@ -169,6 +169,7 @@ def test_changes_that_wait_for_the_disk_hold_no_look_up(host: Host) -> None:
     trusted = {"Authorization": f"Bearer {TOKEN}"}
     (pid,) = host.pids(CHANGES)
     assert not host.pids(APPLICATION) & {pid}
+    assert ask(host.private, "/products/1/100", "DELETE", None, trusted)[0] == 202
     with ThreadPoolExecutor(8) as pool:
         os.kill(pid, signal.SIGSTOP)
         try:

@@ -139,7 +139,7 @@ def test_where_both_shipped_files_say_something_they_say_the_same() -> None:
     assert list(of_small["listeners"]) == list(of_both["listeners"])[:1]
     ours, theirs = (each["applications"]["lookalike"] for each in (of_small, of_both))
     changes = of_both["applications"]["lookalike-changes"]
-    assert changes == {**theirs, "processes": 1, "limits": {"timeout": 30}}
+    assert changes == {**theirs, "processes": 1, "threads": 4, "limits": {"timeout": 30}}
     assert theirs.pop("environment").items() >= ours.pop("environment").items()
     assert theirs.items() >= ours.items()
     assert {"user", "group", "limits", "isolation"} <= theirs.keys() - ours.keys()
