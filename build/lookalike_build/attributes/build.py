@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lookalike.journal import ForgottenError, Journal
-from lookalike.release.attributes import MAX_ATTRIBUTES, AttributeTypes
+from lookalike.release.attributes import AttributeTypes
 from lookalike.release.ids import IdType
 from lookalike.release.manifest import Manifest
-from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.attributes.comparison import Comparison, Live, compare
 from lookalike_build.attributes.files import FileValues
@@ -57,19 +56,14 @@ def set_attributes(
     """
     name = root.chosen()
     manifest = root.manifest(name)
-    if is_slim(root.folder(name), manifest):
-        raise AttributesError(
-            f"release {name} is a slim copy; set attributes where releases are built"
-        )
     if unknown := [each for each in dropped if each not in manifest.attributes]:
         has = ", ".join(manifest.attributes) or "none"
         raise AttributesError(f"release {name} has no attribute {unknown[0]}; it has {has}")
     if source is None:
         return Made(publish_attributes(root, {}, {}, dropped).published)
     found = source.read(manifest.id_types)
-    _check_number(manifest, found.types, dropped)
     values = found.by_category()
-    live = _live_values(root, source, found.types)
+    live = _live_values(root, manifest, source, found.types)
     comparison = compare(root.folder(name), manifest, values, live)
     _check(comparison, manifest, source.path, max_hidden)
     published = publish_attributes(root, found.types, values, dropped, source.as_of).published
@@ -93,17 +87,10 @@ def _check(comparison: Comparison, manifest: Manifest, path: Path, max_hidden: f
         )
 
 
-def _check_number(manifest: Manifest, types: AttributeTypes, dropped: Collection[str]) -> None:
-    names = (manifest.attributes.keys() | types.keys()) - set(dropped)
-    if len(names) > MAX_ATTRIBUTES:
-        raise AttributesError(
-            f"release {manifest.release} would have {len(names)} attributes, {MAX_ATTRIBUTES} are the "
-            f"most; remove some with --drop: it has {', '.join(manifest.attributes)}"
-        )
-
-
-def _live_values(root: ReleaseRoot, source: Source, types: AttributeTypes) -> Live:
-    """The values of these attributes that were set live since the table was exported."""
+def _live_values(
+    root: ReleaseRoot, manifest: Manifest, source: Source, types: AttributeTypes
+) -> Live:
+    """The values set live since the table was exported, of its attributes that keep their types."""
     if not root.journal.exists():
         return {}
     if source.as_of is None:
@@ -120,8 +107,9 @@ def _live_values(root: ReleaseRoot, source: Source, types: AttributeTypes) -> Li
                 f"{as_text(error.until)} the journal knows no more what they were: this would undo "
                 "them; export it again, or give a later time with --as-of TIME if it was exported then"
             ) from None
-    named = {
-        product: {name: value for name, value in values.items() if name in types}
+    kept = types.items() & manifest.known_attributes.items()
+    names = {name for name, _ in kept}
+    return {
+        product: {name: values[name] for name in names & values.keys()}
         for product, values in live.items()
     }
-    return {product: values for product, values in named.items() if values}

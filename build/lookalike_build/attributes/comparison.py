@@ -1,5 +1,6 @@
 """What a table says of products, compared with a release: which it has, and which would be hidden."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,10 @@ def compare(
     ReleaseError if that is damaged.
     """
     entries = {entry.category_id: entry for entry in manifest.categories}
+    set_live: dict[Id, list[Id]] = defaultdict(list)
+    for (category_id, product_id), each in live.items():
+        if HIDDEN in each:
+            set_live[category_id].append(product_id)
     n_known = n_unknown = n_hidden = 0
     unknown = None
     for category_id, (product_ids, columns) in values.items():
@@ -53,12 +58,8 @@ def compare(
         n_known += n_known_here
         n_unknown += len(product_ids) - n_known_here
         if HIDDEN in columns:
-            set_live = [
-                id_ for (of, id_), each in live.items() if of == category_id and HIDDEN in each
-            ]
-            stays = pc.or_(
-                pc.is_in(product_ids, hidden), pc.is_in(product_ids, pa.array(set_live, known.type))
-            )
+            of_live = pa.array(set_live[category_id], known.type)
+            stays = pc.or_(pc.is_in(product_ids, hidden), pc.is_in(product_ids, of_live))
             n_hidden += pc.and_not(pc.and_(columns[HIDDEN], is_known), stays).true_count
     return Comparison(n_known, n_unknown, unknown, n_hidden)
 

@@ -82,7 +82,7 @@ def _name(text: str) -> str:
     "exit with status 1, and leave the current release as it was, where more of its visible products "
     "would be hidden",
 )
-@options.keep("releases to keep, and as many of those that `follow` made")
+@options.keep("releases to keep, and as many of `follow` and `attributes`")
 def run(
     file: Path | None,
     columns: IdColumns,

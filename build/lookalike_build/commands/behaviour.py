@@ -68,7 +68,7 @@ def _bytes(text: str) -> int:
     "4GB",
     "how much memory to take, such as 4GB; the rest is in the root meanwhile",
 )
-@options.keep("releases to keep, and as many of those that `follow` made")
+@options.keep("releases to keep, and as many of `follow` and `attributes`")
 def run(
     events: Path,
     columns: RatingColumns,

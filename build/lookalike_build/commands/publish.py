@@ -94,7 +94,7 @@ def index_options(usual_as_of: str) -> Decorator:
             "recall that vectors are to be answered with, 0 to 1",
         ),
         flag("--rebuild", "rebuild every category, however little has changed"),
-        options.keep("releases to keep, and as many of those that `follow` made"),
+        options.keep("releases to keep, and as many of `follow` and `attributes`"),
         options.engine("index"),
         options.allowed(
             "the current release",
