@@ -136,10 +136,11 @@ def _say_made(made: Made, manifest: Manifest) -> None:
         if comparison.unknown:
             category_id, product_id = comparison.unknown
             complain(
-                f"lookalike-build: the release has no product {product_id} of category {category_id}, "
-                f"and {comparison.n_unknown - 1} others; `index` adds products"
+                "lookalike-build: products of the file that the release does not have: "
+                f"{comparison.n_unknown}, such as {product_id} of category {category_id}; `index` adds "
+                "products"
             )
-        say(f"values set live since, which stay: {made.n_live}")
+        say(f"values set live since the export, which stay: {made.n_live}")
     n_hidden = sum(entry.n_hidden for entry in manifest.categories)
     say(f"hidden: {n_hidden} of {manifest.n_items} products")
     has = ", ".join(f"{name}:{type_}" for name, type_ in manifest.attributes.items())
