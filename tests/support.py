@@ -36,6 +36,7 @@ from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
 from lookalike.serving.changes import ChangeHandler
 from lookalike.serving.searches import Searches
+from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.behaviour.build import Made, Progress, add_behaviour
 from lookalike_build.behaviour.files import RATING_COLUMNS, Take
@@ -305,13 +306,14 @@ def client_of(
     image_url: str | None = None,
     b_percent: int = 50,
     searches: Searches | None = None,
+    selections: Selections | None = None,
 ) -> Client:
     """A client of the app serving `root`, with no thread behind it; of `source`'s look if given."""
     if source is None:
         source = ReleaseSource(root)
         source.look()
     changes = ChangeHandler(root, source, token, max_photo_bytes, max_pending_bytes)
-    browse = Browse(root, source, image_url)
+    browse = Browse(root, source, image_url, searches, selections)
     experiment = Experiment(b_percent=b_percent)
     return Client(
         Application(
@@ -321,6 +323,7 @@ def client_of(
             browse=browse,
             experiment=experiment,
             searches=searches,
+            selections=selections,
         )
     )
 

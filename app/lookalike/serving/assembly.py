@@ -36,7 +36,11 @@ def make_application(settings: Settings) -> Application:
     changes = ChangeHandler(
         root, source, settings.token, settings.max_photo_bytes, settings.max_pending_bytes
     )
-    browse = Browse(root, source, settings.image_url) if settings.browse else None
+    searches = Searches(settings.max_searches, settings.search_percent, count=metrics.searched)
+    selections = Selections(settings.defaults)
+    browse = None
+    if settings.browse:
+        browse = Browse(root, source, settings.image_url, searches, selections)
     choice, problem = _choice(settings)
     return Application(
         source,
@@ -48,10 +52,10 @@ def make_application(settings: Settings) -> Application:
             settings.b_percent,
             settings.holdout_percent if choice else None,
         ),
-        Searches(settings.max_searches, settings.search_percent, count=metrics.searched),
+        searches,
         choice,
         problem,
-        Selections(settings.defaults),
+        selections,
     )
 
 

@@ -20,14 +20,14 @@ _MOST_PARSED = 1024
 
 
 class Selections:
-    """The selections for the release served; `defaults` is the query string of the setting.
+    """The selections for the release served; `defaults` is the query string of the setting, its `text`.
 
     `problem` says why the defaults do not apply to that release, if they do not: it may lack one of the
     attributes. Answers are then as without them.
     """
 
     def __init__(self, defaults: str = "") -> None:
-        self._text = defaults
+        self.text = defaults
         self._parsed = _Parsed("", {})
 
     def defaults(self, manifest: Manifest) -> Selection:
@@ -53,7 +53,7 @@ class Selections:
         if parsed.manifest is not manifest:
             attributes = manifest.known_attributes
             if parsed.manifest is None or parsed.attributes != attributes:
-                parsed = _Parsed(self._text, attributes)
+                parsed = _Parsed(self.text, attributes)
             parsed.manifest = manifest
             self._parsed = parsed
         return parsed

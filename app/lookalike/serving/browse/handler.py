@@ -5,12 +5,14 @@
     /browse?category_id=1&product_id=234        the product and its neighbours, as in figures 6 to 8 of
                                                 Miyake et al. (2017)
 
-`release` shows another release than the one served, `compare` a second one beside it. The module
-`lookalike.serving.browse.page` makes the HTML from templates.
+`release` shows another release than the one served, `compare` a second one beside it. `conditions`, a
+query string, applies to neighbours. The module `lookalike.serving.browse.page` makes the HTML from
+templates.
 """
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files as files_of_package
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,20 +21,28 @@ from lookalike.release.category import Category, identity_of
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
+from lookalike.release.neighbours import NotKnown, Searching, nearest
 from lookalike.release.opened import Release, same_category
 from lookalike.release.root import ReleaseRoot, RootError
+from lookalike.release.selection import Selection
 from lookalike.serving.answer import NO_STORE, OK, Answer, Handler, Headers, reading
 from lookalike.serving.browse import page
+from lookalike.serving.browse.card import card_of, cards_of
 from lookalike.serving.browse.page import Shown, State
+from lookalike.serving.conditions import SELECTING, names_of
 from lookalike.serving.errors import BadRequest, HttpError, NotFound
-from lookalike.serving.query import split_query, typed_count, typed_id
+from lookalike.serving.query import split_query, typed_count, typed_id, typed_selection
+from lookalike.serving.searches import Searches
+from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 BROWSE_PATH: Final = "/browse"
-PARAMETERS: Final = ("category_id", "product_id", "limit", "page", "release", "compare")
+PARAMETERS: Final = (
+    *("category_id", "product_id", "limit", "page", "release", "compare", "conditions"),
+)
 DEFAULT_SHOWN: Final = 12
 """How many neighbours are shown, as on the page of the shop in Miyake et al. (2017)."""
 MAX_SHOWN: Final = 100
@@ -46,12 +56,22 @@ class Browse:
     """Serves the page and its files, from `source`'s release and the others under `root`.
 
     `image_url` is where photos are, with ``{product_id}`` and optionally ``{category_id}`` in it.
+    `searches` bounds the time of searches, `selections` has the defaults of requests.
     """
 
-    def __init__(self, root: ReleaseRoot, source: ReleaseSource, image_url: str | None) -> None:
+    def __init__(
+        self,
+        root: ReleaseRoot,
+        source: ReleaseSource,
+        image_url: str | None,
+        searches: Searches | None = None,
+        selections: Selections | None = None,
+    ) -> None:
         self._root = root
         self._source = source
         self._image_url = image_url
+        self._searches = searches or Searches()
+        self._selections = selections or Selections()
         self._headers = page.headers(image_url)
         self._open: dict[Path, Category] = {}
         source.each_look.append(self._let_go)
@@ -65,14 +85,17 @@ class Browse:
 
     def _page(self, environ: "WSGIEnvironment") -> Answer:
         try:
-            text = self._html(environ.get("QUERY_STRING", ""))
+            text, problem = self._html(environ)
         except HttpError as error:
             detail = error.detail or "there is no such page"
-            text = page.render("problem", status=error.status, detail=detail)
-            return (error.status, [*self._headers, *error.headers], text.encode())
+            text, problem = page.render("problem", status=error.status, detail=detail), error
+        if problem:
+            return (problem.status, [*self._headers, *problem.headers], text.encode())
         return (OK, self._headers, text.encode())
 
-    def _html(self, query: str) -> str:
+    def _html(self, environ: "WSGIEnvironment") -> tuple[str, HttpError | None]:
+        """A page, and what is wrong with a part of it."""
+        query = environ.get("QUERY_STRING", "")
         release = self._source.served(self._source.problem or "no release is open")
         # A form sends empty fields too.
         values = {name: text for name, text in split_query(query, PARAMETERS).items() if text}
@@ -80,6 +103,8 @@ class Browse:
             values.get("release"),
             values.get("compare"),
             typed_count(values.get("limit"), "limit", DEFAULT_SHOWN, MAX_SHOWN),
+            values.get("conditions"),
+            self._selections.text,
             self._image_url,
         )
         names = [state.release or release.manifest.release]
@@ -94,16 +119,21 @@ class Browse:
         if "category_id" not in values:
             if "product_id" in values:
                 raise BadRequest("category_id is missing")
-            return page.render("home", state=state, manifest=manifests[0])
+            return page.render("home", state=state, manifest=manifests[0]), None
         category_id = typed_id(values["category_id"], "category_id", manifests[0].category_id_type)
         if "product_id" not in values:
             category = self._category(manifests[0], category_id, release)
-            return self._products(category, category_id, state, values.get("page"))
+            return self._products(category, category_id, state, values.get("page")), None
         product_id = typed_id(values["product_id"], "product_id", manifests[0].product_id_type)
-        shown = [self._shown(each, category_id, product_id, state, release) for each in manifests]
-        if all(each.neighbours is None for each in shown):
+        searching = partial(self._searches.allowed, environ)
+        shown = [
+            self._shown(each, category_id, product_id, state, release, searching)
+            for each in manifests
+        ]
+        if all(each.asked is None for each in shown):
             raise NotFound(f"category {category_id} has no product {product_id}")
-        return page.product(category_id, product_id, shown, self._root.names(), state)
+        text = page.product(category_id, product_id, shown, self._root.names(), state)
+        return text, next((each.problem for each in shown if each.problem), None)
 
     def _manifest(self, name: str, release: Release) -> Manifest:
         if name == release.manifest.release:
@@ -124,30 +154,53 @@ class Browse:
         first = (number - 1) * _PER_PAGE
         last = min(first + _PER_PAGE, n_items)
         items = category.items()
-        product_ids = category.ids(items[first:last])
         (any_one,) = category.ids(items[[secrets.randbelow(n_items)]])
         return page.render(
             "category",
             state=state,
             entry=category.entry,
-            product_ids=product_ids,
+            cards=cards_of(category, items[first:last]),
             any_one=any_one,
             number=number,
             n_pages=n_pages,
         )
 
     def _shown(
-        self, manifest: Manifest, category_id: Id, product_id: Id, state: State, release: Release
+        self,
+        manifest: Manifest,
+        category_id: Id,
+        product_id: Id,
+        state: State,
+        release: Release,
+        searching: Searching,
     ) -> Shown:
         """The neighbours that one release has for a product."""
         served = manifest is release.manifest
+        known = names_of(SELECTING, manifest.known_attributes)
+        shown = Shown(manifest.release, served, known)
         category = self._category(manifest, category_id, release)
         item = category.item_of(product_id) if category else None
         if category is None or item is None:
-            return Shown(manifest.release, served, None)
-        items, distances = category.nearest(item, state.limit)
-        found = zip(category.ids(items), distances.tolist(), strict=True)
-        return Shown(manifest.release, served, list(found))
+            return shown
+        asked = card_of(category, item)
+        try:
+            selection = self._selection(manifest, state.conditions or "", served)
+            items, distances = nearest(category, item, state.limit, selection, searching)
+        except (HttpError, NotKnown) as error:
+            problem = error if isinstance(error, HttpError) else BadRequest(str(error))
+            return shown._replace(asked=asked, problem=problem)
+        cards = cards_of(category, items, distances.tolist())
+        return shown._replace(asked=asked, neighbours=cards, alone=category.entry.n_items == 1)
+
+    def _selection(self, manifest: Manifest, conditions: str, served: bool) -> Selection:
+        """The selection that a request with these conditions gets."""
+        # What has been parsed for the release served is kept for its requests.
+        selections = self._selections if served else Selections(self._selections.text)
+        attributes = manifest.known_attributes
+        values = split_query(
+            conditions.encode().decode("latin-1"), SELECTING, attributes=attributes
+        )
+        return typed_selection(values, attributes, selections.defaults(manifest))
 
     def _category(self, manifest: Manifest, category_id: Id, release: Release) -> Category | None:
         if manifest is release.manifest:

@@ -7,6 +7,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from lookalike.release.ids import Id
 from lookalike.serving.answer import NO_STORE, Headers
+from lookalike.serving.browse.card import Card
+from lookalike.serving.errors import HttpError
 from lookalike.terminal.output import printable
 
 if TYPE_CHECKING:
@@ -14,27 +16,43 @@ if TYPE_CHECKING:
 
 
 class Shown(NamedTuple):
-    """What is shown of one release: its name, whether it is the one served, and a product's neighbours.
+    """What is shown of one release: its name, whether it is the one served, what conditions know
+    there, and the product `asked` for with its neighbours, nearest first.
 
-    These are product ids with their distances, nearest first, or None where it has no such product.
+    `asked` is None where there is no such product. `problem` is why neighbours cannot be told.
     """
 
     release: str
     served: bool
-    neighbours: list[tuple[Id, float]] | None
+    known: str
+    asked: Card | None = None
+    neighbours: Sequence[Card] = ()
+    alone: bool = False
+    problem: HttpError | None = None
 
 
 class State(NamedTuple):
-    """What all links of a page hand on (None is left out), and where photos are."""
+    """What all links of a page hand on (None is left out), and where photos are.
+
+    `conditions` are a query string, as ``GET /nns`` takes it; those that requests get without them are
+    the `defaults`.
+    """
 
     release: str | None
     compare: str | None
     limit: int
+    conditions: str | None
+    defaults: str
     image_url: str | None
 
     def href(self, **parameters: object) -> str:
         """A link to the page with these parameters."""
-        kept = {"limit": self.limit, "release": self.release, "compare": self.compare}
+        kept = {
+            "limit": self.limit,
+            "release": self.release,
+            "compare": self.compare,
+            "conditions": self.conditions,
+        }
         given = {name: value for name, value in {**parameters, **kept}.items() if value is not None}
         return "browse?" + urlencode(given, quote_via=quote)
 
@@ -71,12 +89,14 @@ def product(
     category_id: Id, product_id: Id, shown: Sequence[Shown], releases: Sequence[str], state: State
 ) -> str:
     """A product and its neighbours, as one or two releases have them."""
-    lists = [[found for found, _ in each.neighbours or ()] for each in shown]
+    lists = [[card.product_id for card in each.neighbours] for each in shown]
     return render(
         "product",
         state=state,
         category_id=category_id,
         product_id=product_id,
+        asked=next(each.asked for each in shown if each.asked),
+        known=shown[0].known,
         releases=releases,
         # Each with what the other one has: the rest is marked.
         columns=zip(shown, map(set, reversed(lists)) if len(lists) > 1 else [None], strict=True),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 
+from lookalike.release.attributes import TYPES, AttributeTypes, Values
 from lookalike.release.category import Category
 from lookalike.release.files import NEIGHBOURS
 from lookalike.release.root import ReleaseRoot
 from lookalike.serving.application import AnswerLimits, Application
+from lookalike.serving.searches import Searches
+from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
+from lookalike_build.publishing.columns import no_columns, with_values
 from support import (
     Catalogue,
     Client,
@@ -141,8 +146,133 @@ def test_a_lone_product_says_so(client: Client) -> None:
 
 def test_the_form_holds_what_was_asked_for_and_may_be_half_empty(client: Client) -> None:
     page = browse(client, category_id=1, product_id=100, limit=5, release="", compare="", page="")
-    assert page.fields == {"category_id": "1", "product_id": "100", "limit": "5"}
+    fields = {"category_id": "1", "product_id": "100", "limit": "5", "conditions": ""}
+    assert page.fields == fields
     assert browse(client, category_id=1, product_id="").text == browse(client, category_id=1).text
+
+
+ATTRIBUTES: AttributeTypes = {
+    "brand": "text",
+    "price": "number",
+    "in_stock": "flag",
+    "title": "text",
+    "weight": "number",
+}
+SCRIPT = "<script>alert(1)</script>"
+
+
+def with_attributes(
+    root: ReleaseRoot, defaults: str = "", searches: Searches | None = None
+) -> Client:
+    """A client of a release in which products 100 to 159 of category 1 have values, 100 of all
+    attributes, 101 is hidden and the others cost 2, 3, …; no other category has columns."""
+    source = ReleaseSource(root)
+    source.look()
+    release = source.release
+    assert release
+    values: dict[int, Values] = {item: {"price": float(item)} for item in range(2, 60)}
+    values[0] = {
+        "title": SCRIPT,
+        "price": 1200.5,
+        "brand": "A & B",
+        "in_stock": False,
+        "weight": 3.0,
+    }
+    values[1] = {"hidden": True, "title": "\u202ekcab"}
+    release.categories[1].columns = with_values(no_columns(0), 60, values, {**TYPES, **ATTRIBUTES})
+    release.manifest = replace(release.manifest, attributes=ATTRIBUTES)
+    return client_of(root, source=source, searches=searches, selections=Selections(defaults))
+
+
+def test_products_are_shown_with_title_and_price_and_then_what_else_they_have(
+    integer_root: ReleaseRoot,
+) -> None:
+    client = with_attributes(integer_root)
+    for page in (
+        browse(client, category_id=1),
+        browse(client, category_id=1, product_id=100),
+        browse(client, category_id=1, product_id=103, limit=100),
+    ):
+        text = "".join(page.text)
+        assert text.index(SCRIPT) < text.index("1200.5") < text.index("brand A & B")
+        assert "brand A & B, in_stock false, weight 3" in text
+        assert "<bdi>&lt;script&gt;alert(1)" in page.answer.body.decode()
+    page = browse(client, category_id=1)
+    assert page.text.count("hidden") == 1
+    assert "<bdi>\u202ekcab</bdi>" in page.answer.body.decode()
+    assert "hidden" in browse(client, category_id=1, product_id=101).text
+    assert "hidden" not in browse(client, category_id=2).text
+
+
+def test_conditions_are_those_of_requests_and_go_along_from_product_to_product(
+    integer_root: ReleaseRoot,
+) -> None:
+    client = with_attributes(integer_root)
+    conditions = "price__lte=9&closer_than=100"
+    handed_on = urlencode({"conditions": conditions})
+    page = browse(client, category_id=1, product_id=120, conditions=conditions)
+    target = f"/nns?category_id=1&product_id=120&exclude_self=true&{conditions}"
+    expected = json.loads(client.get(target).body)
+    assert sorted(expected) == list(range(102, 110))
+    listed = [link for link in page.links if "product_id" in link]
+    assert listed == [
+        f"/browse?category_id=1&product_id={product_id}&limit=12&{handed_on}"
+        for product_id in expected
+    ]
+    assert page.fields["conditions"] == conditions
+    assert Page(client, page.links[1]).fields["conditions"] == conditions
+    known = "closer_than, distinct, defaults, and conditions on hidden, brand, price"
+    assert known in "".join(page.text)
+    nothing = browse(client, category_id=1, product_id=120, conditions="price__lt=0")
+    assert "No other product that may be shown meets the conditions." in nothing.text
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        "price__lte=x",
+        "colour=red",
+        "limit=5",
+        "distinct=colour",
+        "price__lte",
+        "brand=%ff",
+        "日本=1",
+    ],
+)
+def test_wrong_conditions_are_said_on_the_page_as_in_json(
+    integer_root: ReleaseRoot, conditions: str
+) -> None:
+    client = with_attributes(integer_root)
+    page = browse(client, category_id=1, product_id=120, conditions=conditions)
+    assert page.answer.status == "400 Bad Request"
+    assert page.fields["conditions"] == conditions
+    encoded = conditions.encode().decode("latin-1")
+    said = json.loads(client.get(f"/related?category_id=1&product_id=120&{encoded}").body)
+    if conditions != "limit=5":  # which is no condition here
+        # What is known differs: `limit` is a field of its own.
+        first = said["detail"].partition("; known are")[0]
+        assert first in "".join(page.text)
+    assert page.answer.body.decode().count('role="alert"') == 1
+
+
+def test_defaults_apply_and_are_said(integer_root: ReleaseRoot) -> None:
+    client = with_attributes(integer_root, "price__lte=9")
+    page = browse(client, category_id=1, product_id=120, limit=100)
+    assert len([link for link in page.links if "product_id" in link]) == 8
+    assert "price__lte=9" in page.text
+    declined = browse(client, category_id=1, product_id=120, limit=100, conditions="defaults=false")
+    # The table of the category holds the one that is hidden by the columns alone.
+    assert len([link for link in declined.links if "product_id" in link]) == 59
+
+
+def test_searches_of_the_page_are_bounded_as_others_are(integer_root: ReleaseRoot) -> None:
+    searches = Searches(percent=1, clock=lambda: 0.0)
+    searches._saved_s = 0.0
+    client = with_attributes(integer_root, searches=searches)
+    page = browse(client, category_id=40, product_id=5000, conditions="price__missing=false")
+    assert page.answer.status == "429 Too Many Requests"
+    assert page.answer.headers["Retry-After"]
+    assert "searches (a vector, or" in "".join(page.text)
 
 
 def test_without_a_url_there_are_no_photos(integer_root: ReleaseRoot) -> None:
