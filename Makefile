@@ -4,6 +4,7 @@
 # bench-scale: the same for 3.8 million products · bench-change: releases changing under load
 # bench-extract: photos a second · bench-follow: how soon changes are live
 # bench-index: a build with little changed against one from nothing
+# bench-answers: conditions, hidden products and distinct photos beside the plain request
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-
 # What runs no real program and loads no network, and takes less than a second a test.
 QUICK := not (slow or chromium or nginx or prometheus or ray or tensorflow or unit)
 
-.PHONY: bench bench-change bench-extract bench-follow bench-index bench-scale check demo lint test venv
+.PHONY: bench bench-answers bench-change bench-extract bench-follow bench-index bench-scale check demo lint test venv
 
 demo: venv
 	@$(BIN)/python -m lookalike_build.demo --port $(PORT)
@@ -26,6 +27,9 @@ test: venv
 
 bench: venv
 	@PYTHONPATH=tests $(BIN)/python -m load.bench
+
+bench-answers: venv
+	@PYTHONPATH=tests $(BIN)/python -m load.answers
 
 bench-extract: venv
 	@$(BIN)/python -c 'import openvino' 2>/dev/null || \

@@ -9,7 +9,6 @@ wherever there are enough.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -48,12 +47,14 @@ def nearest(
         with searching() if category.is_beyond(n) else nullcontext():
             return category.nearest(item, n, most)
     listed = category.listed(item, category.entry.k)
-    near = within(*listed, most)
+    near = listed if most == math.inf else within(*listed, most)
     picker = _Picker(category, selection, item)
     items, distances = picker.pick(*near, n)
+    if items.size == n:
+        return items, distances
     is_all = category.entry.k == category.entry.most_neighbours or len(near[0]) < len(listed[0])
     vectors = category.vectors
-    if items.size == n or is_all or vectors is None:
+    if is_all or vectors is None:
         return items, distances
     with searching():
         has = picker.all_selected()
@@ -112,38 +113,36 @@ def _searched(
             return items[order], distances[order]
 
 
-@dataclass
 class _Picker:
     """Picks those items that a selection has, nearest first, and remembers which it has picked."""
 
-    category: Category
-    selection: Selection
-    item: int | None = None
-    _same_photo: set[int] = field(default_factory=set)
-    _n_of: dict[object, int] = field(default_factory=dict)
-    _shown: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        columns = self.category.columns
-        if self.item is not None:
-            self.selection = self.selection.resolved((columns, self.item))
-        distinct = self.selection.distinct
-        if distinct and distinct.of == PHOTO and self.category.same_photo is None:
+    def __init__(self, category: Category, selection: Selection, item: int | None = None) -> None:
+        self._category = category
+        columns = category.columns
+        self._selection = selection if item is None else selection.resolved((columns, item))
+        distinct = selection.distinct
+        if distinct is None:
+            return
+        self._n_of: dict[object, int] = {}
+        self._shown: list[int] = []
+        self._same_photo: set[int] = set()
+        if distinct.of == PHOTO and category.same_photo is None:
             raise NotKnown("which photos are the same is not known in this release: index again")
-        if self.item is not None:
-            self._shown.append(self.item)
-            self._same_photo |= self.category.same_photos(self.item)
+        if item is not None and category.n_same_photo(item):
+            self._shown.append(item)
 
     def all_selected(self) -> Flags:
         """Which of all items (n_all,) meet the conditions and may be in answers."""
-        return self.selection.of_all(self.category.columns) & self.category.visible()
+        return self._selection.of_all(self._category.columns) & self._category.visible()
 
     def pick(self, items: Items, distances: Distances, n: int) -> Found:
         """The first `n` of the items that are selected, and their distances."""
-        if self.selection.conditions:
-            meet = self.selection.of_items(self.category.columns, items)
+        if self._selection.conditions:
+            meet = np.flatnonzero(self._selection.of_items(self._category.columns, items))
+            if self._selection.distinct is None:
+                meet = meet[:n]
             items, distances = items[meet], distances[meet]
-        distinct = self.selection.distinct
+        distinct = self._selection.distinct
         if distinct is None:
             return items[:n], distances[:n]
         places = self._photos(items, n) if distinct.of == PHOTO else self._values(items, n)
@@ -151,12 +150,12 @@ class _Picker:
 
     def _values(self, items: Items, n: int) -> list[int]:
         """The places of the first `n` items that are distinct by their attribute's value."""
-        of, most = self.selection.distinct or ("", 0)
+        of, most = self._selection.distinct or ("", 0)
         places: list[int] = []
         for place, item in enumerate(items.tolist()):
             if len(places) == n:
                 break
-            value = self.category.columns.value(of, item)
+            value = self._category.columns.value(of, item)
             seen = self._n_of.get(value, 0)
             if seen < most or value is None:
                 self._n_of[value] = seen + 1
@@ -165,15 +164,16 @@ class _Picker:
 
     def _photos(self, items: Items, n: int) -> list[int]:
         """The places of the first `n` items that show distinct photos, none the item's own."""
-        category, same = self.category, self._same_photo
+        category, same = self._category, self._same_photo
         for one in self._shown:
-            same |= category.same_photos_among(one, items)
+            same |= category.same_photos(one, items)
         places: list[int] = []
         for place, item in enumerate(items.tolist()):
             if len(places) == n:
                 break
             if item not in same:
                 places.append(place)
-                self._shown.append(item)
-                same |= category.same_photos(item) | category.same_photos_among(item, items)
+                if category.n_same_photo(item):
+                    self._shown.append(item)
+                    same |= category.same_photos(item, items)
         return places

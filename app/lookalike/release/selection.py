@@ -67,7 +67,8 @@ class Condition(NamedTuple):
         return bool(self.operand) if self.op == "missing" else self.op == "notin"
 
     def _of_column(self, part: Part, positions: "Items | slice") -> Flags:
-        values, op, operand = part.columns[self.attribute][positions], self.op, self.operand
+        column, op, operand = part.columns[self.attribute], self.op, self.operand
+        values = column[positions] if isinstance(positions, slice) else column.take(positions)
         if op == "missing":
             return np.asarray(_missing(values) == operand)
         if not isinstance(operand, tuple):
@@ -126,13 +127,15 @@ class Selection(NamedTuple):
 
     def resolved(self, asked: "tuple[Columns, int] | None") -> "Selection":
         """The selection for an item asked for."""
-        conditions = (each.resolved(asked) for each in self.conditions)
-        return self._replace(conditions=tuple(conditions))
+        if all(each.op != "same" for each in self.conditions):
+            return self
+        return self._replace(conditions=tuple([each.resolved(asked) for each in self.conditions]))
 
     def of_items(self, columns: Columns, items: Items) -> Flags:
-        """Which of the items (n,) meet all conditions."""
-        found = np.ones(items.size, np.bool_)
-        for condition in self.conditions:
+        """Which of the items (n,) meet all conditions, of which there is at least one."""
+        first, *others = self.conditions
+        found = first.of_items(columns, items)
+        for condition in others:
             found &= condition.of_items(columns, items)
         return found
 

@@ -56,7 +56,10 @@ def _selected(
     item = category.item_of(product_id)
     if item is None:
         return None
-    items, _ = nearest(category, item, n, selection, _leave)
+    try:
+        items, _ = nearest(category, item, n, selection, _leave)
+    except LookupError:
+        return None
     return category.ids(items)
 
 
