@@ -293,7 +293,8 @@ class Category:
     @cached_property
     def _same_photo_counts(self) -> "memoryview[int]":
         # It returns plain ints, several times as fast as an ndarray returns scalars.
-        return memoryview(np.empty(0) if self.same_photo is None else self.same_photo)
+        counts = np.empty(0, np.uint16) if self.same_photo is None else self.same_photo
+        return memoryview(counts.data)
 
     def n_same_photo(self, item: int) -> int:
         """How many of an item's first neighbours in the table show its photo."""
