@@ -58,11 +58,8 @@ def publish(
         recall = "" if entry.recall is None else f", recall by vector {entry.recall:.3f}"
         say(f"category {entry.category_id}: {entry.n_items} products, k {entry.k}{recall}")
     prune(releases, keep)
-    if published.left_out:
-        complain(
-            f"lookalike-build: behaviour is left out: {published.left_out}; "
-            "run `lookalike-build behaviour`"
-        )
+    for left_out in published.left_out:
+        complain(f"lookalike-build: {left_out}")
     if not rebuild:  # which compares nothing
         new, changed, gone, unchanged = published.counts
         say(f"products: {new} new, {changed} changed, {gone} gone, {unchanged} unchanged")

@@ -14,7 +14,7 @@ from lookalike.errors import LookalikeError
 from lookalike.journal import ForgottenError, Journal
 from lookalike.release.attributes import MAX_ATTRIBUTES, AttributeTypes, Values
 from lookalike.release.columns import Columns
-from lookalike.release.ids import Id
+from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, UPDATE_SUFFIX, ReleaseRoot
@@ -25,6 +25,7 @@ from lookalike_build.publishing.columns import (
     arrays_of,
     columns_of,
     read_columns,
+    same_columns,
     with_values,
 )
 from lookalike_build.publishing.ids import ItemIds, id_array
@@ -86,13 +87,13 @@ def publish_attributes(
         written, n_unknown = [], 0
         try:
             for entry in manifest.categories:
-                writer = staging.category(entry.category_id)
-                folder = staging.published(entry.category_id)
-                given = values.get(entry.category_id)
-                columns, n_lost = new.of(folder, entry, given, live.get(entry.category_id, {}))
+                category_id = entry.category_id
+                base = root.folder(manifest.release) / category_folder(category_id), entry
+                before, given = read_columns(*base), values.get(category_id)
+                columns, n_lost = new.of(base, before, given, live.get(category_id, {}))
                 n_unknown += n_lost
-                anew = write_with_columns(columns, writer, folder, entry)
-                written.append(anew or writer.keep())
+                writer, same = staging.category(category_id), same_columns(columns, before)
+                written.append(writer.keep() if same else write_with_columns(columns, writer, base))
             draft = replace(manifest, behaviour=None, attributes=declared)
             published = staging.publish(draft, written, UPDATE_SUFFIX)
         finally:
@@ -109,14 +110,19 @@ class _NewColumns(NamedTuple):
     known: AttributeTypes
 
     def of(
-        self, folder: Path, entry: CategoryEntry, given: ProductValues | None, live: ValueChanges
+        self,
+        base: tuple[Path, CategoryEntry],
+        before: Columns,
+        given: ProductValues | None,
+        live: ValueChanges,
     ) -> tuple[Columns, int]:
         """The columns of a published category, and how many of the products given it does not have."""
-        if not (entry.attributes or given or live):
-            return read_columns(folder, entry), 0
-        items = ItemIds.read(folder, entry)
-        arrays = arrays_of(read_columns(folder, entry))
-        arrays = {name: array for name, array in arrays.items() if name not in self.replaced}
+        if not (before.types or given or live):
+            return before, 0
+        items = ItemIds.read(*base)
+        arrays = {
+            name: array for name, array in arrays_of(before).items() if name not in self.replaced
+        }
         n_lost = 0
         if given:
             rows = items.rows_of(id_array(_ids(given.product_ids)))
@@ -124,11 +130,11 @@ class _NewColumns(NamedTuple):
             for name, one in self.replaced.items():
                 arrays[name] = given.columns[name].cast(ARROW_TYPES[one]).take(taken)
             n_lost = len(given.product_ids) - int(np.count_nonzero(rows >= 0))
-        columns = columns_of(self.known, arrays, entry.n_all)
+        columns = columns_of(self.known, arrays, before.n_items)
         rows = items.rows_of(id_array(_ids(pa.array([*live])))) if live else np.empty(0, np.intp)
         each = [*live.values()]
         by_item = {item: each[rows[item]] for item in np.flatnonzero(rows >= 0).tolist()}
-        return with_values(columns, entry.n_all, by_item, self.known), n_lost
+        return with_values(columns, before.n_items, by_item, self.known), n_lost
 
 
 def _current(root: ReleaseRoot, values: Mapping[Id, ProductValues]) -> Manifest:

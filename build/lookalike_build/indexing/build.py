@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from lookalike.release.columns import Columns
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest, Model
@@ -21,7 +25,10 @@ from lookalike_build.indexing.live import (
     check_published,
     write_changed,
 )
-from lookalike_build.publishing.category import CategoryWriter, Counts, Written
+from lookalike_build.indexing.values import carry_values, values_of
+from lookalike_build.publishing.category import CategoryWriter, Counts, Written, values_digest
+from lookalike_build.publishing.columns import no_columns
+from lookalike_build.publishing.ids import Ids, ItemIds, id_array
 from lookalike_build.publishing.removal import AllowedRemoval, check_removal, in_source, released
 from lookalike_build.publishing.staging import Published, Staging
 
@@ -82,8 +89,14 @@ def index(
             categories = [written[category_id] for category_id in store.categories]
             with root.lock(LOCK_WAIT_S):
                 categories, applied = carry_over(store, root, staging, categories)
+                categories, attributes, reasons = carry_values(store, root, staging, categories)
                 draft = Manifest("draft", store.model, store.n_dims, *store.id_types, (), applied)
-                published = staging.publish(draft, categories)
+                draft = replace(draft, attributes=attributes)
+                left_out = tuple(
+                    f"attributes are left out: {reason}; run `lookalike-build attributes`"
+                    for reason in reasons
+                )
+                published = staging.publish(draft, categories, left_out=left_out)
         except Exception:
             root.remove_staging()  # a full disk's worth perhaps
             raise
@@ -135,20 +148,36 @@ def index_category(
         return finished
     if digest and _is_sound(writer, made_with):
         done(n_items)
-        return writer.keep()._replace(counts=Counts(unchanged=n_items))
-    counts, written = Counts(new=n_items), None
+        return writer.keep()._replace(
+            counts=Counts(unchanged=n_items), values_digest=values_digest(writer.values)
+        )
+    counts, written, values = Counts(new=n_items), None, None
     if live := _comparable(store, writer):
         most = int(_UPDATED_SHARE * n_items)
         counts, changes = difference(store, category_id, live, most)
         if changes is not None and live.is_made_with(settings):
             written = _updated(live, changes, writer)
+            values = values_digest(writer.values)
             done(n_items)
     if written is None:
         features = writer.begin(n_items, store.n_dims)
-        writer.add_ids(store.read(category_id, features).product_ids)
-        written = index_features(features, settings, writer, done)
+        product_ids = id_array(store.read(category_id, features).product_ids)
+        writer.add_ids(product_ids)
+        columns, values = _current_values(writer, product_ids)
+        written = index_features(features, settings, writer, done, columns=columns)
     entry = replace(written.entry, made_with=made_with)
-    return writer.finish(written._replace(entry=entry, counts=counts))
+    return writer.finish(written._replace(entry=entry, counts=counts, values_digest=values))
+
+
+def _current_values(writer: CategoryWriter, product_ids: Ids) -> tuple[Columns, str | None]:
+    """The columns of products by their current values, and what stands for these.
+
+    None where these cannot be read: `carry_values` says so in the end.
+    """
+    with suppress(ReleaseError):
+        items = ItemIds(product_ids, np.zeros(product_ids.size, np.bool_))
+        return values_of(writer.values, items), values_digest(writer.values)
+    return no_columns(product_ids.size), None
 
 
 def _is_sound(writer: CategoryWriter, made_with: str) -> bool:

@@ -198,7 +198,7 @@ def _changed(
             yield one
         else:
             anew = writer.replace(partial(write_changed, after, settings))
-            yield one._replace(entry=anew.entry, unchanged=False)
+            yield one._replace(entry=anew.entry, unchanged=False, values_digest=None)
     for category_id in changes.keys() - {one.entry.category_id for one in written}:
         products = {
             product_id: feature

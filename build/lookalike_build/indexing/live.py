@@ -51,9 +51,7 @@ from lookalike_build.publishing.columns import (
     differences,
     is_hidden,
     no_columns,
-    read_columns,
     reordered,
-    same_columns,
     with_values,
 )
 from lookalike_build.publishing.ids import Ids, id_array
@@ -503,23 +501,22 @@ def write_changed(
 
 
 def write_with_columns(
-    columns: Columns, writer: CategoryWriter, folder: Path, entry: CategoryEntry
-) -> Written | None:
-    """Write the category in `folder` with other columns of all its items, also those that have left.
+    columns: Columns, writer: CategoryWriter, base: tuple[Path, CategoryEntry]
+) -> Written:
+    """Write the category `base`, its folder and entry, with other columns of all its items, also those
+    that have left.
 
-    Only if other products are hidden, more than the columns is read. None where nothing differs.
+    Only if other products are hidden, more than the columns is read.
     """
-    before = read_columns(folder, entry)
-    if same_columns(columns, before):
-        return None
-    if np.array_equal(columns.hidden, before.hidden):
-        IndexSettings.of(entry.made_with)  # refuses another method
-        return writer.add_linked(columns, (folder, entry))
+    folder, entry = base
+    settings = IndexSettings.of(entry.made_with)
+    hidden = is_hidden(columns) != is_hidden(open_columns(folder, entry.attributes, entry.n_all))
+    if not hidden.any():
+        return writer.add_linked(columns, base)
     live = LiveCategory.read(folder, entry)
-    n_changed = np.count_nonzero(is_hidden(columns) != is_hidden(before))
-    if n_changed > _REBUILT_SHARE * entry.n_items:
+    if np.count_nonzero(hidden) > _REBUILT_SHARE * entry.n_items:
         return replace(live, columns=columns).rebuilt(writer)
-    return write_changed(live.with_columns(columns), IndexSettings.of(entry.made_with), writer)
+    return write_changed(live.with_columns(columns), settings, writer)
 
 
 def settings_of(entries: Iterable[CategoryEntry]) -> IndexSettings:

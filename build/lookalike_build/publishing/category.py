@@ -21,6 +21,7 @@ from lookalike.release.files import (
     DISTANCES,
     FEATURES,
     FILES,
+    ID_FILES,
     INDEX,
     LATER_IDS,
     LEFT,
@@ -112,20 +113,32 @@ class Counts(NamedTuple):
 
 class Written(NamedTuple):
     """A complete category: whether it was taken over from the current release, or else rebuilt from
-    its features, and how many of its products differ, if that was counted."""
+    its features, and how many of its products differ, if that was counted. `values_digest` is that of
+    the published category whose products' values it has, None if it may have others."""
 
     entry: CategoryEntry
     unchanged: bool
     rebuilt: bool = False
     counts: Counts = Counts()
+    values_digest: str | None = None
+
+
+def values_digest(source: tuple[Path, CategoryEntry] | None) -> str:
+    """What is equal for published categories whose products have the same values."""
+    if source is None or not source[1].attributes:
+        return ""
+    entry = source[1]
+    ids = [entry.files[file].sha256 for file in ID_FILES if file in entry.files]
+    return ",".join([entry.columns_digest, *ids])
 
 
 @dataclass(frozen=True)
 class CategoryWriter:
     """Writes one category into `folder`; picklable, so that another process may do it.
 
-    `current` is the category in the current release, its folder and entry, if it has that one. `note`
-    is where `finish` notes that the category is finished.
+    `current` is the category in the current release, its folder and entry, if it has that one, and
+    `values` the same, of which only the values of products are to be taken over. `note` is where
+    `finish` notes that the category is finished.
 
     Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_table`,
     `add_update`, `add_linked` or `keep`, which write all of it.
@@ -135,6 +148,7 @@ class CategoryWriter:
     folder: Path
     current: tuple[Path, CategoryEntry] | None
     note: Path | None = None
+    values: tuple[Path, CategoryEntry] | None = None
 
     def finish(self, written: Written) -> Written:
         """Note that the category is finished as `written`, for a builder that goes on after a kill."""

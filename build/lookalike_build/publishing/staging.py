@@ -26,12 +26,13 @@ from lookalike_build.publishing.category import CategoryWriter, Counts, Written
 class Published(NamedTuple):
     """The current release; `new` where it was not current before, `n_unchanged` of its categories
     are those of the release before it, `n_rebuilt` have been made from their features. `left_out` says
-    why that one's behaviour is not in it, if so; `counts` are of all products, if they were counted."""
+    what else that one had that is not in it, why, and what to do; `counts` are of all products, if they
+    were counted."""
 
     release: str
     new: bool
     n_unchanged: int
-    left_out: str | None = None
+    left_out: tuple[str, ...] = ()
     n_rebuilt: int = 0
     counts: Counts = Counts()
 
@@ -84,14 +85,15 @@ class Staging:
         """The writer of a category."""
         folder = self.path / category_folder(category_id)
         note = self._finished_folder and self._finished_folder / f"{folder.name}.json"
-        return CategoryWriter(category_id, folder, self._published.get(category_id), note)
-
-    def published(self, category_id: Id) -> Path:
-        """The folder of a category in the current release, which has it."""
-        return self._published[category_id][0]
+        current = self._published.get(category_id)
+        return CategoryWriter(category_id, folder, current, note, current)
 
     def publish(
-        self, draft: Manifest, categories: Sequence[Written], suffix: str = ""
+        self,
+        draft: Manifest,
+        categories: Sequence[Written],
+        suffix: str = "",
+        left_out: tuple[str, ...] = (),
     ) -> Published:
         """Name the release, check it and make it current; the root's lock is held.
 
@@ -99,15 +101,17 @@ class Staging:
         is among its attributes: it is once a category has a column of it. Without behaviour
         in it, that of the current release is taken over, in an update (whose name has a suffix) without
         reading it. Where the current release holds the same content it stays current, so that no cache
-        in front loses its answers.
+        in front loses its answers. `left_out` is as in `Published`.
         """
         draft = _with_categories(draft, tuple(written.entry for written in categories))
         self._remove_others(draft)
         n_unchanged = sum(written.unchanged for written in categories)
-        left_out = None
         if draft.behaviour is None:
-            behaviour, left_out = self._carried(draft, checked=not suffix)
+            behaviour, reason = self._carried(draft, checked=not suffix)
             draft = replace(draft, behaviour=behaviour)
+            if reason:
+                way_out = "run `lookalike-build behaviour`"
+                left_out = (*left_out, f"behaviour is left out: {reason}; {way_out}")
         before = self._root.current()
         release = None
         # A category that was rebuilt although nothing has changed is damaged in the current release.

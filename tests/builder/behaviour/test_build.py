@@ -118,7 +118,7 @@ def test_behaviour_comes_with_a_complete_release(root: ReleaseRoot) -> None:
     before = str(root.current())
     made = rate(root, ratings())
     newest = max(rating[2] for rating in ratings())
-    assert made.published[:4] == (root.current(), True, 2, None)
+    assert made.published[:4] == (root.current(), True, 2, ())
     assert made.counts == (48, len({rating[:2] for rating in ratings()}), newest * 1_000_000)
     assert len(list(root.check(str(root.current())))) == 2
     old, new = root.manifest(before), root.manifest(str(root.current()))
@@ -136,8 +136,8 @@ def test_behaviour_comes_with_a_complete_release(root: ReleaseRoot) -> None:
 def test_the_same_ratings_change_nothing_and_others_the_table_alone(root: ReleaseRoot) -> None:
     rate(root, ratings())
     name, product_ids = root.current(), numbers(root, [PRODUCT_IDS])
-    assert rate(root, reversed(ratings())).published[:4] == (name, False, 2, None)
-    assert rate(root, ratings(), neighbours=1).published[:4] == (root.current(), True, 2, None)
+    assert rate(root, reversed(ratings())).published[:4] == (name, False, 2, ())
+    assert rate(root, ratings(), neighbours=1).published[:4] == (root.current(), True, 2, ())
     assert numbers(root, [PRODUCT_IDS]) == product_ids
     assert all(len(others) == 1 for others in lists(root).values())
 
@@ -312,7 +312,10 @@ def test_with_ids_of_another_type_it_is_left_out(root: ReleaseRoot, tmp_path: Pa
     rate(root, ratings())
     other: Catalogue = {1: (["a", "b"], POOL[:2])}
     published = index(write_store(tmp_path / "g", other), root, SETTINGS, allowed=ANY)
-    assert published.left_out == "its product ids are integers, the release's strings"
+    assert published.left_out == (
+        "behaviour is left out: its product ids are integers, the release's strings; run "
+        "`lookalike-build behaviour`",
+    )
     assert opened(root).behaviour is None
 
 
@@ -333,7 +336,8 @@ def test_a_damaged_table_is_left_out_by_a_build_and_made_anew_by_the_command(
     how(root.folder(str(root.current())) / BEHAVIOUR / file)
     published = index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS, allowed=ANY)
     assert published[:3] == (root.current(), True, 2)
-    assert str(published.left_out).startswith(f"{BEHAVIOUR}/{file}: ")
+    (left_out,) = published.left_out
+    assert left_out.startswith(f"behaviour is left out: {BEHAVIOUR}/{file}: ")
     assert opened(root).behaviour is None
     list(root.check(str(root.current())))
     rate(root, ratings())
@@ -358,7 +362,8 @@ def test_a_build_says_that_it_leaves_out_that_of_an_older_version(
     manifest = root.folder(str(root.current())) / MANIFEST
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
     published = index(write_store(tmp_path / "f", CATALOGUE), root, SETTINGS, allowed=ANY)
-    assert str(published.left_out).startswith("the current release cannot be read: ")
+    (left_out,) = published.left_out
+    assert left_out.startswith("behaviour is left out: the current release cannot be read: ")
     assert opened(root).behaviour is None
 
 
@@ -367,7 +372,7 @@ def test_a_build_does_not_read_what_was_gone(root: ReleaseRoot, tmp_path: Path) 
     before = lists(root)
     (root.folder(str(root.current())) / BEHAVIOUR / GONE).unlink()
     other: Catalogue = {1: (list(range(8)), POOL[:8])}
-    assert index(write_store(tmp_path / "g", other), root, SETTINGS, allowed=ANY).left_out is None
+    assert index(write_store(tmp_path / "g", other), root, SETTINGS, allowed=ANY).left_out == ()
     assert lists(root) == without(before, set(range(8, 20)))
     damage(root.folder(str(root.current())) / BEHAVIOUR / GONE)
     index(write_store(tmp_path / "h", other), root, SETTINGS, allowed=ANY)

@@ -137,7 +137,7 @@ def test_indexing_what_is_current_already_changes_nothing(
 ) -> None:
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings())[:4] == (before, False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (before, False, 4, ())
     assert root.names() == [before]
 
 
@@ -181,7 +181,7 @@ def test_only_categories_of_which_much_has_changed_are_rebuilt(
     done: list[int] = []
     store = write_store(tmp_path / "features", changed)
     published = index(store, root, IndexSettings(), done.append)
-    assert published[:5] == (root.current(), True, 1, None, 2)
+    assert published[:5] == (root.current(), True, 1, (), 2)
     assert published.counts == Counts(new=1 + 300, changed=1 + 1, gone=1, unchanged=59 + 6 + 300)
     assert indexed == [1, 300]
     assert sum(done) == 60 + 7 + 1 + 300 + 300
@@ -197,9 +197,9 @@ def test_all_is_rebuilt_if_asked_for(root: ReleaseRoot, tmp_path: Path, indexed:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings())[:4] == (before.name, False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (before.name, False, 4, ())
     published = index(store, root, IndexSettings(), rebuild=True)
-    assert published[:5] == (root.current(), True, 0, None, 4)
+    assert published[:5] == (root.current(), True, 0, (), 4)
     assert indexed == [60, 7, 1, 300]
     assert len(list(root.check(published.release))) == 4
 
@@ -223,7 +223,7 @@ def test_other_settings_index_everything_and_share_the_features(
 ) -> None:
     before = current(root)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings(**setting))[:4] == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings(**setting))[:4] == (root.current(), True, 0, ())
     assert indexed == [60, 7, 1, 300]
     assert (current(root) / "40" / FEATURES).samefile(before / "40" / FEATURES)
 
@@ -234,7 +234,7 @@ def test_another_method_indexes_everything(
     before = root.current()
     monkeypatch.setattr(lookalike_build.indexing.category, "METHOD", -1)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, ())
     assert root.current() != before
 
 
@@ -310,10 +310,10 @@ def test_where_links_cannot_be_made_files_are_copied(
     before = current(root)
     changed = {**integer_catalogue(), 2: ([1, 2], random_features(2, 9))}
     store = write_store(tmp_path / "features", changed)
-    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 3, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 3, ())
     assert len(list(root.check(current(root).name))) == 4
     assert (current(root) / "40" / INDEX).stat().st_ino != (before / "40" / INDEX).stat().st_ino
-    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, ())
 
 
 def test_a_release_of_another_format_is_followed_by_one_of_this(
@@ -327,7 +327,7 @@ def test_a_release_of_another_format_is_followed_by_one_of_this(
     path.write_text(json.dumps(document))
     before = root.current()
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, ())
     assert root.current() != before
     assert len(list(root.check(current(root).name))) == 4
 
@@ -431,7 +431,7 @@ def test_a_disk_that_fills_up_leaves_the_current_release_and_its_own_room(
     assert root.current() == before
     assert root.names() == [before]
     assert not root.staging.exists()
-    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 0, ())
 
 
 def test_one_builder_at_a_time(root: ReleaseRoot, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ def test_what_is_indexed_waits_for_whoever_changes_the_root(
             with pytest.raises(TimeoutError):
                 published.result(0.2)
             assert root.current() == before
-        assert published.result(HUNG_S)[:4] == (root.current(), True, 0, None)
+        assert published.result(HUNG_S)[:4] == (root.current(), True, 0, ())
     assert root.current() != before
 
 
@@ -486,7 +486,7 @@ def test_a_current_release_removed_while_indexing_is_taken_over_all_the_same(
 
     store = write_store(tmp_path / "features", integer_catalogue())
     published = index(store, root, IndexSettings(), engine=follow_then_index)
-    assert published[:4] == (root.current(), True, 4, None)
+    assert published[:4] == (root.current(), True, 4, ())
     assert indexed == []
     assert not before.exists()
     after = current(root)
@@ -503,12 +503,12 @@ def test_a_category_that_was_changed_live_and_is_as_in_the_catalogue_is_kept(
     change(root, {40: {product_ids[7]: features[7]}})
     live, etag = current(root), etag_of(root, 40)
     store = write_store(tmp_path / "features", integer_catalogue())
-    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), True, 4, ())
     assert indexed == []
     assert digests(current(root)) == digests(live)
     assert etag_of(root, 40) == etag
     # From now on it is known to be of these features, without comparing them.
-    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, None)
+    assert index(store, root, IndexSettings())[:4] == (root.current(), False, 4, ())
 
 
 def test_old_releases_are_pruned_but_never_the_current_one(

@@ -86,14 +86,14 @@ def test_ray_makes_the_release_that_the_local_engine_makes(
     store = write_store(tmp_path / "features", integer_catalogue())
     root, done = ReleaseRoot(tmp_path / "root"), list[int]()
     published = index(store, root, IndexSettings(), done.append, index_on_ray)
-    assert published[:4] == (root.current(), True, 0, None)
+    assert published[:4] == (root.current(), True, 0, ())
     assert sorted(done) == [1, 7, 60, 300]
     assert manifest(root).content_digest() == manifest(integer_root).content_digest()
     assert index(store, root, IndexSettings(), engine=index_on_ray)[:4] == (
         root.current(),
         False,
         4,
-        None,
+        (),
     )
 
 
