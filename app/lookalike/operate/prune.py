@@ -11,7 +11,7 @@ from lookalike.terminal.types import WholeNumber
 
 @command("lookalike prune --root /var/lib/lookalike --keep 3")
 @options.root()
-@option("--keep", WholeNumber(1), 5, "releases to keep, and as many of those that `follow` made")
+@option("--keep", WholeNumber(1), 5, "releases to keep, and as many of `follow` and `attributes`")
 def run(root: Path, keep: int) -> None:
     """Remove old releases, the current one never."""
     releases = ReleaseRoot(root)

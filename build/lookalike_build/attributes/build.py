@@ -17,6 +17,7 @@ from lookalike_build.indexing.attributes import (
     AttributesError,
     publish_attributes,
 )
+from lookalike_build.indexing.live import settings_of
 from lookalike_build.publishing.removal import FEW
 from lookalike_build.publishing.staging import Published
 
@@ -25,9 +26,11 @@ Read = Callable[[tuple[IdType, IdType]], FileValues]
 
 
 class Source(NamedTuple):
-    """The table at `path`, exported at `as_of` (Unix time, seconds; None if that is not known)."""
+    """The table at `path` of the attributes `types`, exported at `as_of` (Unix time, seconds; None if
+    that is not known)."""
 
     path: Path
+    types: AttributeTypes
     read: Read
     as_of: float | None
 
@@ -61,13 +64,26 @@ def set_attributes(
         raise AttributesError(f"release {name} has no attribute {unknown[0]}; it has {has}")
     if source is None:
         return Made(publish_attributes(root, {}, {}, dropped).published)
+    _check_types(manifest, source.types)
+    settings_of(manifest.categories)  # refuses those of another method, before all is read
     found = source.read(manifest.id_types)
     values = found.by_category()
-    live = _live_values(root, manifest, source, found.types)
+    live = _live_values(root, manifest, source)
     comparison = compare(root.folder(name), manifest, values, live)
     _check(comparison, manifest, source.path, max_hidden)
-    published = publish_attributes(root, found.types, values, dropped, source.as_of).published
+    published = publish_attributes(root, source.types, values, dropped, source.as_of).published
     return Made(published, found, comparison, sum(map(len, live.values())))
+
+
+def _check_types(manifest: Manifest, types: AttributeTypes) -> None:
+    """AttributesError where an attribute would change its type: requests that use it would fail."""
+    for name, one in types.items():
+        now = manifest.known_attributes.get(name, one)
+        if now != one:
+            raise AttributesError(
+                f"release {manifest.release} has {name} as a {now}, not as a {one}; if that is meant, "
+                f"remove it first with --drop {name}"
+            )
 
 
 def _check(comparison: Comparison, manifest: Manifest, path: Path, max_hidden: float) -> None:
@@ -87,10 +103,9 @@ def _check(comparison: Comparison, manifest: Manifest, path: Path, max_hidden: f
         )
 
 
-def _live_values(
-    root: ReleaseRoot, manifest: Manifest, source: Source, types: AttributeTypes
-) -> Live:
-    """The values set live since the table was exported, of its attributes that keep their types."""
+def _live_values(root: ReleaseRoot, manifest: Manifest, source: Source) -> Live:
+    """The values set live since the table was exported, of those of its attributes that the
+    release has."""
     if not root.journal.exists():
         return {}
     if source.as_of is None:
@@ -107,8 +122,7 @@ def _live_values(
                 f"{as_text(error.until)} the journal knows no more what they were: this would undo "
                 "them; export it again, or give a later time with --as-of TIME if it was exported then"
             ) from None
-    kept = types.items() & manifest.known_attributes.items()
-    names = {name for name, _ in kept}
+    names = source.types.keys() & manifest.known_attributes.keys()
     return {
         product: {name: values[name] for name in names & values.keys()}
         for product, values in live.items()

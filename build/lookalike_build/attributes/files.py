@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.release.attributes import AttributeType, AttributeTypes
+from lookalike.release.attributes import AttributeType
 from lookalike.release.ids import Id, IdType
 from lookalike_build.attributes.values import KINDS, problem, values_of
 from lookalike_build.catalogue.ids import ReleasedIds
@@ -55,7 +55,6 @@ class FileValues:
     one of the `currencies`.
     """
 
-    types: AttributeTypes
     rows: pa.Table
     currencies: Mapping[str, str] = field(default_factory=dict)
 
@@ -133,8 +132,7 @@ class _Rows:
             raise TableError(self._table.path, ["holds no rows"])
         rows = self._once(rows.combine_chunks()).sort_by([(key, "ascending") for key in KEYS])
         currencies = {name: min(codes) for name, codes in self._currencies.items() if any(codes)}
-        types = {one.name: one.type for one in self._attributes}
-        return FileValues(types, rows.drop_columns([_LINE]), currencies)
+        return FileValues(rows.drop_columns([_LINE]), currencies)
 
     def _read_ids(self, ids: ReleasedIds, chunk: Chunk, column: Any) -> pa.Array | None:
         """The ids; None if one is invalid, which is noted."""

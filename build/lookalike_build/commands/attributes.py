@@ -101,7 +101,8 @@ def run(
     if file and attributes:
         moment = moment_of_table(file) if as_of is None else as_of
         read = partial(read_attributes, file.absolute(), columns, dialect, attributes=attributes)
-        source = Source(file.absolute(), read, moment)
+        types = {one.name: one.type for one in attributes}
+        source = Source(file.absolute(), types, read, moment)
     releases = ReleaseRoot(root.absolute())
     made = set_attributes(releases, source, dropped, max_hidden / 100)
     prune(releases, keep)

@@ -120,7 +120,6 @@ def test_every_format_gives_the_same(tmp_path: Path) -> None:
 
 def test_the_columns_have_arrow_types_and_values_come_by_category(tmp_path: Path) -> None:
     values = found(csv(tmp_path, "2,7,,no,b", "1,7,12.50,TRUE,a", "1,8,-3, ,"))
-    assert values.types == {"price": "number", "in_stock": "flag", "brand": "text"}
     types = [pa.int64(), pa.int64(), pa.float64(), pa.bool_(), pa.large_string()]
     assert values.rows.schema.types == types
     by_category = values.by_category()

@@ -111,6 +111,23 @@ def test_other_attributes_stay_and_may_be_dropped(
     )
 
 
+def test_an_attribute_keeps_its_type(
+    root: ReleaseRoot, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = csv(tmp_path, "price", ["1,100,5"])
+    assert run("--attribute=price:number", path=path) == 0
+    name = root.current()
+    capsys.readouterr()
+    assert run("--attribute=price:text", path=path) == 1
+    assert capsys.readouterr().err == (
+        f"lookalike-build: release {name} has price as a number, not as a text; if that is meant, "
+        "remove it first with --drop price\n"
+    )
+    assert run("--drop=price") == 0
+    assert run("--attribute=price:text", path=path) == 0
+    assert value(root, "price", 100) == "5"
+
+
 def test_products_are_hidden_up_to_a_share(
     root: ReleaseRoot, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
