@@ -90,6 +90,13 @@ def index_options(usual_as_of: str) -> Decorator:
             _USUAL.recall,
             "recall that vectors are to be answered with, 0 to 1",
         ),
+        option(
+            "--same-photo SHARE",
+            Number(0, 1),
+            _USUAL.same_photo,
+            "products no further apart than this share of the median distance of random pairs of their "
+            "category show the same photo; 0 for copies only",
+        ),
         flag("--rebuild", "rebuild every category, however little has changed"),
         options.keep("releases to keep, and as many of `follow` and `attributes`"),
         options.engine("index"),

@@ -13,7 +13,7 @@ from lookalike.release.manifest import METRIC
 from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.projection import project
-from lookalike_build.indexing.random_pairs import random_distances
+from lookalike_build.indexing.random_pairs import median_of, random_distances
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
 from lookalike_build.publishing.columns import is_hidden, no_columns
@@ -28,14 +28,17 @@ _FEATURES = "features"
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept, and
-    how far apart products may be that show the same photo."""
+    """How to index: Annoy's trees and seed, the recall of vectors, how many neighbours are kept.
+
+    Products show the same photo if they are no further apart than the share `same_photo` of the median
+    distance of random pairs.
+    """
 
     n_trees: int = 10
     neighbours: int = 100
     seed: int = 1
     recall: float = 0.95
-    same_photo: float = 0.05
+    same_photo: float = 0.1
 
     @property
     def made_with(self) -> str:
@@ -86,7 +89,7 @@ def index_features(
     served = table[0][:, :k], table[1][:, :k]
     tuned = tune(features, projected, annoy, served, settings, hidden)
     random = random_distances(features, settings.seed)
-    made_with, same_photo = settings.made_with, settings.same_photo
+    made_with, same_photo = settings.made_with, settings.same_photo * median_of(random)
     return writer.add_index(
         table, k, projected, annoy, tuned, made_with, columns, same_photo, random
     )

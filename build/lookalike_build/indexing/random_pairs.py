@@ -24,3 +24,8 @@ def random_distances(features: Features, seed: int) -> tuple[float, ...]:
     cosines = (vectors @ vectors.T)[np.triu_indices(n, 1)]
     distances = np.sqrt(np.maximum(0, 2 - 2 * cosines))
     return tuple(np.quantile(distances, np.array(RANDOM_PERCENTS) / 100).clip(0, 2).tolist())
+
+
+def median_of(distances: tuple[float, ...]) -> float:
+    """The median of the distances of random pairs, 0 where there are none."""
+    return distances[RANDOM_PERCENTS.index(50)] if distances else 0.0

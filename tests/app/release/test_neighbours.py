@@ -16,7 +16,7 @@ from support import RANDOM_CASES, Catalogue, Features, publish, random_features
 
 N, K, N_DIMS = 900, 20, 24
 N_COPIES = 60
-SAME_PHOTO = 0.05
+SAME_PHOTO = 0.02
 TYPES: AttributeTypes = {"price": "number", "sale": "flag", "seller": "text"}
 Row = dict[str, Value | None]
 
@@ -64,9 +64,8 @@ APART = np.sqrt(np.maximum(0, 2 - 2 * (_UNIT @ _UNIT.T)))
 def category(tmp_path_factory: pytest.TempPathFactory) -> Category:
     folder = tmp_path_factory.mktemp("selection")
     catalogue: Catalogue = {1: (list(range(N)), FEATURES)}
-    root = publish(
-        folder / "root", catalogue, folder / "features", neighbours=K, same_photo=SAME_PHOTO
-    )
+    share = SAME_PHOTO / float(np.median(APART[np.triu_indices(N, 1)]))
+    root = publish(folder / "root", catalogue, folder / "features", neighbours=K, same_photo=share)
     found = root.open(root.chosen()).categories[1]
     found.columns = columns_of(ROWS)
     return found
