@@ -13,7 +13,7 @@ experiment. Its files are in one folder of the release:
 ``listed.npy``         ``|u1`` (n_products / 8, rounded up,): a bit for each row, from the highest of a
                        byte on: 1 where it is in a list
 ``gone.npy``           ``<u4`` (n_gone,): the rows, ascending, that are in a list and of products that
-                       are in no category of this release
+                       are in no category of this release, or hidden
 =====================  ==========================================================================
 
 A product may have a list and be gone, for some may still look at its page; it is in no answer.
@@ -83,7 +83,7 @@ class Behaviour:
     def related(self, product_id: Id, n: int, exclude: Container[Id] = ()) -> list[Id]:
         """The `n` product ids that are related most, the best first; fewer where there are no more.
 
-        Without those in `exclude` and what is in no category of the release. None are related to a
+        Without those in `exclude` and what no category of the release shows. None are related to a
         product that is unknown.
         """
         table, gone = self.table, self._gone

@@ -347,15 +347,19 @@ def within(items: Items, distances: Distances, max_distance: float) -> tuple[Ite
     return items[:n], distances[:n]
 
 
-def read_product_ids(folder: Path, entry: CategoryEntry) -> npt.NDArray[Any]:
-    """The product ids of a category in a release's folder, ascending; ReleaseError if unreadable."""
+def read_product_ids(
+    folder: Path, entry: CategoryEntry, hidden: Items | None = None
+) -> npt.NDArray[Any]:
+    """The product ids of a category in a release's folder, ascending, but those of the items `hidden`;
+    ReleaseError if unreadable."""
     ids = map_array(folder / files.PRODUCT_IDS, (entry.n_table,))
+    but = np.empty(0, np.uint32) if hidden is None else hidden
     if entry.updates is None:
-        return ids
+        return np.delete(ids, but) if but.size else ids
     later = map_array(folder / files.LATER_IDS, (entry.updates.n_later,))
     left = map_array(folder / files.LEFT, (entry.updates.n_left,), "<u4")
     check_items(left, ids.size + later.size, f"{folder.name}/{files.LEFT}")
-    there = np.delete(np.concatenate([ids, later]), left)
+    there = np.delete(np.concatenate([ids, later]), np.concatenate([left, but]))
     there.sort()
     return there
 

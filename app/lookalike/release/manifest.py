@@ -200,9 +200,9 @@ class CategoryEntry:
 class BehaviourEntry:
     """What the manifest says of behaviour, see `lookalike.release.behaviour`.
 
-    `n_products` have lists, of `n_related` in all; `n_gone` of those in lists are in no category of the
-    release. `newest_rating` is when the newest of all ratings was made (Unix time, seconds);
-    `made_with` is the builder's word for its method and settings.
+    `n_products` have lists, of `n_related` in all; no category of the
+    release has and shows `n_gone` of those in lists. `newest_rating` is when the newest of all ratings
+    was made (Unix time, seconds); `made_with` is the builder's word for its method and settings.
     """
 
     n_products: Annotated[int, Meta(ge=1, le=MAX_ROWS)]

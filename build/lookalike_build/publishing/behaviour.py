@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.release.arrays import Flags, Positions
+from lookalike.release.arrays import Flags, Items, Positions
 from lookalike.release.behaviour import open_gone
 from lookalike.release.category import read_product_ids
+from lookalike.release.columns import open_columns
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_TABLE,
@@ -85,29 +86,30 @@ def with_gone(entry: BehaviourEntry, folder: Path, gone: Flags) -> BehaviourEntr
 
 
 def gone_of(product_ids: Ids, products: Products) -> Flags:
-    """Which of the ids (n,), ascending, are in no category, bool (n,)."""
+    """Which of the ids (n,), ascending, no category has and shows, bool (n,)."""
     return gone_after(product_ids, np.ones(product_ids.size, np.bool_), {}, products)
 
 
 def gone_after(product_ids: Ids, gone: Flags, before: Products, after: Products) -> Flags:
     """Which of the ids (n,), ascending, are in no category `after`, where those `gone` were `before`.
 
-    Only files that have changed are read, and the others only where a product has left its category,
-    which may then be in any. Example: product 5 moves from category 1 to 2, and 6 leaves category 1.
+    A category that hides a product counts as one that does not have it. Only files that have changed
+    are read, and the others only where a product has left its category, which may then be in any.
+    Example: product 5 moves from category 1 to 2, and 6 leaves category 1.
     Both have left category 1, and 5 is found again in 2; 6 is gone, unless category 3 has it too.
     """
     gone = gone.copy()
     left = [np.empty(0, np.intp)]
     for category_id in before.keys() | after.keys():
         old, new = before.get(category_id), after.get(category_id)
-        if old and new and _id_files(old[1]) == _id_files(new[1]):
+        if old and new and _are_alike(old, new):
             continue
         were, are = _rows_of(product_ids, old), _rows_of(product_ids, new)
         gone[are] = False
         left.append(np.setdiff1d(were, are, assume_unique=True))
     rows = np.concatenate(left)
     for each in after.values() if rows.size else ():
-        _, known = positions_of(read_product_ids(*each), product_ids[rows])
+        _, known = positions_of(_visible_ids(*each), product_ids[rows])
         rows = rows[~known]
     gone[rows] = True
     return gone
@@ -122,13 +124,27 @@ def read_ids(path: Path) -> Ids:
     return np.asarray(ids)
 
 
-def _id_files(entry: CategoryEntry) -> list[FileEntry | None]:
-    """What says which products a category has."""
-    return [entry.files.get(file) for file in ID_FILES]
+def _are_alike(old: tuple[Path, CategoryEntry], new: tuple[Path, CategoryEntry]) -> bool:
+    """Whether two categories have the same visible products."""
+    files, other = ([each[1].files.get(file) for file in ID_FILES] for each in (old, new))
+    if files != other or old[1].n_hidden != new[1].n_hidden:
+        return False
+    columns = old[1].columns_digest == new[1].columns_digest
+    return columns or np.array_equal(_hidden_items(*old), _hidden_items(*new))
+
+
+def _hidden_items(folder: Path, entry: CategoryEntry) -> Items:
+    """Trusted: they were checked when the release was published."""
+    return open_columns(folder, entry.attributes, entry.n_all, entry.column_files).hidden
+
+
+def _visible_ids(folder: Path, entry: CategoryEntry) -> Ids:
+    """The product ids of a category that are not hidden, ascending."""
+    return read_product_ids(folder, entry, _hidden_items(folder, entry))
 
 
 def _rows_of(product_ids: Ids, products: tuple[Path, CategoryEntry] | None) -> Positions:
     if products is None:
         return np.empty(0, np.intp)
-    rows, known = positions_of(product_ids, read_product_ids(*products))
+    rows, known = positions_of(product_ids, _visible_ids(*products))
     return rows[known]

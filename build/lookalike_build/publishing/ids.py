@@ -17,6 +17,8 @@ Ids = npt.NDArray[np.int64] | npt.NDArray[np.bytes_]
 def positions_of(known: Ids, product_ids: Ids) -> tuple[Positions, Flags]:
     """Where each product id is or would be among those `known`, ascending, and whether it is there."""
     positions = known.searchsorted(product_ids)
+    if not known.size:
+        return positions, np.zeros(positions.size, np.bool_)
     inside = np.minimum(positions, known.size - 1)
     return positions, known[inside] == product_ids
 
@@ -53,9 +55,9 @@ class ItemIds(NamedTuple):
 
     def rows_of(self, product_ids: Ids) -> Positions:
         """By item, where among `product_ids`, each there once, its product is; -1 if not or it left."""
-        if not product_ids.size:
-            return np.full(self.ids.size, -1)
         order = np.argsort(product_ids, kind="stable")
         positions, known = positions_of(product_ids[order], self.ids)
-        rows = order[np.minimum(positions, order.size - 1)]
-        return np.asarray(np.where(known & ~self.left, rows, -1))
+        rows = np.full(self.ids.size, -1)
+        there = known & ~self.left
+        rows[there] = order[positions[there]]
+        return rows

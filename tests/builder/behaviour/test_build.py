@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lookalike.release.attributes import HIDDEN, Values
 from lookalike.release.behaviour import open_gone
 from lookalike.release.category import ids_of
 from lookalike.release.files import (
@@ -181,6 +182,31 @@ def test_a_category_that_leaves_takes_its_products(root: ReleaseRoot) -> None:
     assert entry_of(root).n_gone == 4
     change(root, {3: {2: POOL[3]}})
     assert lists(root) == without(before, {0, 4, 6})
+
+
+def test_a_product_is_in_lists_while_a_category_shows_it(root: ReleaseRoot, tmp_path: Path) -> None:
+    """Product 8 is in two categories, 4 in one; all of category 2 may be hidden."""
+    rate(root, ratings())
+    before = lists(root)
+
+    def set_hidden(hidden: bool | None, products: Iterable[Id], *categories: int) -> None:
+        values: Values = {HIDDEN: hidden}
+        change(root, {}, None, {each: dict.fromkeys(products, values) for each in categories})
+
+    set_hidden(True, [4, 8], 1)
+    assert lists(root) == without(before, {4})
+    set_hidden(True, [8], 2)
+    assert lists(root) == without(before, {4, 8})
+    index(write_store(tmp_path / "g", CATALOGUE), root, SETTINGS, allowed=ANY, rebuild=True)
+    assert lists(root) == without(before, {4, 8})
+    set_hidden(None, [8], 2)
+    change(root, {1: {4: None}})
+    change(root, {1: {4: POOL[4]}})
+    assert lists(root) == before
+    set_hidden(True, range(8, 20), 2)
+    assert entry_of(root).n_gone == 6  # 8, and 10 to 18
+    rate(root, ratings())
+    assert entry_of(root).n_gone == 6  # 8, and 10 to 18
 
 
 def test_indexing_keeps_it_and_looks_for_every_product(root: ReleaseRoot, tmp_path: Path) -> None:
