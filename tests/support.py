@@ -26,7 +26,7 @@ import pytest
 
 import lookalike_build.indexing.live
 from lookalike.experiment import Experiment
-from lookalike.release.attributes import Values
+from lookalike.release.attributes import AttributeTypes, Values
 from lookalike.release.files import INDEX
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import Applied, Model
@@ -43,8 +43,14 @@ from lookalike_build.behaviour.files import RATING_COLUMNS, Take
 from lookalike_build.behaviour.ratings import RatingSettings
 from lookalike_build.features.store import FeatureStore, FeatureWriter
 from lookalike_build.following.update import Updater
+from lookalike_build.indexing.attributes import (
+    ProductValues,
+    PublishedAttributes,
+    publish_attributes,
+)
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.live import CategoryChanges, FeatureChanges, ValueChanges
+from lookalike_build.publishing.columns import ARROW_TYPES
 from lookalike_build.publishing.removal import ANY
 
 MODEL = Model("test", "sha256:0")
@@ -326,6 +332,23 @@ def client_of(
             selections=selections,
         )
     )
+
+
+def attributed(
+    root: ReleaseRoot,
+    types: AttributeTypes,
+    values: Mapping[Id, Mapping[Id, Values]],
+    **more: Any,
+) -> PublishedAttributes:
+    """Publish the current release with these attributes; `values` are by category and product."""
+    given = {}
+    for category_id, each in values.items():
+        columns = {
+            name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
+            for name, type_ in types.items()
+        }
+        given[category_id] = ProductValues(pa.array([*each]), columns)
+    return publish_attributes(root, types, given, **more)
 
 
 def values_in(release: Release) -> dict[Id, dict[Id, Values]]:

@@ -85,6 +85,10 @@ def test_an_old_release_answers_as_a_new_one(
     manifest = Manifest.read(root.folder(root.chosen()))
     expected = 5 if behaviour and format_ == 4 else format_
     assert f'"format": {expected},' in manifest.to_json()
+    for rest, lacks in (("distinct=photo", "photos"), ("closer_than=1", "random pairs")):
+        answer = client_of(root).get(f"/nns?category_id=1&product_id=7&{rest}")
+        assert answer.status == "400 Bad Request"
+        assert lacks in json.loads(answer.body)["detail"]
     make_slim(root)
     client = client_of(root)
     assert client.get("/nns?category_id=1&product_id=7&limit=5").body == before[0]
