@@ -60,19 +60,25 @@ sizes, headers, the digest of each file's ends and the item numbers, in millisec
 `verify_digests` reads every byte.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.release.arrays import Distances, Items
 from lookalike.release.behaviour import Behaviour, check_behaviour
-from lookalike.release.category import Category, identity_of, same_files, within
+from lookalike.release.category import Category, identity_of, same_files
+from lookalike.release.conditions import (
+    SELECTING,
+    ConditionError,
+    is_condition,
+    names_of,
+    parse_selection,
+)
 from lookalike.release.files import (
     BEHAVIOUR,
     BEHAVIOUR_FILES,
@@ -83,6 +89,8 @@ from lookalike.release.files import (
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
 from lookalike.release.memory import lock, resident_share
+from lookalike.release.neighbours import nearest, search
+from lookalike.release.selection import Selection
 from lookalike.release.vectors import unit_vector
 
 _TYPES: Final = {"integer": (int, np.integer), "string": (str,)}
@@ -106,13 +114,15 @@ class Release:
     slim: bool
 
     def neighbours(
-        self, category_id: Id, product_id: Id, limit: int = 10, max_distance: float = math.inf
+        self, category_id: Id, product_id: Id, limit: int = 10, **selecting: Any
     ) -> Neighbours:
         """The `limit` products nearest to a product of a category, nearest first, without itself.
 
-        Exact as far as the category's table goes. There are fewer if the category has no more that are
-        no further away than `max_distance`; a slim copy has only the table. LookupError if the release
-        has no such product, ValueError for an invalid limit or distance.
+        `selecting` are `max_distance`, `closer_than`, `distinct` and conditions on attributes, as in
+        ``POST /nns``: ``price__lte=5000, distinct="photo"``. Exact as far as the category's table goes.
+        There are fewer if the category has no more that meet all of them; a slim copy has only the
+        table. LookupError if the release has no such product, ValueError for anything else that is
+        invalid.
         """
         category = self._category(category_id)
         item = None
@@ -121,20 +131,20 @@ class Release:
             item = category.item_of(product_id)
         if item is None:
             raise LookupError(f"category {category_id!r} has no product {product_id!r}")
-        n, most = _at_least_one(limit), _distance(max_distance)
-        return _neighbours(category, *category.nearest(item, n, most))
+        selection = self._selection(selecting)
+        return _neighbours(category, *nearest(category, item, _at_least_one(limit), selection))
 
     def search(
         self,
         category_id: Id,
         vector: npt.ArrayLike,
         limit: int = 10,
-        max_distance: float = math.inf,
+        **selecting: Any,
     ) -> Neighbours:
         """The `limit` products of a category whose features are nearest to `vector` (n_dims,).
 
-        `vector` is a feature of the release's model, of any length. Nearest first, none further away
-        than `max_distance`; some may be missing, see `recall` in the manifest's entry of the category.
+        `vector` is a feature of the release's model, of any length; `selecting` as in `neighbours`.
+        Nearest first; some may be missing, see `recall` in the manifest's entry of the category.
         LookupError for an unknown category, ValueError for an invalid argument and in a slim copy.
         """
         category = self._category(category_id)
@@ -150,8 +160,16 @@ class Release:
             query = unit_vector(query)
         except ValueError as error:
             raise ValueError(f"vector {error}") from None
-        found = category.vectors.search(query, _at_least_one(limit))
-        return _neighbours(category, *within(*found, _distance(max_distance)))
+        selection = self._selection(selecting)
+        return _neighbours(category, *search(category, query, _at_least_one(limit), selection))
+
+    def _selection(self, selecting: Mapping[str, Any]) -> Selection:
+        attributes = self.manifest.known_attributes
+        for name in selecting:
+            if name not in SELECTING[:-1] and not is_condition(name, attributes):
+                known = names_of(SELECTING[:-1], attributes)
+                raise ConditionError(f"unknown argument {name}; known are {known}")
+        return parse_selection(selecting, attributes, is_text=False)
 
     def find(self, product_id: Id, category_id: Id) -> tuple[Category, int] | None:
         """A product's category, that of the id if it is there, and its item; None if it is unknown.
@@ -198,12 +216,6 @@ def _at_least_one(limit: int) -> int:
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     return limit
-
-
-def _distance(max_distance: float) -> float:
-    if not max_distance >= 0:  # nor a NaN
-        raise ValueError(f"max_distance must be at least 0, not {max_distance}")
-    return max_distance
 
 
 def map_release(folder: Path, manifest: Manifest, before: Release | None = None) -> Release:

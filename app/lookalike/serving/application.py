@@ -14,6 +14,7 @@ import numpy as np
 
 from lookalike.choice import Choice
 from lookalike.experiment import Experiment
+from lookalike.release import conditions
 from lookalike.release.arrays import Distances
 from lookalike.release.attributes import TYPES, AttributeType
 from lookalike.release.category import Category
@@ -21,7 +22,6 @@ from lookalike.release.ids import Id, shown
 from lookalike.release.neighbours import NotKnown, Searching, nearest, search
 from lookalike.release.opened import Release
 from lookalike.release.selection import EVERYTHING
-from lookalike.serving import conditions
 from lookalike.serving.answer import (
     JSON,
     NO_STORE,

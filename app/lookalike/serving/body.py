@@ -7,11 +7,17 @@ import numpy as np
 
 from lookalike.release.arrays import Float64
 from lookalike.release.attributes import AttributeTypes
+from lookalike.release.conditions import (
+    SELECTING,
+    ConditionError,
+    is_condition,
+    names_of,
+    parse_selection,
+)
 from lookalike.release.ids import Id, IdType, json_id_problem, shown
 from lookalike.release.manifest import Manifest
 from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.release.vectors import unit_vector
-from lookalike.serving.conditions import SELECTING, is_condition, names_of, parse_selection
 from lookalike.serving.errors import BadRequest, TooLarge
 from lookalike.serving.query import DEFAULT_LIMIT
 
@@ -83,7 +89,10 @@ def parse_body(
     if type(limit) is not int or not 1 <= limit <= max_limit:
         raise BadRequest(f"limit must be a whole number from 1 to {max_limit}, not {shown(limit)}")
     exclude_self, distances = _boolean(values, "exclude_self"), _boolean(values, "distances")
-    selection = parse_selection(values, attributes, is_text=False)
+    try:
+        selection = parse_selection(values, attributes, is_text=False)
+    except ConditionError as error:
+        raise BadRequest(str(error)) from None
     if _boolean(values, "defaults", True):
         selection = selection.over(defaults)
     if vector is not None:

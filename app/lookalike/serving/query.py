@@ -6,10 +6,16 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from lookalike.release.attributes import AttributeTypes
+from lookalike.release.conditions import (
+    SELECTING,
+    ConditionError,
+    is_condition,
+    names_of,
+    parse_selection,
+)
 from lookalike.release.ids import MAX_INTEGER_ID, Id, IdType, id_problem
 from lookalike.release.manifest import Manifest
 from lookalike.release.selection import EVERYTHING, Selection
-from lookalike.serving.conditions import SELECTING, is_condition, names_of, parse_selection
 from lookalike.serving.errors import BadRequest
 
 DEFAULT_LIMIT = 10
@@ -50,7 +56,10 @@ def typed_selection(
     values: Mapping[str, str], attributes: AttributeTypes, defaults: Selection = EVERYTHING
 ) -> Selection:
     """The selection in parameters, over the defaults unless these are declined."""
-    selection = parse_selection(values, attributes, is_text=True)
+    try:
+        selection = parse_selection(values, attributes, is_text=True)
+    except ConditionError as error:
+        raise BadRequest(str(error)) from None
     return selection.over(defaults) if _boolean(values, "defaults", "true") else selection
 
 

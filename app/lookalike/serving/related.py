@@ -18,13 +18,13 @@ import numpy as np
 from lookalike.choice import Answering, Choice
 from lookalike.experiment import CHOSEN, METHODS, PATTERNS, Experiment, Method, Pattern
 from lookalike.release.behaviour import Behaviour
+from lookalike.release.conditions import SELECTING
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
 from lookalike.release.neighbours import nearest
 from lookalike.release.opened import Release
 from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
-from lookalike.serving.conditions import SELECTING
 from lookalike.serving.errors import BadRequest
 from lookalike.serving.metrics import Metrics
 from lookalike.serving.query import (

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from lookalike.release.attributes import AttributeTypes
 from lookalike.release.category import Category
+from lookalike.release.conditions import SELECTING
 from lookalike.release.manifest import Manifest
 from lookalike.release.selection import EVERYTHING, Selection
-from lookalike.serving.conditions import SELECTING
 from lookalike.serving.errors import BadRequest, HttpError
 from lookalike.serving.query import split_query, typed_selection
 from lookalike.serving.settings import DEFAULTS

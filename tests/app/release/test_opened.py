@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 import lookalike
+from lookalike.release.attributes import Values
+from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot
-from support import N_DIMS, Client, integer_catalogue, make_slim, post, random_features
+from support import (
+    N_DIMS,
+    Client,
+    attributed,
+    integer_catalogue,
+    make_slim,
+    post,
+    publish,
+    random_features,
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +133,41 @@ def test_none_is_further_away_than_asked(release: lookalike.Release) -> None:
         assert some == lookalike.Neighbours(near.product_ids[:n], near.distances[:n])
     feature = integer_catalogue()[1][1][0]
     found = release.search(1, feature, 8)
-    assert release.search(1, feature, 8, found.distances[3]).product_ids == found.product_ids[:4]
+    assert (
+        release.search(1, feature, 8, max_distance=found.distances[3]).product_ids
+        == found.product_ids[:4]
+    )
 
 
 @pytest.mark.parametrize("max_distance", [-0.1, float("nan")])
 def test_a_distance_that_is_none_is_refused(
     release: lookalike.Release, max_distance: float
 ) -> None:
-    said = f"max_distance must be at least 0, not {max_distance}"
+    said = "max_distance must be a number from 0 to 2, such as 0.8, not "
     with pytest.raises(ValueError, match=said):
-        release.neighbours(1, 100, 5, max_distance)
+        release.neighbours(1, 100, 5, max_distance=max_distance)
     with pytest.raises(ValueError, match=said):
-        release.search(1, np.ones(N_DIMS), 5, max_distance)
+        release.search(1, np.ones(N_DIMS), 5, max_distance=max_distance)
+
+
+def test_conditions_are_those_of_requests(tmp_path: Path) -> None:
+    root = publish(tmp_path / "root", integer_catalogue(), tmp_path / "features")
+    prices: dict[Id, Values] = {one: {"price": one % 5} for one in range(100, 160)}
+    attributed(root, {"price": "number"}, {1: prices})
+    release = lookalike.open_release(root.path)
+    everything = release.neighbours(1, 100, 60).product_ids
+    cheap = [one for one in everything if int(one) % 5 < 2]
+    assert release.neighbours(1, 100, 60, price__lt=2).product_ids == cheap
+    feature = integer_catalogue()[1][1][0]
+    assert release.search(1, feature, 60, price__lt=2).product_ids == [100, *cheap]
+    two = release.neighbours(1, 100, 60, distinct="price:2").product_ids
+    assert sorted(int(one) % 5 for one in two) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    with pytest.raises(
+        ValueError, match=r"unknown argument cost; known are max_distance, .* price"
+    ):
+        release.neighbours(1, 100, cost=2)
+    with pytest.raises(ValueError, match='price must be a finite number, not "2"'):
+        release.search(1, feature, price="2")
 
 
 def test_a_slim_copy_has_neighbours_and_no_search(root: ReleaseRoot) -> None:

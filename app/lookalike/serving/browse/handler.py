@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lookalike.release.category import Category, identity_of
+from lookalike.release.conditions import SELECTING, names_of
 from lookalike.release.files import ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
@@ -29,7 +30,6 @@ from lookalike.serving.answer import NO_STORE, OK, Answer, Handler, Headers, rea
 from lookalike.serving.browse import page
 from lookalike.serving.browse.card import card_of, cards_of
 from lookalike.serving.browse.page import Shown, State
-from lookalike.serving.conditions import SELECTING, names_of
 from lookalike.serving.errors import BadRequest, HttpError, NotFound
 from lookalike.serving.query import split_query, typed_count, typed_id, typed_selection
 from lookalike.serving.searches import Searches

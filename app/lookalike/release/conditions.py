@@ -21,7 +21,6 @@ from lookalike.release.attributes import (
 from lookalike.release.ids import shown
 from lookalike.release.manifest import RANDOM_PERCENTS
 from lookalike.release.selection import PHOTO, Condition, Distinct, Op, Selection
-from lookalike.serving.errors import BadRequest
 
 MAX_CONDITIONS: Final = 16
 MAX_VALUES: Final = 100
@@ -62,6 +61,10 @@ _OPERATORS: Final[Mapping[AttributeType, tuple[str, ...]]] = {
 }
 
 
+class ConditionError(ValueError):
+    """A parameter of a selection is invalid; the text names it, its value and what it may be."""
+
+
 def is_condition(name: str, attributes: AttributeTypes) -> bool:
     """Whether a parameter is a condition on an attribute that the release knows."""
     return name.partition("__")[0] in attributes
@@ -94,12 +97,12 @@ def parse_selection(
 ) -> Selection:
     """The selection in a request's parameters by name; others are passed over.
 
-    Values are the text of parameters if `is_text`, else what JSON has. BadRequest names the first
+    Values are the text of parameters if `is_text`, else what JSON has. ConditionError names the first
     invalid one.
     """
     names = [name for name in values if name not in SELECTING and is_condition(name, attributes)]
     if len(names) > MAX_CONDITIONS:
-        raise BadRequest(f"{len(names)} conditions are too many: give at most {MAX_CONDITIONS}")
+        raise ConditionError(f"{len(names)} conditions are too many: give at most {MAX_CONDITIONS}")
     given = _Given(values, attributes, is_text)
     return Selection(
         tuple(map(given.condition, names)),
@@ -122,7 +125,7 @@ class _Given(NamedTuple):
         kind, given = self.attributes[attribute], self.values[name]
         if (separator and not operator) or operator not in _OPERATORS[kind]:
             names = (f"{attribute}__{one}" if one else attribute for one in _OPERATORS[kind])
-            raise BadRequest(
+            raise ConditionError(
                 f"unknown condition {shown(name)}; {attribute} is a {kind} and takes {', '.join(names)}"
             )
         op = _OPS[operator]
@@ -142,13 +145,13 @@ class _Given(NamedTuple):
         of, colon, most = (given if isinstance(given, str) else "").partition(":")
         if of != PHOTO and of not in self.attributes:
             known = ", ".join([PHOTO, *self.attributes])
-            raise BadRequest(f"{DISTINCT} must be one of {known}, not {shown(given)}")
+            raise ConditionError(f"{DISTINCT} must be one of {known}, not {shown(given)}")
         if not colon:
             return Distinct(of)
         if of == PHOTO:
-            raise BadRequest(f"{DISTINCT}={PHOTO} takes no number, not {shown(given)}")
+            raise ConditionError(f"{DISTINCT}={PHOTO} takes no number, not {shown(given)}")
         if not (most.isascii() and most.isdigit() and 1 <= int(most[:9]) <= MAX_EACH):
-            raise BadRequest(
+            raise ConditionError(
                 f"{DISTINCT} must have a whole number from 1 to {MAX_EACH} after the colon, not "
                 f"{shown(given)}"
             )
@@ -161,7 +164,7 @@ class _Given(NamedTuple):
         given = self.values[name]
         number = float(given) if self._is_number(given) else given
         if type(number) not in (int, float) or not least <= number <= most:
-            raise BadRequest(
+            raise ConditionError(
                 f"{name} must be a number from {least:g} to {most:g}, such as {example}, not "
                 f"{shown(given)}"
             )
@@ -176,10 +179,10 @@ class _Given(NamedTuple):
             try:
                 values = msgspec.json.decode(given)
             except (ValueError, RecursionError):
-                raise BadRequest(f"{name} begins with [ and is no JSON array") from None
+                raise ConditionError(f"{name} begins with [ and is no JSON array") from None
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:
             size = f"{len(values)} of them" if isinstance(values, list) else shown(values)
-            raise BadRequest(f"{name} must be 1 to {MAX_VALUES} values, not {size}")
+            raise ConditionError(f"{name} must be 1 to {MAX_VALUES} values, not {size}")
         return values
 
     def _value(self, name: str, given: Any, kind: AttributeType) -> Value:
@@ -189,7 +192,7 @@ class _Given(NamedTuple):
         elif self._is_number(given) and kind == "number":
             value = float(given)
         if problem := value_problem(value, kind):
-            raise BadRequest(f"{name} {problem}")
+            raise ConditionError(f"{name} {problem}")
         return float(value) if kind == "number" else value
 
     def _is_number(self, given: Any) -> bool:
