@@ -18,6 +18,7 @@ from lookalike.release.files import ReleaseError, reason_of
 from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import METRIC, CategoryEntry, Manifest, Updates
 from lookalike.release.memory import map_array, read_in
+from lookalike.release.rules import Rules, read_rules
 from lookalike.release.vectors import (
     NO_ITEM,
     Changed,
@@ -172,6 +173,7 @@ class Category:
     `distances` float32 (n_table, k), its table; `updated`, what has changed beside the table, if
     anything; `columns`, the values of its attributes; `same_photo` uint16, how many of an item's first
     neighbours show its photo, by the place of its list (see `Updated`), None if it is not known;
+    `rules`, its pins and bans, None if it has none;
     `integers`, the table and what has changed, for integer ids, None for string ids; `vectors`, the
     index that is searched by vector, None in a slim copy.
     """
@@ -224,6 +226,7 @@ class Category:
             reason = f"hides {hidden.size} products, the manifest says {entry.n_hidden}"
             raise ReleaseError(f"{name}/{files.columns_file(0)}", reason)
         self.same_photo = _open_same_photo(folder, entry, self.updated)
+        self.rules = _open_rules(folder, entry, manifest.product_id_type)
         self.vectors = None
         if not slim:
             self.vectors = _open_vectors(folder, entry, manifest.n_dims, self.updated, hidden)
@@ -484,6 +487,16 @@ def count_same_photo(distances: Distances, same_photo: float) -> "npt.NDArray[np
     """How many of the distances (n, k), ascending, are no larger: (n,), at most 65,535."""
     counts = np.count_nonzero(distances <= np.float32(same_photo), axis=1)
     return np.asarray(np.minimum(counts, 65_535), np.uint16)
+
+
+def _open_rules(folder: Path, entry: CategoryEntry, id_type: IdType) -> Rules | None:
+    if not entry.n_rules:
+        return None
+    name = f"{folder.name}/{files.RULES}"
+    rules = read_rules(folder / files.RULES, name, id_type)
+    if len(rules) != entry.n_rules:
+        raise ReleaseError(name, f"has {len(rules)} rules, the manifest says {entry.n_rules}")
+    return Rules.of(rules)
 
 
 def _open_vectors(

@@ -43,6 +43,7 @@ ID_FILES: Final = (PRODUCT_IDS, *UPDATE_FILES)
 """The files that say which products there are, as far as a category has them."""
 HOT_FILES: Final = (PRODUCT_IDS, NEIGHBOURS, SAME_PHOTO)
 """The files that every look-up of neighbours may read, so they belong in memory."""
+RULES: Final = "rules.json"
 BEHAVIOUR: Final = "behaviour.d"
 """The folder of behaviour. A category's folder has no dot in its name."""
 STARTS: Final = "starts.npy"

@@ -25,6 +25,7 @@ from lookalike.release.files import (
     FILES_BEFORE_7,
     LENGTHS,
     MANIFEST,
+    RULES,
     SAME_PHOTO,
     SLIM_FILES,
     UPDATE_FILES,
@@ -108,7 +109,7 @@ class CategoryEntry:
     Every list of neighbours has `k` exact ones and up to `n_spare` more. `n_base` features are in the
     index and `n_added` came later; a product that left the category may still have one there.
     `n_hidden` of its products are in no list. `updates` have come since the table was written. There
-    are columns of `attributes`; products have no values of others.
+    are columns of `attributes`; products have no values of others. It has `n_rules` rules.
 
     `n_index_dims`, `n_trees`, `candidates` and `search_k` are for vectors, as `VectorIndex` says;
     `recall` is the share of the exact k nearest that it finds so, over `recall_sample` items; None
@@ -137,6 +138,7 @@ class CategoryEntry:
     n_hidden: _Number = 0
     attributes: AttributeTypes = field(default_factory=dict)
     updates: Updates | None = None
+    n_rules: _Number = 0
 
     @cached_property
     def digest(self) -> str:
@@ -193,6 +195,8 @@ class CategoryEntry:
             each += [*UPDATE_FILES, *(lists_file(update.number) for update in self.updates.each)]
             if not slim:
                 each += [later_file(update.number) for update in self.updates.each]
+        if self.n_rules:
+            each.append(RULES)
         return (*files, *each, *self.column_files)
 
 
@@ -317,7 +321,7 @@ def _format_of(document: Mapping[str, object]) -> int:
 def _category_format(category: Mapping[str, object]) -> int:
     files = category.get("files")
     names = files if isinstance(files, dict) else {}
-    if SAME_PHOTO in names or "attributes" in category:
+    if SAME_PHOTO in names or "attributes" in category or "n_rules" in category:
         return FORMAT
     return 6 if LENGTHS in names or "updates" in category else 0
 

@@ -4,17 +4,22 @@ An item's list in the table is exact and comes first. Where it does not have eno
 has, all items of the category that it has are searched: ranked exactly where they are few, else the
 best candidates by their projections. The selection is made before the search, so an answer is full
 wherever there are enough.
+
+What is pinned in the answers to an item comes before its neighbours, if the selection has it, however
+far away it is; what is banned there is in none.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from lookalike.release.arrays import Distances, Flags, Float64, Items
 from lookalike.release.category import Category, within
+from lookalike.release.ids import Id
 from lookalike.release.manifest import RANDOM_PERCENTS, CategoryEntry
+from lookalike.release.rules import ProductRules
 from lookalike.release.selection import EVERYTHING, PHOTO, Selection
 from lookalike.release.vectors import VectorIndex
 
@@ -36,19 +41,43 @@ def nearest(
     n: int,
     selection: Selection = EVERYTHING,
     searching: Searching = nullcontext,
+    measured: bool = False,
 ) -> Found:
     """The `n` items nearest to `item` that `selection` has, without itself, and their distances.
 
-    Nearest first, and fewer only where the category has no more; a slim copy has only the table.
-    NotKnown if the release was made by a version that did not measure what the selection asks for.
+    What is pinned comes first, then the others, nearest first. There are fewer only where the category
+    has no more; a slim copy has only the table. The distances of what is pinned are NaN unless they are
+    to be `measured`, and where they are not known, in a slim copy. NotKnown if the release was made by
+    a version that did not measure what the selection asks for.
     """
     most = _most_distance(category.entry, selection)
-    if selection.is_plain:
+    rules = _rules_for(category, item)
+    if rules is None and selection.is_plain:
         with searching() if category.is_beyond(n) else nullcontext():
             return category.nearest(item, n, most)
+    picker = _Picker(category, selection, item, rules)
+    pins = picker.pins(n)
+    items, distances = _picked(picker, item, n - pins.size, most, searching)
+    if not pins.size:
+        return items, distances
+    far = _apart(category, item, pins) if measured else np.full(pins.size, np.nan, np.float32)
+    return np.append(pins, items), np.append(far, distances)
+
+
+def pinned(category: Category, product_id: Id, n: int, selection: Selection) -> list[Id]:
+    """The first `n` products that are pinned in answers to a product, which may be unknown, as far as
+    `selection` has them."""
+    if category.rules is None:
+        return []
+    rules = category.rules.for_product(product_id)
+    return category.ids(_Picker(category, selection, category.item_of(product_id), rules).pins(n))
+
+
+def _picked(picker: "_Picker", item: int, n: int, most: float, searching: Searching) -> Found:
+    """The `n` items nearest to `item` that the picker takes, no further away than `most`."""
+    category = picker.category
     listed = category.listed(item, category.entry.k)
     near = listed if most == math.inf else within(*listed, most)
-    picker = _Picker(category, selection, item)
     items, distances = picker.pick(*near, n)
     if items.size == n:
         return items, distances
@@ -68,14 +97,16 @@ def nearest(
 def search(category: Category, vector: Float64, n: int, selection: Selection = EVERYTHING) -> Found:
     """About the `n` items nearest to a vector of length 1 that `selection` has, and their distances.
 
-    Nearest first. ValueError for a slim copy, which has no index for vectors.
+    Nearest first, without what is banned from all answers; nothing is pinned. ValueError for a slim
+    copy, which has no index for vectors.
     """
     vectors, most = category.vectors, _most_distance(category.entry, selection)
     if vectors is None:
         raise ValueError("a slim copy has no index for vectors")
-    if selection.is_plain:
+    bans = category.rules.own.bans if category.rules else None
+    if selection.is_plain and not bans:
         return within(*vectors.search(vector, n), most)
-    picker = _Picker(category, selection)
+    picker = _Picker(category, selection, rules=ProductRules((), bans) if bans else None)
     return within(*_searched(picker, vectors, vector, picker.all_selected(), n), most)
 
 
@@ -90,6 +121,24 @@ def _most_distance(entry: CategoryEntry, selection: Selection) -> float:
     percent = math.log(selection.closer_than)
     random = np.interp(percent, np.log(RANDOM_PERCENTS), entry.random_distances)
     return min(selection.max_distance, float(random))
+
+
+def _rules_for(category: Category, item: int) -> ProductRules | None:
+    """The rules for answers to an item; None if there are none."""
+    if category.rules is None:
+        return None
+    (product_id,) = category.ids(np.array([item], np.uint32))
+    return category.rules.for_product(product_id) if category.rules.concern(product_id) else None
+
+
+def _apart(category: Category, item: int, others: Items) -> Distances:
+    """The distances (n,) of others from an item, NaN where they are not known."""
+    if category.vectors:
+        return category.vectors.distances(item, others)
+    known = dict(
+        zip(*(each.tolist() for each in category.listed(item, category.entry.k)), strict=True)
+    )
+    return np.array([known.get(one, np.nan) for one in others.tolist()], np.float32)
 
 
 def _searched(
@@ -114,12 +163,23 @@ def _searched(
 
 
 class _Picker:
-    """Picks those items that a selection has, nearest first, and remembers which it has picked."""
+    """Picks those items that a selection has, nearest first, and remembers which it has picked.
 
-    def __init__(self, category: Category, selection: Selection, item: int | None = None) -> None:
-        self._category = category
+    By `rules` some come first, and some not at all.
+    """
+
+    def __init__(
+        self,
+        category: Category,
+        selection: Selection,
+        item: int | None = None,
+        rules: ProductRules | None = None,
+    ) -> None:
+        self.category = category
         columns = category.columns
-        self._selection = selection if item is None else selection.resolved((columns, item))
+        self._selection = selection.resolved(None if item is None else (columns, item))
+        self._pins = rules.pins if rules else ()
+        self._excluded: frozenset[Id] = rules.bans if rules else frozenset()
         distinct = selection.distinct
         if distinct is None:
             return
@@ -131,14 +191,32 @@ class _Picker:
         if item is not None and category.n_same_photo(item):
             self._shown.append(item)
 
+    def pins(self, n: int) -> Items:
+        """The first `n` pinned items that are selected; they are not picked again."""
+        items = self._items(self._pins)
+        items = items[np.isin(items, self.category.columns.hidden, invert=True)]
+        items, _ = self.pick(items, np.zeros(items.size, np.float32), n)
+        self._excluded = self._excluded.union(self.category.ids(items))
+        return items
+
+    def _items(self, product_ids: Iterable[Id]) -> Items:
+        """The items of those products that are there."""
+        items = map(self.category.item_of, product_ids)
+        return np.array([one for one in items if one is not None], np.uint32)
+
     def all_selected(self) -> Flags:
         """Which of all items (n_all,) meet the conditions and may be in answers."""
-        return self._selection.of_all(self._category.columns) & self._category.visible()
+        selected = self._selection.of_all(self.category.columns) & self.category.visible()
+        selected[self._items(self._excluded)] = False
+        return selected
 
     def pick(self, items: Items, distances: Distances, n: int) -> Found:
         """The first `n` of the items that are selected, and their distances."""
+        if self._excluded:
+            stay = [one not in self._excluded for one in self.category.ids(items)]
+            items, distances = items[stay], distances[stay]
         if self._selection.conditions:
-            meet = np.flatnonzero(self._selection.of_items(self._category.columns, items))
+            meet = np.flatnonzero(self._selection.of_items(self.category.columns, items))
             if self._selection.distinct is None:
                 meet = meet[:n]
             items, distances = items[meet], distances[meet]
@@ -155,7 +233,7 @@ class _Picker:
         for place, item in enumerate(items.tolist()):
             if len(places) == n:
                 break
-            value = self._category.columns.value(of, item)
+            value = self.category.columns.value(of, item)
             seen = self._n_of.get(value, 0)
             if seen < most or value is None:
                 self._n_of[value] = seen + 1
@@ -164,7 +242,7 @@ class _Picker:
 
     def _photos(self, items: Items, n: int) -> list[int]:
         """The places of the first `n` items that show distinct photos, none the item's own."""
-        category, same = self._category, self._same_photo
+        category, same = self.category, self._same_photo
         for one in self._shown:
             same |= category.same_photos(one, items)
         places: list[int] = []

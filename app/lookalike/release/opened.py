@@ -27,6 +27,7 @@ them through this module. A release is a folder:
                              projected so; then the trees
 ``<category>/columns-<i>.npy``  the values of attributes, with ``texts-<i>.npy``: see
                              `lookalike.release.columns`; optional
+``<category>/rules.json``       pins and bans, see `lookalike.release.rules`; optional
 ``behaviour.d/``             see `lookalike.release.behaviour`; optional
 ===========================  ====================================================================
 
@@ -119,9 +120,10 @@ class Release:
         """The `limit` products nearest to a product of a category, nearest first, without itself.
 
         `selecting` are `max_distance`, `closer_than`, `distinct` and conditions on attributes, as in
-        ``POST /nns``: ``price__lte=5000, distinct="photo"``. Exact as far as the category's table goes.
-        There are fewer if the category has no more that meet all of them; a slim copy has only the
-        table. LookupError if the release has no such product, ValueError for anything else that is
+        ``POST /nns``: ``price__lte=5000, distinct="photo"``. What is pinned comes first, in a slim copy
+        perhaps with the distance NaN. The others are exact as far as the category's table goes. There
+        are fewer if the category has no more that meet all of them; a slim copy has only the table.
+        LookupError if the release has no such product, ValueError for anything else that is
         invalid.
         """
         category = self._category(category_id)
@@ -132,7 +134,8 @@ class Release:
         if item is None:
             raise LookupError(f"category {category_id!r} has no product {product_id!r}")
         selection = self._selection(selecting)
-        return _neighbours(category, *nearest(category, item, _at_least_one(limit), selection))
+        found = nearest(category, item, _at_least_one(limit), selection, measured=True)
+        return _neighbours(category, *found)
 
     def search(
         self,

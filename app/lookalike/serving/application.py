@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DESCRIBED = ("category_id", "n_items", "n_hidden", "k", "n_trees", "search_k", "recall")
+_DESCRIBED = ("category_id", "n_items", "n_hidden", "n_rules", "k", "n_trees", "search_k", "recall")
 """What ``/release`` says of a category, as its manifest does."""
 
 HEALTHY: Answer = (OK, [NO_STORE, JSON], b'{"status":"ok"}')
@@ -349,7 +349,9 @@ def _neighbours(
     category: Category, item: int, product_id: Id, query: Query | Body, searching: Searching
 ) -> bytes:
     """The body of a 200: the product itself unless excluded, then its neighbours, nearest first."""
-    items, distances = nearest(category, item, _n_neighbours(query), query.selection, searching)
+    items, distances = nearest(
+        category, item, _n_neighbours(query), query.selection, searching, query.distances
+    )
     product_ids = category.ids(items)
     if not query.exclude_self:
         product_ids.insert(0, product_id)

@@ -37,7 +37,8 @@ def fast_body(
         return None
     product = int(product_id)
     selection = selections.of(release.manifest, rest)
-    if selection is EVERYTHING:
+    rules = category.rules
+    if selection is EVERYTHING and (rules is None or not rules.concern(product)):
         etag, neighbours = category.etag, category.integers.neighbours_of(product, limit - 1)
     elif selection is None:
         return None

@@ -21,7 +21,7 @@ from lookalike.release.behaviour import Behaviour
 from lookalike.release.conditions import SELECTING
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Manifest
-from lookalike.release.neighbours import nearest
+from lookalike.release.neighbours import nearest, pinned
 from lookalike.release.opened import Release
 from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.serving.answer import JSON, NO_STORE, OK, Answer, Headers
@@ -54,7 +54,7 @@ _match = re.compile(
 
 
 class _Query(NamedTuple):
-    """What a request asks for."""
+    """What a request asks for, and what is banned from the answer."""
 
     product_id: Id
     category_id: Id
@@ -62,6 +62,7 @@ class _Query(NamedTuple):
     limit: int
     exclude: set[Id]
     selection: Selection
+    banned: frozenset[Id] = frozenset()
 
 
 _PARAMETERS: Final = ("product_id", "category_id", "visitor", "limit", "exclude", *SELECTING)
@@ -106,6 +107,8 @@ class Related:
         if category is None or category.integers is None or not 1 <= limit <= self._max_limit:
             return None
         product_id = int(product_text)
+        if category.rules is not None and category.rules.concern(product_id):
+            return None
         found: list[int] | list[Id] | None = category.integers.neighbours_of(product_id, limit)
         if not found:
             return None
@@ -127,6 +130,7 @@ class Related:
         query = _parse(environ.get("QUERY_STRING", ""), self._max_limit, release.manifest, defaults)
         pattern = self._experiment.pattern_of(query.visitor)
         first = self._first(pattern, query.category_id)
+        pins, query = _ruled(release, query)
         method: Method
         for method in METHODS[:2] if first == "behaviour" else METHODS[1::-1]:
             if method == "image":
@@ -140,6 +144,7 @@ class Related:
         else:
             method = "none"
         self._metrics.related(pattern, method)
+        found = [*pins, *found][: query.limit]
         body = msgspec.json.encode({"product_ids": found, "pattern": pattern, "method": method})
         return (OK, self._headers[pattern, method], body)
 
@@ -160,12 +165,24 @@ class Related:
         return [found for found in category.ids(items) if found not in query.exclude][: query.limit]
 
 
+def _ruled(release: Release, query: _Query) -> tuple[list[Id], _Query]:
+    """The products that are pinned in the answer, and the query for the others."""
+    category = release.categories.get(query.category_id)
+    if category is None or category.rules is None:
+        return [], query
+    n = query.limit + len(query.exclude)
+    pins = pinned(category, query.product_id, n, query.selection)
+    pins = [one for one in pins if one not in query.exclude]
+    banned = category.rules.for_product(query.product_id).bans
+    return pins, query._replace(exclude={*query.exclude, *pins}, banned=banned)
+
+
 def _rated(release: Release, behaviour: Behaviour, query: _Query) -> list[Id]:
     """What others rated, as far as it meets the conditions, wherever that product is."""
-    conditions = query.selection.conditions
+    conditions, left_out = query.selection.conditions, query.exclude | query.banned
     if not conditions:
-        return behaviour.related(query.product_id, query.limit, query.exclude)
-    listed = behaviour.related(query.product_id, behaviour.entry.n_related, query.exclude)
+        return behaviour.related(query.product_id, query.limit, left_out)
+    listed = behaviour.related(query.product_id, behaviour.entry.n_related, left_out)
     asked = release.find(query.product_id, query.category_id)
     selection = query.selection.resolved(asked and (asked[0].columns, asked[1]))
     met = []

@@ -19,6 +19,7 @@ COMMANDS = program(
             "report": "Say how similar images did against behaviour, from records of an experiment.",
             "simulate": "Make the records of an experiment whose truth is known.",
             "attributes": "Give the products of the current release attributes, such as price.",
+            "rules": "Pin products to the top of answers in the current release, and ban others.",
             "behaviour": "Make a release of the current one and of what users have rated.",
         },
     ),

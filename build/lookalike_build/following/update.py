@@ -166,6 +166,8 @@ class Updater:
             published = staging.publish(draft, written, UPDATE_SUFFIX)
         finally:
             staging.discard()
+        for left_out in published.left_out:
+            self._log(left_out)
         self._forget(rebased)
         for category_id in rebased:
             self._failures.pop(category_id, None)

@@ -141,7 +141,8 @@ class CategoryWriter:
     `finish` notes that the category is finished.
 
     Call `begin`, then `add_ids`, then `add_index`; `begin` again starts over. Or call `add_table`,
-    `add_update`, `add_linked` or `keep`, which write all of it.
+    `add_update`, `add_linked` or `keep`, which write all of it, but for rules: those come when the
+    release is published.
     """
 
     category_id: Id
@@ -265,7 +266,7 @@ class CategoryWriter:
         sync(self.folder)
         n_items, width = table.items.shape
         counts = {"n_items": n_items, "k": table.k, "n_spare": width - table.k}
-        counts["n_hidden"] = int(table.hidden.sum())
+        counts |= {"n_hidden": int(table.hidden.sum()), "n_rules": 0}
         entry = replace(entry, **counts, n_added=len(added), updates=None)
         entry = replace(entry, files=files, attributes=columns.types)
         return Written(entry, unchanged=False)

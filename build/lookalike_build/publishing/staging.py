@@ -7,20 +7,22 @@ pages stay warm and the disk holds it once.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from lookalike.release.files import BEHAVIOUR, MANIFEST, ReleaseError
+from lookalike.release.files import BEHAVIOUR, MANIFEST, RULES, ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot, RootError, named, sync
-from lookalike_build.publishing.behaviour import carry
+from lookalike.release.rules import Rule
+from lookalike_build.publishing.behaviour import carry, products_of
 from lookalike_build.publishing.category import CategoryWriter, Counts, Written
+from lookalike_build.publishing.rules import with_rules, with_rules_of
 
 
 class Published(NamedTuple):
@@ -94,6 +96,7 @@ class Staging:
         categories: Sequence[Written],
         suffix: str = "",
         left_out: tuple[str, ...] = (),
+        rules: Mapping[Id, Sequence[Rule]] | None = None,
     ) -> Published:
         """Name the release, check it and make it current; the root's lock is held.
 
@@ -101,8 +104,18 @@ class Staging:
         is among its attributes: it is once a category has a column of it. Without behaviour
         in it, that of the current release is taken over, in an update (whose name has a suffix) without
         reading it. Where the current release holds the same content it stays current, so that no cache
-        in front loses its answers. `left_out` is as in `Published`.
+        in front loses its answers. Unless `rules` are given, by category, those of the current release
+        are taken over. `left_out` is as in `Published`.
         """
+        if rules is None:
+            categories, reason = self._with_current_rules(draft, categories, checked=not suffix)
+            if reason:
+                left_out += (f"rules are left out: {reason}; run `lookalike-build rules`",)
+        else:
+            categories = [
+                with_rules(each, self._folder(each), rules.get(each.entry.category_id, ()))
+                for each in categories
+            ]
         draft = _with_categories(draft, tuple(written.entry for written in categories))
         self._remove_others(draft)
         n_unchanged = sum(written.unchanged for written in categories)
@@ -174,14 +187,9 @@ class Staging:
 
     def _carried(self, draft: Manifest, checked: bool) -> tuple[BehaviourEntry | None, str | None]:
         """The current release's behaviour, or why it is left out, which an update may not do."""
-        name = self._root.current()
-        try:
-            manifest = self._root.manifest(name) if name else None
-        except (ReleaseError, RootError) as error:
-            had_any = name and (self._root.releases / name / BEHAVIOUR).exists()
-            return None, f"the current release cannot be read: {error}" if had_any else None
+        manifest, unreadable = self._now_current(BEHAVIOUR)
         if manifest is None or manifest.behaviour is None:
-            return None, None
+            return None, unreadable
         before, now = manifest.product_id_type, draft.product_id_type
         if before != now:
             return None, f"its product ids are {before}s, the release's {now}s"
@@ -193,6 +201,49 @@ class Staging:
                 raise
             shutil.rmtree(self.path / BEHAVIOUR)
             return None, str(error)
+
+    def _with_current_rules(
+        self, draft: Manifest, categories: Sequence[Written], checked: bool
+    ) -> tuple[list[Written], str | None]:
+        """The categories with the rules that the current release has of them, and why some are left
+        out, which an update only does where a category is gone."""
+        manifest, reason = self._now_current(f"*/{RULES}")
+        published: dict[Id, tuple[Path, CategoryEntry]] = {}
+        if manifest and manifest.product_id_type == draft.product_id_type:
+            published |= products_of(self._root.folder(manifest.release), manifest.categories)
+        elif manifest and any(entry.n_rules for entry in manifest.categories):
+            before, now = manifest.product_id_type, draft.product_id_type
+            reason = f"their product ids are {before}s, the release's {now}s"
+        after = []
+        for each in categories:
+            old = published.pop(each.entry.category_id, None)
+            if old is None or not old[1].n_rules:
+                after.append(with_rules(each, self._folder(each), ()))
+                continue
+            try:
+                after.append(with_rules_of(each, self._folder(each), old, draft.product_id_type))
+            except ReleaseError as error:
+                if not checked:
+                    raise
+                reason = str(error)
+                after.append(with_rules(each, self._folder(each), ()))
+        for category_id, (_, entry) in published.items():
+            if entry.n_rules:
+                reason = f"category {category_id} is gone, which has {entry.n_rules}"
+        return after, reason
+
+    def _folder(self, written: Written) -> Path:
+        return self.path / category_folder(written.entry.category_id)
+
+    def _now_current(self, holds: str) -> tuple[Manifest | None, str | None]:
+        """The manifest of the release that is current now, or why it cannot be read if it `holds`
+        files of that pattern."""
+        name = self._root.current()
+        try:
+            return self._root.manifest(name) if name else None, None
+        except (ReleaseError, RootError) as error:
+            had_any = name and any((self._root.releases / name).glob(holds))
+            return None, f"the current release cannot be read: {error}" if had_any else None
 
 
 def _with_categories(draft: Manifest, categories: tuple[CategoryEntry, ...]) -> Manifest:
