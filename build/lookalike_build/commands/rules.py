@@ -41,7 +41,7 @@ def run(file: Path, columns: RuleColumns, dialect: Dialect, root: Path, keep: in
     _complain(made.banned, "have no effect, as the product is banned there too")
     n_rules = sum(map(len, made.rules.values()))
     if n_rules:
-        say(f"rules: {n_rules} in {len(made.rules)} categories, in place of {made.n_before}")
+        say(f"rules: {n_rules}, in place of {made.n_before}")
     else:
         say(f"rules: none, all {made.n_before} are removed")
     say_published(made.published, started)
