@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from lookalike.release.ids import Id, IdType
 from lookalike.release.manifest import Applied, Model
 from lookalike.release.opened import Release
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.browse.handler import Browse
 from lookalike.serving.changes import ChangeHandler
@@ -52,6 +53,8 @@ from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.live import CategoryChanges, FeatureChanges, ValueChanges
 from lookalike_build.publishing.columns import ARROW_TYPES
 from lookalike_build.publishing.removal import ANY
+from lookalike_build.rules.build import Made as MadeRules
+from lookalike_build.rules.build import set_rules
 
 MODEL = Model("test", "sha256:0")
 TOKEN = "0123456789abcdef-_.~"
@@ -349,6 +352,11 @@ def attributed(
         }
         given[category_id] = ProductValues(pa.array([*each]), columns)
     return publish_attributes(root, types, given, **more)
+
+
+def ruled(root: ReleaseRoot, rules: Mapping[Id, Sequence[Rule]]) -> MadeRules:
+    """Publish the current release with these rules by category."""
+    return set_rules(root, lambda _: rules)
 
 
 def values_in(release: Release) -> dict[Id, dict[Id, Values]]:

@@ -39,7 +39,7 @@ class ProductRules(NamedTuple):
 
 
 _File = Annotated[tuple[Rule, ...], Meta(min_length=1, max_length=MAX_RULES)]
-_NO_RULES: Final = ProductRules((), frozenset())
+NO_RULES: Final = ProductRules((), frozenset())
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class Rules:
             for product_id in [*pins, *(one for one in bans if one not in pins)]
         }
         return cls(
-            each.pop(None, _NO_RULES), {one: of for one, of in each.items() if one is not None}
+            each.pop(None, NO_RULES), {one: of for one, of in each.items() if one is not None}
         )
 
     def concern(self, product_id: Id) -> bool:
         """Whether there are rules for answers to the product."""
-        return self.own is not _NO_RULES or product_id in self.by_product
+        return self.own is not NO_RULES or product_id in self.by_product
 
     def for_product(self, product_id: Id) -> ProductRules:
         """The rules for answers to a product: its own pins first, without those banned or itself."""
-        pins, bans = self.by_product.get(product_id, _NO_RULES)
+        pins, bans = self.by_product.get(product_id, NO_RULES)
         bans = bans | self.own.bans if bans else self.own.bans
         each = dict.fromkeys((*pins, *self.own.pins))
         return ProductRules(

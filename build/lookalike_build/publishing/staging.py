@@ -207,30 +207,28 @@ class Staging:
     ) -> tuple[list[Written], str | None]:
         """The categories with the rules that the current release has of them, and why some are left
         out, which an update only does where a category is gone."""
-        manifest, reason = self._now_current(f"*/{RULES}")
+        manifest, unreadable = self._now_current(f"*/{RULES}")
+        reasons = [unreadable] if unreadable else []
         published: dict[Id, tuple[Path, CategoryEntry]] = {}
         if manifest and manifest.product_id_type == draft.product_id_type:
             published |= products_of(self._root.folder(manifest.release), manifest.categories)
         elif manifest and any(entry.n_rules for entry in manifest.categories):
             before, now = manifest.product_id_type, draft.product_id_type
-            reason = f"their product ids are {before}s, the release's {now}s"
+            reasons = [f"their product ids are {before}s, the release's {now}s"]
         after = []
         for each in categories:
-            old = published.pop(each.entry.category_id, None)
-            if old is None or not old[1].n_rules:
-                after.append(with_rules(each, self._folder(each), ()))
-                continue
-            try:
-                after.append(with_rules_of(each, self._folder(each), old, draft.product_id_type))
-            except ReleaseError as error:
-                if not checked:
-                    raise
-                reason = str(error)
-                after.append(with_rules(each, self._folder(each), ()))
-        for category_id, (_, entry) in published.items():
-            if entry.n_rules:
-                reason = f"category {category_id} is gone, which has {entry.n_rules}"
-        return after, reason
+            old, folder = published.pop(each.entry.category_id, None), self._folder(each)
+            kept = None
+            if old and old[1].n_rules:
+                try:
+                    kept = with_rules_of(each, folder, old, draft.product_id_type)
+                except ReleaseError as error:
+                    if not checked:
+                        raise
+                    reasons.append(str(error))
+            after.append(kept or with_rules(each, folder, ()))
+        reasons += [f"category {one} is gone" for one, old in published.items() if old[1].n_rules]
+        return after, ", ".join(reasons) or None
 
     def _folder(self, written: Written) -> Path:
         return self.path / category_folder(written.entry.category_id)

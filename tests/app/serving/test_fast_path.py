@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.fast_path import fast_body
 from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
-from support import RANDOM_CASES, Client, integer_catalogue
+from support import RANDOM_CASES, Client, integer_catalogue, ruled
 
 PRODUCTS = [
     (category_id, product_id)
@@ -93,6 +94,21 @@ def test_every_product_is_answered_by_the_fast_path(source: ReleaseSource, limit
     for category_id, product_id in PRODUCTS:
         query = f"category_id={category_id}&product_id={product_id}{limit}"
         assert fast_body(release, query, 1000, Selections()) is not None
+
+
+def test_pins_and_bans_are_the_same_by_both_paths(root: ReleaseRoot) -> None:
+    rules = [Rule(100, "pin", 155), Rule(101, "ban", 100), Rule(102, "pin", 4)]
+    ruled(root, {1: rules, 2: [Rule(None, "pin", 7), Rule(None, "ban", 3)]})
+    source = ReleaseSource(root)
+    source.look()
+    assert source.release is not None
+    fast, full = (Client(each(source)) for each in (Application, FullPath))
+    for category_id, product_id in PRODUCTS[:70]:
+        query = f"category_id={category_id}&product_id={product_id}&limit=9"
+        answer = full.get(f"/nns?{query}")
+        assert fast.get(f"/nns?{query}") == answer
+        found = fast_body(source.release, query, 1000, Selections())
+        assert found == (answer.headers["ETag"], answer.body)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lookalike.choice import ANSWERING, Answering, Choice
 from lookalike.experiment import Experiment
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.source import ReleaseSource
 from support import (
@@ -24,6 +25,7 @@ from support import (
     integer_catalogue,
     publish,
     rate,
+    ruled,
     string_catalogue,
 )
 
@@ -93,6 +95,31 @@ def test_similar_images_are_no_further_away_than_asked(rated: ReleaseRoot) -> No
     expected = {"product_ids": [5000, 120, 130], "pattern": "B", "method": "behaviour"}
     assert ask(client, "product_id=100&category_id=1&max_distance=0") == expected
     assert ask(client, "product_id=123&category_id=1&max_distance=0")["method"] == "none"
+
+
+def test_pins_and_bans_hold_whichever_method_answers(tmp_path: Path) -> None:
+    root = publish(tmp_path / "root", integer_catalogue(), tmp_path / "features")
+    rate(root, RATINGS)
+    near = similar(client_of(root), 1, 100)
+    bans = [Rule(100, "ban", 5000), Rule(None, "ban", near[0])]
+    ruled(root, {1: [Rule(None, "pin", near[3]), Rule(100, "pin", 130), *bans]})
+    a, b = (client_of(root, b_percent=share) for share in (0, 100))
+    expected = {"product_ids": [130, near[3], 120], "pattern": "A", "method": "behaviour"}
+    assert ask(a, "product_id=100&category_id=1") == expected
+    others = [one for one in near[1:] if one not in (near[3], 130)]
+    found = ask(b, "product_id=100&category_id=1&limit=9")
+    assert found["method"] == "image"
+    assert found["product_ids"][:9] == [130, near[3], *others][:9]
+    assert ask(b, "product_id=100&category_id=1&limit=1")["product_ids"] == [130]
+    found = ask(b, "product_id=100&category_id=1&limit=2&exclude=130")
+    assert found["product_ids"] == [near[3], others[0]]
+    # Pins do not stand for an answer: the other method is asked, and none may have any.
+    found = ask(b, "product_id=100&category_id=1&max_distance=0")
+    assert found == expected | {"pattern": "B"}
+    found = ask(b, "product_id=123&category_id=1&max_distance=0")
+    assert found == {"product_ids": [near[3]], "pattern": "B", "method": "none"}
+    assert ask(a, "product_id=424242&category_id=1")["product_ids"][0] == near[3]
+    assert ask(a, "product_id=100&category_id=2")["product_ids"] == [5000, 120, 130]
 
 
 def test_what_one_pattern_cannot_answer_the_other_does(rated: ReleaseRoot) -> None:

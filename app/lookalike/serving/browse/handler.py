@@ -25,10 +25,11 @@ from lookalike.release.manifest import CategoryEntry, Manifest
 from lookalike.release.neighbours import NotKnown, Searching, nearest
 from lookalike.release.opened import Release, same_category
 from lookalike.release.root import ReleaseRoot, RootError
+from lookalike.release.rules import NO_RULES
 from lookalike.release.selection import Selection
 from lookalike.serving.answer import NO_STORE, OK, Answer, Handler, Headers, reading
 from lookalike.serving.browse import page
-from lookalike.serving.browse.card import card_of, cards_of
+from lookalike.serving.browse.card import card_of, cards_of, cards_of_neighbours
 from lookalike.serving.browse.page import Shown, State
 from lookalike.serving.errors import BadRequest, HttpError, NotFound
 from lookalike.serving.query import split_query, typed_count, typed_id, typed_selection
@@ -182,15 +183,21 @@ class Browse:
         item = category.item_of(product_id) if category else None
         if category is None or item is None:
             return shown
-        asked = card_of(category, item)
+        rules = category.rules.for_product(product_id) if category.rules else NO_RULES
+        shown = shown._replace(
+            asked=card_of(category, item),
+            banned=sorted(rules.bans),
+            alone=category.entry.n_items == 1,
+        )
         try:
             selection = self._selection(manifest, state.conditions or "", served)
-            items, distances = nearest(category, item, state.limit, selection, searching)
+            items, distances = nearest(
+                category, item, state.limit, selection, searching, measured=True
+            )
         except (HttpError, NotKnown) as error:
             problem = error if isinstance(error, HttpError) else BadRequest(str(error))
-            return shown._replace(asked=asked, problem=problem)
-        cards = cards_of(category, items, distances.tolist())
-        return shown._replace(asked=asked, neighbours=cards, alone=category.entry.n_items == 1)
+            return shown._replace(problem=problem)
+        return shown._replace(neighbours=cards_of_neighbours(category, items, distances, rules))
 
     def _selection(self, manifest: Manifest, conditions: str, served: bool) -> Selection:
         """The selection that a request with these conditions gets."""

@@ -19,7 +19,8 @@ class Shown(NamedTuple):
     """What is shown of one release: its name, whether it is the one served, what conditions know
     there, and the product `asked` for with its neighbours, nearest first.
 
-    `asked` is None where there is no such product. `problem` is why neighbours cannot be told.
+    `asked` is None where there is no such product, and `alone` if the category has no other; `banned`
+    are products that never come. `problem` is why neighbours cannot be told.
     """
 
     release: str
@@ -28,6 +29,7 @@ class Shown(NamedTuple):
     asked: Card | None = None
     neighbours: Sequence[Card] = ()
     alone: bool = False
+    banned: Sequence[Id] = ()
     problem: HttpError | None = None
 
 

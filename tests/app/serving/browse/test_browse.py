@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,27 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import pytest
 
-from lookalike.release.attributes import TYPES, AttributeTypes, Values
+from lookalike.release.attributes import AttributeTypes, Values
 from lookalike.release.category import Category
 from lookalike.release.files import NEIGHBOURS
+from lookalike.release.ids import Id
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from lookalike.serving.application import AnswerLimits, Application
 from lookalike.serving.searches import Searches
 from lookalike.serving.selections import Selections
 from lookalike.serving.source import ReleaseSource
-from lookalike_build.publishing.columns import no_columns, with_values
 from support import (
     Catalogue,
     Client,
     Features,
+    attributed,
     change,
     client_of,
     make_slim,
     publish,
     random_features,
+    ruled,
 )
 
 PHOTOS = "https://cdn.example.com/{category_id}/{product_id}.jpg?w=300"
@@ -166,28 +168,23 @@ def with_attributes(
 ) -> Client:
     """A client of a release in which products 100 to 159 of category 1 have values, 100 of all
     attributes, 101 is hidden and the others cost 2, 3, …; no other category has columns."""
-    source = ReleaseSource(root)
-    source.look()
-    release = source.release
-    assert release
-    values: dict[int, Values] = {item: {"price": float(item)} for item in range(2, 60)}
-    values[0] = {
+    values: dict[Id, Values] = {100 + each: {"price": float(each)} for each in range(2, 60)}
+    values[100] = {
         "title": SCRIPT,
         "price": 1200.5,
         "brand": "A & B",
         "in_stock": False,
         "weight": 3.0,
     }
-    values[1] = {"hidden": True, "title": "\u202ekcab"}
-    release.categories[1].columns = with_values(no_columns(0), 60, values, {**TYPES, **ATTRIBUTES})
-    release.manifest = replace(release.manifest, attributes=ATTRIBUTES)
-    return client_of(root, source=source, searches=searches, selections=Selections(defaults))
+    values[101] = {"hidden": True, "title": "\u202ekcab"}
+    attributed(root, {"hidden": "flag", **ATTRIBUTES}, {1: values})
+    return client_of(root, searches=searches, selections=Selections(defaults))
 
 
 def test_products_are_shown_with_title_and_price_and_then_what_else_they_have(
-    integer_root: ReleaseRoot,
+    root: ReleaseRoot,
 ) -> None:
-    client = with_attributes(integer_root)
+    client = with_attributes(root)
     for page in (
         browse(client, category_id=1),
         browse(client, category_id=1, product_id=100),
@@ -205,9 +202,9 @@ def test_products_are_shown_with_title_and_price_and_then_what_else_they_have(
 
 
 def test_conditions_are_those_of_requests_and_go_along_from_product_to_product(
-    integer_root: ReleaseRoot,
+    root: ReleaseRoot,
 ) -> None:
-    client = with_attributes(integer_root)
+    client = with_attributes(root)
     conditions = "price__lte=9&closer_than=100"
     handed_on = urlencode({"conditions": conditions})
     page = browse(client, category_id=1, product_id=120, conditions=conditions)
@@ -240,9 +237,9 @@ def test_conditions_are_those_of_requests_and_go_along_from_product_to_product(
     ],
 )
 def test_wrong_conditions_are_said_on_the_page_as_in_json(
-    integer_root: ReleaseRoot, conditions: str
+    root: ReleaseRoot, conditions: str
 ) -> None:
-    client = with_attributes(integer_root)
+    client = with_attributes(root)
     page = browse(client, category_id=1, product_id=120, conditions=conditions)
     assert page.answer.status == "400 Bad Request"
     assert page.fields["conditions"] == conditions
@@ -255,24 +252,38 @@ def test_wrong_conditions_are_said_on_the_page_as_in_json(
     assert page.answer.body.decode().count('role="alert"') == 1
 
 
-def test_defaults_apply_and_are_said(integer_root: ReleaseRoot) -> None:
-    client = with_attributes(integer_root, "price__lte=9")
+def test_defaults_apply_and_are_said(root: ReleaseRoot) -> None:
+    client = with_attributes(root, "price__lte=9")
     page = browse(client, category_id=1, product_id=120, limit=100)
     assert len([link for link in page.links if "product_id" in link]) == 8
     assert "price__lte=9" in page.text
     declined = browse(client, category_id=1, product_id=120, limit=100, conditions="defaults=false")
-    # The table of the category holds the one that is hidden by the columns alone.
-    assert len([link for link in declined.links if "product_id" in link]) == 59
+    assert len([link for link in declined.links if "product_id" in link]) == 58
 
 
-def test_searches_of_the_page_are_bounded_as_others_are(integer_root: ReleaseRoot) -> None:
+def test_searches_of_the_page_are_bounded_as_others_are(root: ReleaseRoot) -> None:
     searches = Searches(percent=1, clock=lambda: 0.0)
     searches._saved_s = 0.0
-    client = with_attributes(integer_root, searches=searches)
+    client = with_attributes(root, searches=searches)
     page = browse(client, category_id=40, product_id=5000, conditions="price__missing=false")
     assert page.answer.status == "429 Too Many Requests"
     assert page.answer.headers["Retry-After"]
     assert "searches (a vector, or" in "".join(page.text)
+
+
+def test_what_is_pinned_is_marked_and_what_is_banned_is_listed(root: ReleaseRoot) -> None:
+    near = related(client_of(root), category_id=1, product_id=100, limit=3)["product_ids"]
+    nearest = int(str(near[0]))
+    ruled(root, {1: [Rule(100, "pin", 155), Rule(None, "ban", nearest)]})
+    client = client_of(root)
+    page = browse(client, category_id=1, product_id=100, limit=3)
+    listed = [link for link in page.links if "product_id" in link]
+    assert [link.partition("product_id=")[2] for link in listed] == [
+        f"{one}&limit=3" for one in (155, near[1], near[2], near[0])
+    ]
+    assert page.text.count("pinned") == 1
+    assert "1 banned from these answers:" in "".join(page.text)
+    assert "pinned" not in browse(client, category_id=1, product_id=101).text
 
 
 def test_without_a_url_there_are_no_photos(integer_root: ReleaseRoot) -> None:
