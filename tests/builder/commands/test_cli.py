@@ -164,7 +164,7 @@ def test_a_wrong_call_is_status_2(
     "command",
     [
         *("extract", "index", "adopt", "export", "follow", "report", "simulate", "attributes"),
-        "behaviour",
+        *("behaviour", "rules"),
     ],
 )
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
