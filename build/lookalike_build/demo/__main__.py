@@ -50,7 +50,8 @@ def main(folder: Path, unit_config: Path, port: int) -> int:
     category_id, product_id = _show(release, families)
     server = f"http://{_HOST}:{port}"
     url = f"{server}/nns?category_id={category_id}&product_id={product_id}"
-    say("", f"try:   curl '{url}&limit=12'", f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
+    say("", f"try:   curl '{url}&limit=12'", f"       curl '{url}&limit=12&price__lte=20'")
+    say(f"look:  {server}{BROWSE_PATH}", "stop:  Ctrl-C", "")
     serve_demo(unit_config, (_HOST, port), root.resolve(), folder.resolve() / "photos")
     return 0
 

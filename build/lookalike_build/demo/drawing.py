@@ -379,26 +379,30 @@ def _draw(path: Path, format_: str, family: Family, rng: np.random.Generator) ->
 def draw_catalogue(folder: Path, seed: int = 0, products_per_family: int = 10) -> Path:
     """Draw the catalogue into `folder` and return the path of its `catalogue.csv`.
 
-    The columns are `product_id,category_id,image,category,family`, with `image` relative to the CSV
-    file: `photos/` and the product id, mostly JPEG, a few cut-out PNG and WebP. Product ids are
+    The columns are `product_id,category_id,image,category,family,price`, with `image` relative to the
+    CSV file: `photos/` and the product id, mostly JPEG, a few cut-out PNG and WebP. Product ids are
     shuffled, so that the order of ids or rows gives no right answers. The same seed and the same
     Pillow give the same bytes.
     """
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     rows, jobs = [], []
     numbers = list(product(range(len(FAMILIES)), range(products_per_family)))
-    shuffled = np.random.default_rng(seed).permutation(numbers).tolist()
-    for product_id, (number, copy) in enumerate(shuffled, _FIRST_PRODUCT_ID):
+    shuffling = np.random.default_rng(seed)
+    shuffled = shuffling.permutation(numbers).tolist()
+    prices = shuffling.integers(5, 60, len(shuffled)).tolist()
+    for (product_id, (number, copy)), price in zip(
+        enumerate(shuffled, _FIRST_PRODUCT_ID), prices, strict=True
+    ):
         family = FAMILIES[number]
         category = CATEGORIES[family.category_id].name
         image = f"photos/{product_id}"
-        rows.append((product_id, family.category_id, image, category, family.name))
+        rows.append((product_id, family.category_id, image, category, family.name, price - 0.05))
         rng = np.random.default_rng((seed, number, copy))
         jobs.append((folder / image, _FORMATS.get(copy % 10, "JPEG"), family, rng))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda job: _draw(*job), jobs))
     catalogue = folder / "catalogue.csv"
     with catalogue.open("w", newline="", encoding="utf-8") as file:
-        columns = ("product_id", "category_id", "image", "category", "family")
+        columns = ("product_id", "category_id", "image", "category", "family", "price")
         csv.writer(file).writerows([columns, *rows])
     return catalogue

@@ -21,8 +21,13 @@ def build(folder: Path, root: Path) -> int:
     except WeightsError:
         weights = UNTRAINED
         say("The ImageNet weights cannot be downloaded here: the network is untrained.")
-    extract = ["extract", str(catalogue), "--features", features, "--weights", weights]
-    return command(extract) or command(["index", "--features", features, "--root", str(root)])
+    where = ["--root", str(root)]
+    names = ["--attribute", "title:text=family", "--attribute", "price:number"]
+    return (
+        command(["extract", str(catalogue), "--features", features, "--weights", weights])
+        or command(["index", "--features", features, *where])
+        or command(["attributes", str(catalogue), *where, *names])
+    )
 
 
 if __name__ == "__main__":
