@@ -176,6 +176,7 @@ class _Picker:
         rules: ProductRules | None = None,
     ) -> None:
         self.category = category
+        self._of_product = item is not None
         columns = category.columns
         self._selection = selection.resolved(None if item is None else (columns, item))
         self._pins = rules.pins if rules else ()
@@ -188,14 +189,12 @@ class _Picker:
         self._same_photo: set[int] = set()
         if distinct.of == PHOTO and category.same_photo is None:
             raise NotKnown("which photos are the same is not known in this release: index again")
-        if item is not None and category.n_same_photo(item):
-            self._shown.append(item)
 
     def pins(self, n: int) -> Items:
         """The first `n` pinned items that are selected; they are not picked again."""
         items = self._items(self._pins)
         items = items[np.isin(items, self.category.columns.hidden, invert=True)]
-        items, _ = self.pick(items, np.zeros(items.size, np.float32), n)
+        items, _ = self.pick(items, np.full(items.size, np.inf, np.float32), n)
         self._excluded = self._excluded.union(self.category.ids(items))
         return items
 
@@ -223,7 +222,13 @@ class _Picker:
         distinct = self._selection.distinct
         if distinct is None:
             return items[:n], distances[:n]
-        places = self._photos(items, n) if distinct.of == PHOTO else self._values(items, n)
+        if distinct.of != PHOTO:
+            places = self._values(items, n)
+        else:
+            if self._of_product:
+                own = distances <= np.float32(self.category.entry.same_photo or 0)
+                self._same_photo.update(items[own].tolist())
+            places = self._photos(items, n)
         return items[places], distances[places]
 
     def _values(self, items: Items, n: int) -> list[int]:
@@ -241,7 +246,7 @@ class _Picker:
         return places
 
     def _photos(self, items: Items, n: int) -> list[int]:
-        """The places of the first `n` items that show distinct photos, none the item's own."""
+        """The places of the first `n` items that show distinct photos."""
         category, same = self.category, self._same_photo
         for one in self._shown:
             same |= category.same_photos(one, items)

@@ -27,7 +27,7 @@ NO_ITEM = 2**32 - 1
 
 _ROWS = 64
 """How many features are ranked at a time: half a megabyte, which stays in the CPU's cache."""
-_FEW = 1024
+_FEW = 512
 """So many are all ranked by their features: it takes no longer than to compare all projections."""
 _NEAR = 0.01
 """Below this squared distance, float32 has no digits left for a difference of scalar products."""
@@ -178,7 +178,7 @@ class VectorIndex:
         return np.asarray(wide / np.linalg.norm(wide))
 
     def _features_of(self, rows: Positions, out: Features | None = None) -> Features:
-        added = self.changed.added if self.changed and self.changed.new.size else ()
+        added = self.changed.added if self.changed else ()
         return gather_features(rows, self.features, *added, out=out)
 
     def _squared_distances(self, found: Positions, vector: Float32) -> Float32:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lookalike.release.attributes import AttributeTypes, Values
@@ -16,11 +17,13 @@ from support import (
     Client,
     attributed,
     brute_force,
+    change,
     client_of,
     integer_catalogue,
     make_slim,
     post,
     publish,
+    random_features,
     rate,
 )
 
@@ -337,3 +340,16 @@ def test_what_others_rated_meets_the_conditions_wherever_it_is(tmp_path: Path) -
     found, method = related("&price=48.5")
     assert method == "image"
     assert {VALUES[one]["price"] for one in found} == {48.5}
+
+
+def test_a_hidden_product_that_came_live_has_its_own_answer(tmp_path: Path) -> None:
+    root = publish(tmp_path / "root", CATALOGUE, tmp_path / "features")
+    feature = random_features(1, 77)[0]
+    change(root, {40: {5: feature}}, values={40: {5: {"hidden": True}, 5000: {"hidden": True}}})
+    client = client_of(root)
+    order, _ = brute_force(np.vstack([CATALOGUE[40][1], feature]), len(PRODUCTS))
+    expected = [PRODUCTS[item] for item in order if PRODUCTS[item] != 5000]
+    for rest in ("", "&hidden__missing=true", "&distinct=photo"):
+        assert asked(client, 5, f"limit=400{rest}") == expected
+    assert not {5, 5000} & set(asked(client, 5010, "limit=400"))
+    assert posted(client, vector=feature.tolist(), limit=400) == expected
