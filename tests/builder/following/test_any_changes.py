@@ -12,20 +12,25 @@ from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+import lookalike.release.columns
 import lookalike_build.catalogue.moment
 import lookalike_build.following.follower
 import lookalike_build.indexing.live
 import lookalike_build.indexing.table
+import lookalike_build.publishing.columns
+import support
 from following import BAD, IN_NO_FORMAT, Later, follower_of
 from lookalike.journal import (
     DELETE,
     PUT,
     REMEMBERED_S,
+    SET,
     Change,
     ForgottenError,
     Journal,
@@ -33,16 +38,28 @@ from lookalike.journal import (
     reader,
     writer,
 )
+from lookalike.release.attributes import HIDDEN, AttributeTypes, Value, Values
 from lookalike.release.files import MANIFEST
-from lookalike.release.ids import Id
+from lookalike.release.ids import Id, shown
 from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.features.store import sort_key
 from lookalike_build.following.seal import NOT_OF_THE_FEED, FeedSeal
+from lookalike_build.indexing.attributes import ProductValues, publish_attributes
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
 from lookalike_build.indexing.neighbours import exact_neighbours
-from support import RANDOM_CASES, Catalogue, Features, client_of, post, publish, write_store
+from lookalike_build.publishing.columns import ARROW_TYPES
+from support import (
+    RANDOM_CASES,
+    Catalogue,
+    Features,
+    client_of,
+    post,
+    publish,
+    values_in,
+    write_store,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,8 +73,13 @@ PRODUCT_IDS: dict[str, list[Id]] = {
     "string": ["7", "b 2", "ü/3", "100", "a&b=c", "%41", "日本", "+", "z" * 64],
 }
 
+TYPES: AttributeTypes = {"price": "number", "title": "text", HIDDEN: "flag"}
+PART = 4
+
 Products = dict[Id, Features]
 State = dict[Id, Products]
+ShopValues = dict[tuple[Id, Id], dict[str, Value]]
+"""What attributes products have, by category and product, where one is not missing."""
 
 
 def _pool() -> Features:
@@ -72,6 +94,14 @@ POOL = _pool()
 SHELF = {f"/photos/{number}": feature.tobytes() for number, feature in enumerate(POOL)}
 
 photos = st.integers(0, len(POOL) - 1)
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "price": st.sampled_from([None, 0.0, -1.5, 3]),
+        "title": st.sampled_from([None, "a", "é", "日本", "a" * 20]),
+        HIDDEN: st.sampled_from([None, True, True, False]),
+    },
+)
 categories = st.integers(0, 2)
 products = st.integers(0, PRODUCTS - 1)
 catalogues = st.dictionaries(categories, st.dictionaries(products, photos, min_size=1), min_size=1)
@@ -128,6 +158,8 @@ class Following(RuleBasedStateMachine):
             (lookalike_build.indexing.live, "_WHOLE_SIZE", 0),
             (lookalike_build.indexing.live, "_MOST_UPDATES", most_updates),
             (lookalike_build.indexing.table, "N_SPARE", n_spare),
+            (lookalike.release.columns, "PART", PART),
+            (lookalike_build.publishing.columns, "PART", PART),
         ):
             self.stack.enter_context(mock.patch.object(module, name, value))
         self.clock = Clock()
@@ -147,8 +179,10 @@ class Following(RuleBasedStateMachine):
         self.live: dict[tuple[Id, Id], tuple[str, float]] = {}
         self.was_wrong = self.may_forget = False
         self.states: dict[str, State] = {str(self.root.current()): self.of(catalogue)}
+        self.values: dict[str, ShopValues] = {str(self.root.current()): {}}
         self.restart()
         self.check()
+        self.replace_attributes({})
 
     def teardown(self) -> None:
         with self.stack:
@@ -159,6 +193,10 @@ class Following(RuleBasedStateMachine):
     def state(self) -> State:
         """What the products ought to be in the current release."""
         return self.states[str(self.root.current())]
+
+    def known(self) -> AttributeTypes:
+        """The attributes of the current release."""
+        return self.root.manifest(str(self.root.current())).known_attributes
 
     def of(self, catalogue: dict[int, dict[int, int]]) -> State:
         return {
@@ -197,6 +235,55 @@ class Following(RuleBasedStateMachine):
             *(self.change(category, product, one) for one in (photo, None, photo, photo, None))
         )
 
+    @rule(sets=st.lists(st.tuples(categories, products, values.filter(bool)), max_size=12))
+    def set_some(self, sets: Any) -> None:
+        self.send(*(self.set(*one) for one in sets))
+
+    @rule(category=categories, product=products, photo=photos, values=values.filter(bool))
+    def set_between_changes(self, category: int, product: int, photo: int, values: Values) -> None:
+        put, delete = (self.change(category, product, one) for one in (photo, None))
+        set_ = self.set(category, product, values)
+        for changes in ((put, set_, put), (set_, delete, set_), (delete, put, set_, delete, put)):
+            self.send(*changes)
+
+    @rule(category=categories, hidden=st.booleans())
+    def hide_or_show_a_category(self, category: int, hidden: bool) -> None:
+        self.send(*(self.set(category, one, {HIDDEN: hidden}) for one in range(PRODUCTS)))
+
+    def set(self, category: int, product: int, values: Values) -> tuple[Change, None]:
+        ids = self.category_ids[category], self.product_ids[product]
+        return Change(SET, *ids, values=values), None
+
+    @rule(given=st.dictionaries(st.tuples(categories, products), values, max_size=12))
+    def replace_attributes(self, given: dict[tuple[int, int], Values]) -> None:
+        """Publish attributes in bulk, also of products that are not there."""
+        named = {
+            (self.category_ids[category], self.product_ids[product]): values
+            for (category, product), values in given.items()
+        }
+        by_category: dict[Id, dict[Id, Values]] = {}
+        for (category_id, product_id), values in named.items():
+            by_category.setdefault(category_id, {})[product_id] = values
+        arrays = {
+            category_id: ProductValues(
+                pa.array([*each]),
+                {
+                    name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
+                    for name, type_ in TYPES.items()
+                },
+            )
+            for category_id, each in by_category.items()
+        }
+        state = self.state
+        published, n_unknown = publish_attributes(self.root, TYPES, arrays)
+        lost = [(one, other) for one, other in named if other not in state.get(one, {})]
+        assert n_unknown == len(lost)
+        self.states[published.release] = state
+        self.values[published.release] = {
+            ids: _present(values) for ids, values in named.items() if ids not in lost
+        }
+        self.check()
+
     @rule(category=categories, to=categories, product=products, photo=photos)
     def move(self, category: int, to: int, product: int, photo: int) -> None:
         self.send(self.change(category, product, None), self.change(to, product, photo))
@@ -209,7 +296,7 @@ class Following(RuleBasedStateMachine):
     def empty_a_category(self, category: int) -> None:
         self.send(*(self.change(category, product, None) for product in range(PRODUCTS)))
 
-    @rule(category=categories, product=products, kind=st.integers(0, 6))
+    @rule(category=categories, product=products, kind=st.integers(0, 7))
     def send_what_is_to_be_rejected(self, category: int, product: int, kind: int) -> None:
         ids = self.category_ids[category], self.product_ids[product]
         other = "no number" if isinstance(ids[0], int) else 12
@@ -224,6 +311,7 @@ class Following(RuleBasedStateMachine):
             (Change(PUT, other, ids[1], photo=POOL[0].tobytes()), f"category_id {unlike}"),
             (Change(DELETE, ids[0], other), f"product_id {unlike}"),
             (Change(PUT, *ids), "its photo is not in the journal"),
+            (Change(SET, ids[0], other, values={HIDDEN: True}), f"product_id {unlike}"),
         ][kind]
         self.send(change)
 
@@ -242,30 +330,48 @@ class Following(RuleBasedStateMachine):
     def taken(self) -> bool:
         """Have the follower do one thing, and hold all that is served against what it ought to be."""
         before, state = str(self.root.current()), self.state
-        batch = dict(list(self.sent.items())[:BATCH])
+        known, shop_values = self.known(), self.values[before]
+        batch, n = {}, 0
+        for number, (change, reason) in self.sent.items():
+            if n == BATCH:
+                break
+            batch[number] = change, reason
+            n += change.op != SET
         waits = self.follower._updater.has_work()
         if not self.follower.step():
             assert not batch
             return False
         after = {category_id: dict(products) for category_id, products in state.items()}
+        now_set = {ids: dict(values) for ids, values in shop_values.items()}
         for number, (change, reason) in batch.items():
             del self.sent[number]
+            if change.op == SET and reason is None:
+                reason = _set_problem(change, after, known)
             outcome = self.journal.outcome(number)
             assert outcome
             release = None if reason else self.root.current()
             assert (outcome.release, outcome.reason) == (release, reason), change
-            if reason is None:
+            if reason is None and change.op == SET:
+                ids = change[1:3]
+                now_set[ids] = _present({**now_set.get(ids, {}), **(change.values or {})})
+            elif reason is None:
                 self.live[change[1:3]] = change.op, self.sent_at[number]
                 self.apply(change, after)
+                if change.op == DELETE:
+                    now_set.pop(change[1:3], None)
         after = {category_id: products for category_id, products in after.items() if products}
         now = str(self.root.current())
+        now_set = {ids: values for ids, values in now_set.items() if values}
+        same = _same(state, after) and now_set == {
+            ids: values for ids, values in shop_values.items() if values
+        }
         if now == before:
-            assert _same(state, after)
+            assert same
         else:
-            assert waits or not _same(state, after)
+            assert waits or not same
             assert now.endswith(UPDATE_SUFFIX)
             assert now > before or before != max(self.states)
-            self.states[now] = after
+            self.states[now], self.values[now] = after, now_set
         self.check()
         return True
 
@@ -326,6 +432,7 @@ class Following(RuleBasedStateMachine):
         """Build a release from a catalogue that some changes are newer than."""
         as_of = self.clock.true - days_old * DAY_S
         state, current = self.of(catalogue), self.state
+        values = self.values[str(self.root.current())]
         try:
             kept = self.kept(as_of)
         except ForgottenError:
@@ -339,7 +446,7 @@ class Following(RuleBasedStateMachine):
             if product_id in current.get(category_id, {}):
                 state[category_id][product_id] = current[category_id][product_id]
         self.indexed(self.of(catalogue), as_of)
-        self.now_is(state)
+        self.now_is(state, values)
 
     @rule(catalogue=catalogues, days_old=st.sampled_from([0.0, 1.0, 10.0]))
     def upgrade(self, catalogue: Any, days_old: float) -> None:
@@ -351,7 +458,7 @@ class Following(RuleBasedStateMachine):
             kept = self.kept(as_of)
         except ForgottenError:
             return
-        pending = {change[1:3] for change, _ in self.sent.values()}
+        pending = {change[1:3] for change, _ in self.sent.values() if change.op != SET}
         lost = {one for one, op in kept.items() if op == PUT} - pending
         (current / MANIFEST).write_text(json.dumps(json.loads(manifest) | {"format": 1}))
         if lost:
@@ -366,7 +473,7 @@ class Following(RuleBasedStateMachine):
                 state.get(category_id, {}).pop(product_id, None)
         self.indexed(self.of(catalogue), as_of)
         shutil.rmtree(current)
-        self.now_is(state)
+        self.now_is(state, {})
 
     def kept(self, as_of: float) -> dict[tuple[Id, Id], str]:
         """What a build does not leave to its catalogue: all that is newer and, if ever the clock was
@@ -379,10 +486,14 @@ class Following(RuleBasedStateMachine):
         assert self.was_wrong or newer == kept
         return kept
 
-    def now_is(self, state: State) -> None:
-        """Hold what a build made against what it ought to be."""
+    def now_is(self, state: State, values: ShopValues) -> None:
+        """Hold what a build made against what it ought to be; `values` are those before."""
         state = {category_id: products for category_id, products in state.items() if products}
-        self.states[str(self.root.current())] = state
+        current = str(self.root.current())
+        self.states[current] = state
+        self.values[current] = {
+            ids: each for ids, each in values.items() if ids[1] in state.get(ids[0], {})
+        }
         self.check()
 
     def check(self) -> None:
@@ -394,14 +505,20 @@ class Following(RuleBasedStateMachine):
         assert n_items == {one: len(products) for one, products in self.state.items()}
         self.source.look()
         assert self.source.problem is None
+        assert self.source.release
+        found = values_in(self.source.release)
+        flat = {(one, other): each for one in found for other, each in found[one].items() if each}
+        assert flat == {ids: each for ids, each in self.values[current].items() if each}
         for category_id in self.category_ids:
             self.check_category(category_id, self.state.get(category_id, {}))
 
     def check_category(self, category_id: Id, products: Products) -> None:
         ids = sorted(products, key=sort_key)
         features = np.stack([products[one] for one in ids]) if ids else POOL[:0]
-        k = max(0, min(self.settings.neighbours, len(ids) - 1))
-        table = exact_neighbours(features, k) if ids else None
+        hidden = np.array([self.is_hidden(category_id, one) for one in ids], np.bool_)
+        k = max(0, min(self.settings.neighbours, len(ids) - int(hidden.sum()) - 1))
+        table = exact_neighbours(features, k, hidden=hidden) if ids else None
+        visible = [one for one in ids if not self.is_hidden(category_id, one)]
         for product_id in self.product_ids:
             answer = self.client.get(_target(category_id, product_id, k + 1))
             if product_id not in products:
@@ -412,16 +529,21 @@ class Following(RuleBasedStateMachine):
             found = json.loads(answer.body)
             assert found["product_ids"] == [product_id, *(ids[item] for item in items)]
             assert np.array_equal(np.float32(found["distances"][1:]), distances)
-            self.check_vector(category_id, ids, features, products[product_id])
+            self.check_vector(category_id, visible, features[~hidden], products[product_id])
         if ids:
-            self.check_vector(category_id, ids, features, np.ones(N_DIMS, np.float32))
+            ones = np.ones(N_DIMS, np.float32)
+            self.check_vector(category_id, visible, features[~hidden], ones)
+
+    def is_hidden(self, category_id: Id, product_id: Id) -> bool:
+        values = self.values[str(self.root.current())]
+        return values.get((category_id, product_id), {}).get(HIDDEN) is True
 
     def check_vector(
         self, category_id: Id, ids: list[Id], features: Features, vector: Features
     ) -> None:
         """So few products of so few dimensions are all found; compared with the formula."""
         question = {"category_id": category_id, "vector": vector.tolist(), "distances": True}
-        found = json.loads(post(self.client, question | {"limit": len(ids)}).body)
+        found = json.loads(post(self.client, question | {"limit": max(1, len(ids))}).body)
         assert sorted(found["product_ids"], key=sort_key) == ids
         unit = features / np.linalg.norm(features.astype(np.float64), axis=1)[:, None]
         away = np.linalg.norm(unit - vector / np.linalg.norm(vector), axis=1)
@@ -436,9 +558,20 @@ class Following(RuleBasedStateMachine):
         settings = {"n_trees": 2, "neighbours": self.settings.neighbours}
         folder = self.folder
         rebuilt = publish(folder / "anew", _catalogue(self.state), folder / "again", **settings)
+        values: dict[Id, dict[Id, Values]] = {}
+        for (category_id, product_id), each in self.values[str(self.root.current())].items():
+            values.setdefault(category_id, {})[product_id] = {HIDDEN: each.get(HIDDEN)}
+        support.change(rebuilt, {}, None, values)
+        index(
+            write_store(folder / "once more", _catalogue(self.state)),
+            rebuilt,
+            self.settings,
+            rebuild=True,
+        )
         clients = client_of(self.root), client_of(rebuilt)
         for category_id, products in self.state.items():
-            limit = 1 + min(self.settings.neighbours, len(products) - 1)
+            n_visible = sum(not self.is_hidden(category_id, one) for one in products)
+            limit = 1 + max(0, min(self.settings.neighbours, n_visible - 1))
             for product_id in products:
                 target = _target(category_id, product_id, limit)
                 one, other = (client.get(target).body for client in clients)
@@ -450,6 +583,21 @@ def _catalogue(state: State) -> Catalogue:
         category_id: (list(products), np.stack(list(products.values())))
         for category_id, products in state.items()
     }
+
+
+def _present(values: Values) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _set_problem(change: Change, state: State, known: AttributeTypes) -> str | None:
+    category_id, product_id = change[1:3]
+    if product_id not in state.get(category_id, {}):
+        there = f"category {category_id} has no product {product_id}"
+        return f"{there}; put it first, then set its attributes"
+    for name in change.values or {}:
+        if name not in known:
+            return f"the release has no attribute {shown(name)}; it has {', '.join(known)}"
+    return None
 
 
 def _same(one: State, other: State) -> bool:
