@@ -63,6 +63,7 @@ REPOSITORY = Path(__file__).parents[1]
 RANDOM_CASES = int(os.environ.get("RANDOM_CASES", "1"))
 """How many times as many random cases as usual; where others are tried at each run, it finds more."""
 
+ATTRIBUTES: AttributeTypes = {"price": "number", "in_stock": "flag", "title": "text"}
 Rating = tuple[str, Id, int]
 """Of a user, of a product, when (Unix time, seconds)."""
 Features = npt.NDArray[np.float32]
@@ -137,6 +138,23 @@ def change(
     }
     with root.lock():
         return Updater(root, Never()).publish(manifest, changes, applied)
+
+
+def give(
+    root: ReleaseRoot,
+    values: Mapping[Id, Mapping[Id, Values]],
+    types: AttributeTypes = ATTRIBUTES,
+    **more: Any,
+) -> PublishedAttributes:
+    """Publish the current release with these attributes in bulk, by category and product."""
+    given = {}
+    for category_id, each in values.items():
+        columns = {
+            name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
+            for name, type_ in types.items()
+        }
+        given[category_id] = ProductValues(pa.array([*each]), columns)
+    return publish_attributes(root, types, given, **more)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, lists_file
+from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, lists_file, texts_file
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
 from servers import embedded
@@ -20,6 +20,7 @@ from support import (
     REPOSITORY,
     Catalogue,
     change,
+    give,
     integer_catalogue,
     publish,
     random_features,
@@ -303,6 +304,7 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
     rate(root, [("user", product_id, 1_700_000_000) for product_id in range(100, 120)])
     with updates_beside():
         change(root, {40: {5000: None, 1: integer_catalogue()[40][1][7]}})
+    give(root, {40: {1: {"title": "new"}}})
     web, name = hosts.root("web1"), current(root)
     assert hosts.push(root, "web1", options=("--slim", "--wait", "0")).returncode == 0
     copied = {path.relative_to(web.folder(name)) for path in web.folder(name).glob("*/*")}
@@ -312,7 +314,7 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
         for entry in entries
         for file in entry.file_names(slim=True)
     }
-    assert Path("40", lists_file(1)) in slim
+    assert {Path("40", file) for file in (lists_file(1), texts_file(0))} < slim
     assert copied == slim | {Path(BEHAVIOUR, file) for file in BEHAVIOUR_FILES}
     behaviour = web.open(name).behaviour
     assert behaviour

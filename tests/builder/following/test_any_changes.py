@@ -12,7 +12,6 @@ from unittest import mock
 from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -45,11 +44,9 @@ from lookalike.release.root import UPDATE_SUFFIX, ReleaseRoot
 from lookalike.serving.source import ReleaseSource
 from lookalike_build.features.store import sort_key
 from lookalike_build.following.seal import NOT_OF_THE_FEED, FeedSeal
-from lookalike_build.indexing.attributes import ProductValues, publish_attributes
 from lookalike_build.indexing.build import IndexSettings, index
 from lookalike_build.indexing.carry_over import CarryOverError
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.publishing.columns import ARROW_TYPES
 from support import (
     RANDOM_CASES,
     Catalogue,
@@ -264,18 +261,8 @@ class Following(RuleBasedStateMachine):
         by_category: dict[Id, dict[Id, Values]] = {}
         for (category_id, product_id), values in named.items():
             by_category.setdefault(category_id, {})[product_id] = values
-        arrays = {
-            category_id: ProductValues(
-                pa.array([*each]),
-                {
-                    name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
-                    for name, type_ in TYPES.items()
-                },
-            )
-            for category_id, each in by_category.items()
-        }
         state = self.state
-        published, n_unknown = publish_attributes(self.root, TYPES, arrays)
+        published, n_unknown = support.give(self.root, by_category, TYPES)
         lost = [(one, other) for one, other in named if other not in state.get(one, {})]
         assert n_unknown == len(lost)
         self.states[published.release] = state

@@ -6,25 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from lookalike.journal import SET, Change, Journal
-from lookalike.release.attributes import HIDDEN, AttributeTypes, Values
+from lookalike.release.attributes import HIDDEN, Values
 from lookalike.release.ids import Id
 from lookalike.release.manifest import Applied
 from lookalike.release.root import ReleaseRoot
 from lookalike_build.indexing.attributes import (
     AttributesError,
-    ProductValues,
-    PublishedAttributes,
-    publish_attributes,
 )
 from lookalike_build.indexing.neighbours import exact_neighbours
-from lookalike_build.publishing.columns import ARROW_TYPES
-from support import change, integer_catalogue, make_slim, publish, random_features, values_in
+from support import (
+    ATTRIBUTES,
+    change,
+    give,
+    integer_catalogue,
+    make_slim,
+    publish,
+    random_features,
+    values_in,
+)
 
-TYPES: AttributeTypes = {"price": "number", "in_stock": "flag", "title": "text"}
 SHOP: Mapping[Id, Mapping[Id, Values]] = {
     1: {
         one: {"price": one / 2, "in_stock": one % 2 == 0, "title": f"Ü {one % 5}"}
@@ -32,22 +35,6 @@ SHOP: Mapping[Id, Mapping[Id, Values]] = {
     },
     40: {5000: {"price": -1.5}, 5010: {"title": "z"}, 5020: {}},
 }
-
-
-def give(
-    root: ReleaseRoot,
-    values: Mapping[Id, Mapping[Id, Values]],
-    types: AttributeTypes = TYPES,
-    **more: Any,
-) -> PublishedAttributes:
-    given = {}
-    for category_id, each in values.items():
-        columns = {
-            name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
-            for name, type_ in types.items()
-        }
-        given[category_id] = ProductValues(pa.array([*each]), columns)
-    return publish_attributes(root, types, given, **more)
 
 
 def values_of(root: ReleaseRoot) -> dict[Id, dict[Id, Values]]:
@@ -72,9 +59,9 @@ def test_products_have_the_values_that_are_given_and_no_others(root: ReleaseRoot
     expected[40][5010] = {"title": "z"}
     assert values_of(root) == expected
     manifest = root.manifest(root.chosen())
-    assert manifest.attributes == TYPES
+    assert manifest.attributes == ATTRIBUTES
     assert [dict(one.attributes) for one in manifest.categories] == [
-        TYPES,
+        ATTRIBUTES,
         {},
         {},
         {"price": "number", "title": "text"},
@@ -153,7 +140,7 @@ def test_what_was_set_live_since_stays(root: ReleaseRoot) -> None:
         100: {"price": 7.0, "title": "Ü 0"},
         159: {"title": "new"},
     }
-    give(root, SHOP, {**TYPES, "price": "number", "title": "text"})
+    give(root, SHOP, {**ATTRIBUTES, "price": "number", "title": "text"})
     assert values_of(root)[1] == SHOP[1]
 
 
