@@ -93,7 +93,9 @@ _HELP = {
     "locked_bytes": "Memory that this process has locked.",
     "resident_share": "Share of what look-ups touch that is in memory.",
     "release_info": "The release served.",
+    "attribute_info": "The attributes that products may have.",
     "items": "Products served, by category.",
+    "hidden_items": "Products that are in no list, by category.",
     "recall": "Recall of a vector's answer, measured at the build.",
     "changes_pending": "Changes that wait to be settled.",
     "oldest_pending_change_seconds": "How long the oldest of them has waited, 0 where there is none.",
@@ -283,7 +285,12 @@ def _of_manifest(manifest: Manifest) -> _Values:
     recalls = {label: entry.recall for label, entry in categories.items()}
     return {
         "release_info": {labels: 1},
+        "attribute_info": {
+            f'{{attribute="{name}",type="{one}"}}': 1
+            for name, one in manifest.known_attributes.items()
+        },
         "items": {label: entry.n_items for label, entry in categories.items()},
+        "hidden_items": {label: entry.n_hidden for label, entry in categories.items()},
         "recall": {label: recall for label, recall in recalls.items() if recall is not None},
     }
 
