@@ -12,9 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, FILES, INDEX, lists_file, texts_file
+from lookalike.release.files import (
+    BEHAVIOUR,
+    BEHAVIOUR_FILES,
+    FILES,
+    INDEX,
+    RULES,
+    lists_file,
+    texts_file,
+)
 from lookalike.release.opened import is_slim
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from servers import embedded
 from support import (
     REPOSITORY,
@@ -25,6 +34,7 @@ from support import (
     publish,
     random_features,
     rate,
+    ruled,
     updates_beside,
 )
 
@@ -305,6 +315,7 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
     with updates_beside():
         change(root, {40: {5000: None, 1: integer_catalogue()[40][1][7]}})
     give(root, {40: {1: {"title": "new"}}})
+    ruled(root, {1: [Rule(100, "pin", 155)]})
     web, name = hosts.root("web1"), current(root)
     assert hosts.push(root, "web1", options=("--slim", "--wait", "0")).returncode == 0
     copied = {path.relative_to(web.folder(name)) for path in web.folder(name).glob("*/*")}
@@ -315,6 +326,7 @@ def test_a_slim_copy_has_what_it_needs_alone_and_becomes_a_full_one(
         for file in entry.file_names(slim=True)
     }
     assert {Path("40", file) for file in (lists_file(1), texts_file(0))} < slim
+    assert Path("1", RULES) in slim
     assert copied == slim | {Path(BEHAVIOUR, file) for file in BEHAVIOUR_FILES}
     behaviour = web.open(name).behaviour
     assert behaviour

@@ -925,6 +925,8 @@ UNFIT: Final[list[tuple[Steps, Any]]] = [
     ((*SECOND, "n_hidden"), N_ITEMS - K - N_SPARE),
     ((*SECOND, "n_hidden"), N_ITEMS - K),
     ((*SECOND, "n_hidden"), N_ITEMS + 1),
+    *(((*SECOND, "n_rules"), value) for value in (*NO_NUMBERS, None)),
+    ((*SECOND, "n_rules"), 1),  # without a file
     ((*SECOND, "n_base"), 0),
     ((*SECOND, "n_base"), N_ITEMS - N_ADDED - 1),
     ((*SECOND, "n_added"), 0),

@@ -1,19 +1,25 @@
 """Rules in a release, and in those that come after it."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from lookalike.release.files import RULES
-from lookalike.release.opened import verify_digests
+from lookalike.release.files import MANIFEST, RULES, FileEntry, ReleaseError
+from lookalike.release.manifest import Manifest
+from lookalike.release.opened import map_release, verify_digests
 from lookalike.release.root import ReleaseRoot
 from lookalike.release.rules import Rule
 from lookalike_build.features.store import FeatureStore
+from lookalike_build.following.update import Updater
 from lookalike_build.indexing.build import IndexSettings, index
+from lookalike_build.indexing.live import CategoryChanges
 from lookalike_build.publishing.removal import ANY
 from lookalike_build.rules.build import Named, RulesError
 from support import (
     Catalogue,
+    Never,
     attributed,
     change,
     client_of,
@@ -148,6 +154,33 @@ def test_rules_that_cannot_be_kept_are_told(root: ReleaseRoot, tmp_path: Path) -
     texts: Catalogue = {1: (list("abc"), random_features(3, 1))}
     publish(root.path, texts, tmp_path / "2")
     assert root.manifest(root.chosen()).categories[0].n_rules == 0
+
+
+def test_a_category_without_products_loses_its_rules_and_that_is_logged(root: ReleaseRoot) -> None:
+    ruled(root, {3: [Rule(None, "ban", 77)]})
+    manifest, log = root.manifest(root.chosen()), list[str]()
+    with root.lock():
+        updater = Updater(root, Never(), log.append)
+        updater.publish(manifest, {3: CategoryChanges({77: None})}, None)
+    assert log == ["rules are left out: category 3 is gone; run `lookalike-build rules`"]
+
+
+@pytest.mark.parametrize("text", [b'[[100,"pin",155]]', b"[]", b'[[100,"pin",155],[1,"pin"]]', b""])
+def test_a_release_with_other_rules_than_its_manifest_says_is_refused(
+    root: ReleaseRoot, text: bytes
+) -> None:
+    ruled(root, {1: [PIN, BAN]})
+    name = root.chosen()
+    path = root.folder(name) / "1" / RULES
+    path.write_bytes(text)
+    with pytest.raises(ReleaseError, match=f"1/{RULES}"):
+        root.open(name)
+    # The manifest vouches for it, and it is not what it counts.
+    document = json.loads((root.folder(name) / MANIFEST).read_text())
+    document["categories"][0]["files"][RULES] = asdict(FileEntry.of(path))
+    (root.folder(name) / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(ReleaseError, match=f"1/{RULES}|n_bytes"):
+        map_release(root.folder(name), Manifest.read(root.folder(name)))
 
 
 def test_a_damaged_file_is_written_anew_by_the_same_rules(root: ReleaseRoot) -> None:
