@@ -355,23 +355,6 @@ def client_of(
     )
 
 
-def attributed(
-    root: ReleaseRoot,
-    types: AttributeTypes,
-    values: Mapping[Id, Mapping[Id, Values]],
-    **more: Any,
-) -> PublishedAttributes:
-    """Publish the current release with these attributes; `values` are by category and product."""
-    given = {}
-    for category_id, each in values.items():
-        columns = {
-            name: pa.array([one.get(name) for one in each.values()], ARROW_TYPES[type_])
-            for name, type_ in types.items()
-        }
-        given[category_id] = ProductValues(pa.array([*each]), columns)
-    return publish_attributes(root, types, given, **more)
-
-
 def ruled(root: ReleaseRoot, rules: Mapping[Id, Sequence[Rule]]) -> MadeRules:
     """Publish the current release with these rules by category."""
     return set_rules(root, lambda _: rules)

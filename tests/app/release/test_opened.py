@@ -14,7 +14,7 @@ from lookalike.release.root import ReleaseRoot
 from support import (
     N_DIMS,
     Client,
-    attributed,
+    give,
     integer_catalogue,
     make_slim,
     post,
@@ -153,7 +153,7 @@ def test_a_distance_that_is_none_is_refused(
 def test_conditions_are_those_of_requests(tmp_path: Path) -> None:
     root = publish(tmp_path / "root", integer_catalogue(), tmp_path / "features")
     prices: dict[Id, Values] = {one: {"price": one % 5} for one in range(100, 160)}
-    attributed(root, {"price": "number"}, {1: prices})
+    give(root, {1: prices}, {"price": "number"})
     release = lookalike.open_release(root.path)
     everything = release.neighbours(1, 100, 60).product_ids
     cheap = [one for one in everything if int(one) % 5 < 2]

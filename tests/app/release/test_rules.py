@@ -15,7 +15,7 @@ from lookalike.release.files import ReleaseError
 from lookalike.release.neighbours import nearest, pinned, search
 from lookalike.release.rules import Rule, RuleKind, Rules, read_rules
 from lookalike.release.selection import Condition, Distinct, Selection
-from support import RANDOM_CASES, attributed, publish, random_features
+from support import RANDOM_CASES, give, publish, random_features
 
 N, K = 150, 12
 GONE = 9999
@@ -46,7 +46,7 @@ SELECTIONS = st.builds(
 def category(tmp_path_factory: pytest.TempPathFactory) -> Category:
     folder = tmp_path_factory.mktemp("rules")
     root = publish(folder / "r", {1: (list(range(N)), FEATURES)}, folder / "f", neighbours=K)
-    attributed(root, {"hidden": "flag", "price": "number", "seller": "text"}, {1: VALUES})
+    give(root, {1: VALUES}, {"hidden": "flag", "price": "number", "seller": "text"})
     return root.open(root.chosen()).categories[1]
 
 

@@ -15,10 +15,10 @@ from lookalike.serving.searches import Searches
 from lookalike.serving.selections import Selections
 from support import (
     Client,
-    attributed,
     brute_force,
     change,
     client_of,
+    give,
     integer_catalogue,
     make_slim,
     post,
@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
     """A root with a release whose category 40 has attributes; tests must not change it."""
     folder = tmp_path_factory.mktemp("attributes")
     found = publish(folder / "root", CATALOGUE, folder / "features")
-    attributed(found, TYPES, {40: VALUES})
+    give(found, {40: VALUES}, TYPES)
     return found
 
 
@@ -252,7 +252,7 @@ def test_answers_beyond_the_table_are_counted(root: ReleaseRoot) -> None:
 
 def test_a_slim_copy_answers_from_the_table(tmp_path: Path) -> None:
     root = publish(tmp_path / "root", CATALOGUE, tmp_path / "features")
-    attributed(root, TYPES, {40: VALUES})
+    give(root, {40: VALUES}, TYPES)
     table = asked(client_of(root), 5070, "limit=101")
     make_slim(root)
     client = client_of(root)
@@ -263,14 +263,14 @@ def test_a_slim_copy_answers_from_the_table(tmp_path: Path) -> None:
 
 def test_the_etag_is_that_of_what_the_answer_depends_on(tmp_path: Path) -> None:
     root = publish(tmp_path / "root", CATALOGUE, tmp_path / "features")
-    attributed(root, TYPES, {40: VALUES})
+    give(root, {40: VALUES}, TYPES)
     paths = {
         name: f"/nns?category_id=40&product_id=5070{rest}"
         for name, rest in (("plain", ""), ("cheap", "&price__lt=5"), ("dear", "&price__gt=5"))
     }
     before = {name: client_of(root).get(path) for name, path in paths.items()}
     assert len({answer.headers["ETag"] for answer in before.values()}) == 3
-    attributed(root, TYPES, {40: {**VALUES, 5080: {"price": 3.0}}})
+    give(root, {40: {**VALUES, 5080: {"price": 3.0}}}, TYPES)
     client = client_of(root)
     for name, path in paths.items():
         tag = before[name].headers["ETag"]
@@ -326,7 +326,7 @@ def test_what_others_rated_meets_the_conditions_wherever_it_is(tmp_path: Path) -
     ]
     rate(root, ratings)
     dear: dict[Id, Values] = {100: {"price": 90.0}, 110: {"price": 5.0}}
-    attributed(root, TYPES, {40: VALUES, 1: dear})
+    give(root, {40: VALUES, 1: dear}, TYPES)
     client = client_of(root, b_percent=0)
 
     def related(rest: str) -> tuple[set[int], str]:

@@ -20,9 +20,9 @@ from lookalike_build.rules.build import Named, RulesError
 from support import (
     Catalogue,
     Never,
-    attributed,
     change,
     client_of,
+    give,
     integer_catalogue,
     make_slim,
     post,
@@ -109,7 +109,7 @@ def test_updates_and_builds_keep_rules(root: ReleaseRoot, tmp_path: Path) -> Non
     assert b"155" not in client_of(root).get("/nns?category_id=1&product_id=100").body
     change(root, {1: {155: random_features(1, 10)[0]}})
     assert client_of(root).get("/nns?category_id=1&product_id=100").body.startswith(b"[100,155,")
-    attributed(root, {"hidden": "flag"}, {1: {155: {"hidden": True}}})
+    give(root, {1: {155: {"hidden": True}}}, {"hidden": "flag"})
     assert rules_of(root) == TEXTS
     assert b"155" not in client_of(root).get("/nns?category_id=1&product_id=100").body
     rate(root, [("u", 100, 1), ("u", 101, 1), ("v", 100, 1), ("v", 101, 1)])

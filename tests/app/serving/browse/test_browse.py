@@ -23,9 +23,9 @@ from support import (
     Catalogue,
     Client,
     Features,
-    attributed,
     change,
     client_of,
+    give,
     make_slim,
     publish,
     random_features,
@@ -177,7 +177,7 @@ def with_attributes(
         "weight": 3.0,
     }
     values[101] = {"hidden": True, "title": "\u202ekcab"}
-    attributed(root, {"hidden": "flag", **ATTRIBUTES}, {1: values})
+    give(root, {1: values}, {"hidden": "flag", **ATTRIBUTES})
     return client_of(root, searches=searches, selections=Selections(defaults))
 
 
