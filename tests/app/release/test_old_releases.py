@@ -17,6 +17,7 @@ from lookalike.release.files import (
 )
 from lookalike.release.manifest import FORMAT, OLD_FORMATS, Manifest
 from lookalike.release.root import ReleaseRoot
+from lookalike.release.rules import Rule
 from lookalike_build.features.store import FeatureStore
 from lookalike_build.indexing.build import IndexSettings, index
 from support import (
@@ -29,6 +30,7 @@ from support import (
     publish,
     random_features,
     rate,
+    ruled,
 )
 
 N_ITEMS, K = 400, 10
@@ -134,3 +136,17 @@ def test_new_files_in_a_manifest_of_another_format_are_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": format_}))
     with pytest.raises(ReleaseError, match=f"format is {format_}, this version reads {FORMAT}"):
         Manifest.read(path.parent)
+
+
+@pytest.mark.parametrize(("names", "format_"), OLD)
+def test_an_old_release_takes_rules(
+    root: ReleaseRoot, names: tuple[str, ...], format_: int
+) -> None:
+    make_old(root, names)
+    assert (
+        Manifest.read(root.folder(root.chosen())).to_json().startswith(f'{{\n "format": {format_},')
+    )
+    ruled(root, {1: [Rule(7, "pin", 300)]})
+    assert f'"format": {FORMAT},' in (root.folder(root.chosen()) / MANIFEST).read_text()
+    answer = client_of(root).get("/nns?category_id=1&product_id=7&limit=2&distances=true")
+    assert answer.body.startswith(b'{"product_ids":[7,300],"distances":[0.0,')
