@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lookalike.serving.source
+from lookalike.release.attributes import Values
 from lookalike.release.files import (
     ADDED,
     BEHAVIOUR,
@@ -50,6 +51,8 @@ from lookalike.release.files import (
     STARTS,
     FileEntry,
     ReleaseError,
+    columns_file,
+    texts_file,
 )
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import (
@@ -71,6 +74,7 @@ from support import (
     brute_force,
     change,
     client_of,
+    give,
     publish,
     random_features,
     rate,
@@ -91,9 +95,11 @@ N_SPARE: Final = 24
 N_TREES: Final = 2
 CATEGORIES: Final = (1, 2)
 TABLES: Final = (PRODUCT_IDS, NEIGHBOURS, DISTANCES)
+COLUMN_FILES: Final = (columns_file(0), texts_file(0))
+CATEGORY_FILES: Final = (*FILES, *COLUMN_FILES)
 ALL_FILES: Final = (
     MANIFEST,
-    *(f"{folder}/{file}" for folder in CATEGORIES for file in FILES),
+    *(f"{folder}/{file}" for folder in CATEGORIES for file in CATEGORY_FILES),
     *(f"{BEHAVIOUR}/{file}" for file in BEHAVIOUR_FILES),
 )
 N_USERS: Final = 4
@@ -141,8 +147,18 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> ReleaseRoot:
     rate(root, _ratings(), neighbours=K, user_ratings=1000)
     changes[3] = dict.fromkeys(LEFT)
     change(root, changes, Applied("journal", 7))
+    give(root, {category_id: _values(category_id) for category_id in CATEGORIES})
     root.prune(keep=0)
     return root
+
+
+def _values(category_id: int) -> dict[Id, Values]:
+    """Some are missing."""
+    return {
+        product_id: {"price": 10.0 * item + category_id, "in_stock": item % 3 == category_id}
+        | ({"title": f"No. {category_id}.{item:03}"} if item % 5 else {})
+        for item, product_id in enumerate(_product_ids(category_id))
+    }
 
 
 def _ratings() -> Iterator[Rating]:
@@ -201,7 +217,10 @@ def _place_agreeing(
     change(folder)
     manifest = Manifest.read(folder)
     first, second = (
-        replace(category, files={file: FileEntry.of(folder / str(number) / file) for file in FILES})
+        replace(
+            category,
+            files={file: FileEntry.of(folder / str(number) / file) for file in CATEGORY_FILES},
+        )
         for number, category in enumerate(manifest.categories, 1)
     )
     assert manifest.behaviour
@@ -354,7 +373,7 @@ def test_a_release_with_one_file_damaged_is_never_served(
 
 
 # Of `SAME_PHOTO`, both categories' files are the same.
-@pytest.mark.parametrize("file", [file for file in FILES if file != SAME_PHOTO])
+@pytest.mark.parametrize("file", [file for file in CATEGORY_FILES if file != SAME_PHOTO])
 def test_files_swapped_between_categories_of_one_size_are_refused(
     root: ReleaseRoot, file: str
 ) -> None:
@@ -466,7 +485,9 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(root: ReleaseRoot) -> N
         _overwrite(path, damaged)
         with suppress(ReleaseError):
             _full_check(root, name)
-            overlooked.append(damaged[max(0, start - 30) : start + 10])
+            # The 17th digit of a number may be another one's and the number the same.
+            if json.loads(damaged) != json.loads(sound):
+                overlooked.append(damaged[max(0, start - 30) : start + 10])
     assert overlooked == []
 
 
@@ -813,7 +834,7 @@ def test_spares_past_the_last_item_are_refused_by_who_reads_them(root: ReleaseRo
 def test_a_slim_copy_needs_only_what_products_are_looked_up_in(root: ReleaseRoot) -> None:
     name = _place(root, STAMP)
     for path in root.folder(name).glob("*/*"):
-        if path.name not in SLIM_FILES and path.parent.name != BEHAVIOUR:
+        if path.name not in (*SLIM_FILES, *COLUMN_FILES) and path.parent.name != BEHAVIOUR:
             path.unlink()
     assert root.open(name).slim
     root.switch(name)
@@ -825,7 +846,7 @@ def test_a_slim_copy_needs_only_what_products_are_looked_up_in(root: ReleaseRoot
             assert answer["product_ids"] == [product_ids[one] for one in (item, *order[:K])]
 
 
-@pytest.mark.parametrize("file", SLIM_FILES)
+@pytest.mark.parametrize("file", [*SLIM_FILES, *COLUMN_FILES])
 def test_a_slim_copy_with_a_file_damaged_is_refused(root: ReleaseRoot, file: str) -> None:
     name = _place(root, STAMP)
     for category_id in CATEGORIES:
@@ -1066,7 +1087,7 @@ def test_a_category_id_that_looks_like_a_path_leads_nowhere(
     root: ReleaseRoot, category_id: str
 ) -> None:
     name = _place(root, STAMP)
-    for file in FILES:  # what would be found if the id were a path
+    for file in CATEGORY_FILES:  # what would be found if the id were a path
         os.link(root.folder(name) / "1" / file, root.folder(name) / file)
         os.link(root.folder(name) / "1" / file, root.releases / file)
     document = _document(root, name) | {"category_id_type": "string"}
@@ -1399,14 +1420,14 @@ def test_changes_of_release_leave_nothing_of_the_old_one_open(root: ReleaseRoot)
     assert _mapped(root.folder(names[1])) == 0
     # Nobody who serves reads the spares, Annoy's trees where all projections are compared, nor what is
     # gone more than once.
-    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(FILES) - 2) + len(
+    assert _mapped(root.folder(names[0])) == len(CATEGORIES) * (len(CATEGORY_FILES) - 2) + len(
         BEHAVIOUR_HOT_FILES
     )
 
 
 @linux_only
 @pytest.mark.parametrize("agreeing", [True, False])
-@pytest.mark.parametrize("file", ALL_FILES[1 + len(FILES) :])
+@pytest.mark.parametrize("file", ALL_FILES[1 + len(CATEGORY_FILES) :])
 def test_a_refused_release_leaves_nothing_open(
     root: ReleaseRoot, file: str, agreeing: bool
 ) -> None:
