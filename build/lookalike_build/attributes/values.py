@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike.release.attributes import MAX_TEXT_BYTES, AttributeType
+from lookalike_build.publishing.columns import ARROW_TYPES
 from lookalike_build.tables.chunks import as_array
 from lookalike_build.tables.columns import Kind, is_number, is_whole, trimmed
 from lookalike_build.tables.csv import misread
@@ -46,11 +47,6 @@ KINDS: Final[dict[AttributeType, Kind]] = {
     ),
 }
 """The kinds of columns that values of a type are read from."""
-ARROW_TYPES: Final[dict[AttributeType, pa.DataType]] = {
-    "flag": pa.bool_(),
-    "number": pa.float64(),
-    "text": pa.large_string(),
-}
 
 
 class Values(NamedTuple):
