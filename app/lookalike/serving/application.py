@@ -322,6 +322,8 @@ def _openapi(
     for name, default in (("Limit", DEFAULT_LIMIT), ("RelatedLimit", DEFAULT_RELATED_LIMIT)):
         schemas[name] |= {"maximum": max_limit, "default": min(default, max_limit)}
     schemas["Wanted"]["maxItems"] = max_product_ids
+    names = "|".join(name for name, _ in attributes)
+    schemas["Distinct"]["pattern"] = f"^(photo|({names})(:[1-9][0-9]{{0,2}})?)$"
     return (OK, [("Cache-Control", "no-cache"), JSON], msgspec.json.encode(described))
 
 
