@@ -126,11 +126,14 @@ def read_ids(path: Path) -> Ids:
 
 def _are_alike(old: tuple[Path, CategoryEntry], new: tuple[Path, CategoryEntry]) -> bool:
     """Whether two categories have the same visible products."""
-    files, other = ([each[1].files.get(file) for file in ID_FILES] for each in (old, new))
-    if files != other or old[1].n_hidden != new[1].n_hidden:
+    ids, columns = (
+        [[each[1].files.get(file) for file in files] for each in (old, new)]
+        for files in (ID_FILES, new[1].column_files)
+    )
+    if ids[0] != ids[1] or old[1].n_hidden != new[1].n_hidden:
         return False
-    columns = old[1].columns_digest == new[1].columns_digest
-    return columns or np.array_equal(_hidden_items(*old), _hidden_items(*new))
+    same = old[1].attributes == new[1].attributes and columns[0] == columns[1]
+    return same or np.array_equal(_hidden_items(*old), _hidden_items(*new))
 
 
 def _hidden_items(folder: Path, entry: CategoryEntry) -> Items:

@@ -25,6 +25,7 @@ from support import (
     Rating,
     change,
     client_of,
+    give,
     make_slim,
     post,
     publish,
@@ -109,6 +110,10 @@ def test_an_old_release_is_not_updated(root: ReleaseRoot) -> None:
     before = root.chosen()
     with pytest.raises(ReleaseError, match=r"made with .*method 2.*; index again"):
         change(root, {1: {5: None}})
+    with pytest.raises(ReleaseError, match=r"made with .*method 2.*; index again"):
+        change(root, {}, None, {1: {5: {"hidden": True}}})
+    with pytest.raises(ReleaseError, match=r"made with .*method 2.*; index again"):
+        give(root, {1: {5: {"price": 1}}})
     assert root.chosen() == before
 
 
