@@ -335,7 +335,11 @@ def _describe_conditions(paths: Any, schemas: Mapping[str, dict[str, Any]]) -> N
         ]
     content = paths["/nns"]["post"]["requestBody"]["content"]["application/json"]
     for body in content["schema"]["oneOf"]:
-        body["properties"] |= schemas
+        body["properties"] |= {
+            name: schema
+            for name, schema in schemas.items()
+            if "vector" not in body["properties"] or not name.endswith("__same")
+        }
 
 
 def _error(error: HttpError, headers: Headers) -> Answer:
