@@ -61,7 +61,7 @@ def main() -> None:
     arguments = ["&limit=12", *map(str, sizes())]
     mean = ReleaseRoot(options.folder / "change")
     changing_releases(mean)
-    with serving(root, None, **{MEAN: mean}) as served:
+    with serving(root, None, 1, **{MEAN: mean}) as served:
         from_cache_s = opening_s(served)
         runs = {
             name: partial(wrk, address, options.seconds, "random_ids.lua", *each)

@@ -63,11 +63,15 @@ class Served:
 
 @contextmanager
 def serving(
-    root: ReleaseRoot, settings: Mapping[str, str] | None = None, **others: ReleaseRoot
+    root: ReleaseRoot,
+    settings: Mapping[str, str] | None = None,
+    threads: int = 1,
+    **others: ReleaseRoot,
 ) -> Iterator[Served]:
     """The shipped configuration on a Unit of our own, with the ceiling's app beside it.
 
-    `settings` are the app's besides; `others` are the app once more, by name, with other releases.
+    `settings` are the app's besides; `others` are the app once more, by name, with these releases and
+    so many threads a process.
     """
     unitd = find_unitd()
     if unitd is None or not (shutil.which("wrk") and shutil.which("nginx")):
@@ -82,10 +86,11 @@ def serving(
     config["listeners"][ceiling] = {"pass": f"applications/{CEILING}"}
     addresses = {}
     for name, other in others.items():
-        environment = {ROOT.name: str(other.path.resolve())}
+        environment = {**(settings or {}), ROOT.name: str(other.path.resolve())}
         config["applications"][name] = {
             **config["applications"][APPLICATION],
             "environment": environment,
+            "threads": threads,
         }
         addresses[name] = f"127.0.0.1:{free_port()}"
         config["listeners"][addresses[name]] = {"pass": f"applications/{name}"}

@@ -56,6 +56,8 @@ def nearest(
         with searching() if category.is_beyond(n) else nullcontext():
             return category.nearest(item, n, most)
     picker = _Picker(category, selection, item, rules)
+    if rules is None:
+        return _picked(picker, item, n, most, searching)
     pins = picker.pins(n)
     items, distances = _picked(picker, item, n - pins.size, most, searching)
     if not pins.size:
