@@ -18,7 +18,7 @@ import tempfile
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +32,8 @@ import pytest
 import lookalike_build.following.follower
 import lookalike_build.indexing.table
 from following import BAD, follower_of
-from lookalike.journal import DELETE, PUT, Change, Journal
+from lookalike.journal import DELETE, PUT, SET, Change, Journal
+from lookalike.release.attributes import HIDDEN, Values
 from lookalike.release.files import BEHAVIOUR, BEHAVIOUR_FILES, GONE, PRODUCT_IDS, RELATED
 from lookalike.release.ids import Id
 from lookalike.release.root import (
@@ -53,9 +54,11 @@ from support import (
     Rating,
     brute_force,
     client_of,
+    give,
     random_features,
     rate,
     updates_beside,
+    values_in,
     write_store,
 )
 from waiting import HUNG_S
@@ -89,17 +92,27 @@ def _put(category_id: Id, product_id: Id, photo: bytes) -> Change:
 
 CHANGES: Final = [
     *(Change(DELETE, 1, product_id) for product_id in (100, 101, 102)),
+    Change(SET, 1, 103, values={"price": 7.0, "title": None}),
     _put(1, 103, NEW_PHOTOS[0].tobytes()),
     _put(1, 104, BAD),
     _put(1, 112, NEW_PHOTOS[1].tobytes()),
     _put(3, 200, CATALOGUES["old"][2][1][0].tobytes()),  # moved there
     _put(3, 300, NEW_PHOTOS[0].tobytes()),
+    Change(SET, 3, 300, values={"title": "new", HIDDEN: False}),
     *(Change(DELETE, 2, product_id) for product_id in CATALOGUES["old"][2][0]),
     Change(DELETE, 2, 999),
 ]
 """Some are removed, one is new, one has another photo, one moves; a category comes and one goes."""
 BATCH: Final = 9
-"""In two batches, that is."""
+"""In two batches, that is; sets do not count."""
+GIVEN: Final[dict[Id, dict[Id, Values]]] = {
+    1: {product_id: {"price": product_id / 2, "title": "é"} for product_id in (100, 103, 111)}
+}
+SET_IN: Final[dict[Id, dict[Id, Values]]] = {
+    1: {103: {"price": 7.0}, 111: {"price": 55.5, "title": "é"}},
+    3: {300: {"title": "new", HIDDEN: False}},
+}
+"""What `CHANGES` make of these values."""
 
 
 def _changed(n: int) -> Catalogue:
@@ -124,7 +137,10 @@ def _changed(n: int) -> Catalogue:
 RATED_AT_FIRST: Final = {one for ids, _ in CATALOGUES["old"].values() for one in ids}
 """What may be in lists made beside the old catalogue."""
 CATALOGUES["changed"] = _changed(len(CHANGES))
-BETWEEN: Final = {f"changed by {n}": _changed(n) for n in range(BATCH, len(CHANGES), BATCH)}
+COUNTED: Final = [n for n, change in enumerate(CHANGES, 1) if change.op != SET]
+BETWEEN: Final = {
+    f"changed by {n}": _changed(n) for n in COUNTED[BATCH - 1 :: BATCH] if n < len(CHANGES)
+}
 CATALOGUES.update(BETWEEN)
 
 RATINGS: Final[list[Rating]] = [
@@ -166,6 +182,32 @@ def _two_with_behaviour(root: ReleaseRoot, stores: Path) -> None:
     _rate(root, stores)
 
 
+def _give(root: ReleaseRoot, stores: Path) -> None:
+    give(root, GIVEN)
+    with root.lock():
+        root.prune(keep=2)
+
+
+def _two_with_all(root: ReleaseRoot, stores: Path) -> None:
+    _two_with_behaviour(root, stores)
+    _give(root, stores)
+
+
+def _valued(root: ReleaseRoot, values: Mapping[Id, Mapping[Id, Values]]) -> None:
+    """Products have these values, others none."""
+    found = values_in(root.open(str(root.current())))
+    assert {
+        category_id: {one: each for one, each in products.items() if each}
+        for category_id, products in found.items()
+        if any(products.values())
+    } == values
+
+
+def _related_and_given(root: ReleaseRoot) -> None:
+    _related(root)
+    _valued(root, GIVEN)
+
+
 def _related(root: ReleaseRoot) -> None:
     """Of what users rated just that is related which is there now."""
     release = root.open(str(root.current()))
@@ -180,7 +222,7 @@ def _related(root: ReleaseRoot) -> None:
 
 
 def _what_killed_writers_left(root: ReleaseRoot, stores: Path) -> None:
-    _two_with_behaviour(root, stores)
+    _two_with_all(root, stores)
     oldest = root.releases / root.names()[0]
     shutil.copytree(oldest, root.staging)
     (root.scratch / "spilled").mkdir(parents=True)
@@ -196,7 +238,7 @@ def _roll_back(root: ReleaseRoot, stores: Path) -> None:
 
 
 def _changes_after_killed_followers(root: ReleaseRoot, stores: Path) -> None:
-    _two_with_behaviour(root, stores)
+    _two_with_all(root, stores)
     newest = root.releases / root.names()[-1]
     shutil.copytree(newest / "1", root.updating / "1")
     shutil.copytree(newest / "2", root.rebasing / "2")
@@ -252,6 +294,7 @@ def _beside(work: Work) -> Work:
 def _all_settled(root: ReleaseRoot) -> None:
     """Each change is settled, once, as it is to be; related is what is there now."""
     _related(root)
+    _valued(root, SET_IN)
     with closing(Journal(root.journal)) as journal:
         for number, change in enumerate(CHANGES, 1):
             outcome = journal.outcome(number)
@@ -283,7 +326,7 @@ SCENARIOS: Final = {
     "first publication": Scenario(_nothing, _publish("new", keep=1), None, "new"),
     "change": Scenario(_two_releases, _publish("new", keep=1), "old", "new"),
     "change after kills": Scenario(
-        _what_killed_writers_left, _publish("new", keep=1), "old", "new", _related
+        _what_killed_writers_left, _publish("new", keep=1), "old", "new", _related_and_given
     ),
     "no change": Scenario(_two_releases, _publish("old", keep=1), "old", "old"),
     "rollback": Scenario(_two_releases, _roll_back, "old", "older"),
@@ -296,6 +339,7 @@ SCENARIOS: Final = {
         list(BETWEEN),
     ),
     "behaviour": Scenario(_two_releases, _rate, "old", "old", _related),
+    "attributes": Scenario(_two_releases, _give, "old", "old", lambda root: _valued(root, GIVEN)),
     "sending changes": Scenario(_two_releases, _send, "old", "old", _all_pending),
 }
 
