@@ -13,7 +13,7 @@ from lookalike.release.manifest import METRIC
 from lookalike.release.vectors import Changed, VectorIndex
 from lookalike_build.indexing.neighbours import exact_neighbours
 from lookalike_build.indexing.projection import project
-from lookalike_build.indexing.random_pairs import median_of, random_distances
+from lookalike_build.indexing.random_pairs import median_of, random_distances, rounded
 from lookalike_build.indexing.table import widths
 from lookalike_build.publishing.category import CategoryWriter, Projected, Tuned, Written
 from lookalike_build.publishing.columns import is_hidden, no_columns
@@ -89,7 +89,7 @@ def index_features(
     served = table[0][:, :k], table[1][:, :k]
     tuned = tune(features, projected, annoy, served, settings, hidden)
     random = random_distances(features, settings.seed)
-    made_with, same_photo = settings.made_with, settings.same_photo * median_of(random)
+    made_with, same_photo = settings.made_with, rounded(settings.same_photo * median_of(random))
     return writer.add_index(
         table, k, projected, annoy, tuned, made_with, columns, same_photo, random
     )

@@ -7,6 +7,7 @@ from lookalike.release.manifest import RANDOM_PERCENTS
 from lookalike_build.indexing.unit_vectors import scaled
 
 _SAMPLE = 1024
+_DIGITS = 9
 
 
 def random_distances(features: Features, seed: int) -> tuple[float, ...]:
@@ -23,9 +24,15 @@ def random_distances(features: Features, seed: int) -> tuple[float, ...]:
     vectors, _ = scaled(features[rows])
     cosines = (vectors @ vectors.T)[np.triu_indices(n, 1)]
     distances = np.sqrt(np.maximum(0, 2 - 2 * cosines))
-    return tuple(np.quantile(distances, np.array(RANDOM_PERCENTS) / 100).clip(0, 2).tolist())
+    found = np.quantile(distances, np.array(RANDOM_PERCENTS) / 100).clip(0, 2)
+    return tuple(map(rounded, found.tolist()))
 
 
 def median_of(distances: tuple[float, ...]) -> float:
     """The median of the distances of random pairs, 0 where there are none."""
     return distances[RANDOM_PERCENTS.index(50)] if distances else 0.0
+
+
+def rounded(distance: float) -> float:
+    """A distance with the decimals that the manifest has, so few that each digit counts."""
+    return round(distance, _DIGITS)

@@ -485,9 +485,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_found(root: ReleaseRoot) -> N
         _overwrite(path, damaged)
         with suppress(ReleaseError):
             _full_check(root, name)
-            # The 17th digit of a number may be another one's and the number the same.
-            if json.loads(damaged) != json.loads(sound):
-                overlooked.append(damaged[max(0, start - 30) : start + 10])
+            overlooked.append(damaged[max(0, start - 30) : start + 10])
     assert overlooked == []
 
 
