@@ -285,6 +285,13 @@ class Category:
             max_distance,
         )
 
+    def listed_items(self, item: int) -> Items:
+        """The k items of an item's list in the table."""
+        place = self._place(item)
+        if self.updated is not None and place >= self.entry.n_table:
+            return np.asarray(self.updated.neighbours[place - self.entry.n_table])
+        return np.asarray(self.neighbours[place])
+
     def listed(self, item: int, n: int) -> tuple[Items, Distances]:
         """The first `n` of an item's list in the table, and their distances."""
         place = self._place(item)

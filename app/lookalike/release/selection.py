@@ -110,6 +110,11 @@ class Selection(NamedTuple):
     closer_than: float | None = None
 
     @property
+    def is_of_conditions(self) -> bool:
+        """Whether it asks for nothing but conditions."""
+        return self[1:] == _NOTHING_ELSE and bool(self.conditions)
+
+    @property
     def is_plain(self) -> bool:
         """Whether it has all products that are near enough."""
         return not self.conditions and self.distinct is None
@@ -148,3 +153,4 @@ class Selection(NamedTuple):
 
 
 EVERYTHING: Final = Selection()
+_NOTHING_ELSE: Final = EVERYTHING[1:]

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lookalike.release.category import Category
-from lookalike.release.neighbours import nearest
+from lookalike.release.neighbours import first_that_meet, nearest
 from lookalike.release.opened import Release
 from lookalike.release.selection import EVERYTHING, Selection
 from lookalike.serving.query import DEFAULT_LIMIT
@@ -57,6 +57,10 @@ def _selected(
     item = category.item_of(product_id)
     if item is None:
         return None
+    if category.rules is None and selection.is_of_conditions:
+        found = first_that_meet(category, item, n, selection.conditions)
+        if found is not None:
+            return category.ids(found)
     try:
         items, _ = nearest(category, item, n, selection, _leave)
     except LookupError:
