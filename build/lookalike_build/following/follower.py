@@ -16,7 +16,7 @@ from itertools import chain, groupby
 from types import MappingProxyType
 
 from lookalike.errors import LookalikeError
-from lookalike.journal import PUT, Change, Journal
+from lookalike.journal import PUT, SET, Change, Journal
 from lookalike.release.arrays import Features
 from lookalike.release.ids import id_problem
 from lookalike.release.manifest import Applied, Manifest
@@ -38,6 +38,9 @@ MOST_FED = 16_384
 """While this many changes are pending, the feed is not read; its file keeps the rest."""
 POLL_S = 0.05
 """Seconds between looks at the journal."""
+_GATHERED_S = 0.3
+"""Seconds after a batch of sets alone in which more are gathered: thousands a second come to be few
+releases, and the processor is left to the server."""
 _SENT = "change:"
 
 
@@ -50,7 +53,7 @@ class Follower:
 
     The reader of `photos` reads those that did not come with their change. Of its own releases, and of
     all others, the newest `keep` are kept. Worn indexes are rebuilt in the `background`. `log` gets a
-    line for each thing done.
+    line for each thing done. `gathers_s` is for how long the last batch lets the next one gather.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Follower:
         self._keep = keep
         self._log = log
         self._at_work = at_work or AtWork(root.at_work, log)
+        self.gathers_s = 0.0
         self._problems: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -105,8 +109,11 @@ class Follower:
         then stays current and the changes pending.
         """
         pending = self._journal.pending(BATCH)
+        self.gathers_s = 0.0
         if pending:
             self._batch(pending)
+            if all(change.op == SET for _, change in pending):
+                self.gathers_s = _GATHERED_S
         elif self._updater.has_work():
             self._publish()
         else:
@@ -256,6 +263,8 @@ def follow(
     while not stop.is_set():
         added = feed.poll() if feed and follower.has_room() else 0
         if follower.step() or added:
+            if follower.gathers_s and not once:
+                stop.wait(follower.gathers_s)
             continue
         if once or (feed and feed.ended):
             break
