@@ -173,9 +173,9 @@ class Category:
     `distances` float32 (n_table, k), its table; `updated`, what has changed beside the table, if
     anything; `columns`, the values of its attributes; `same_photo` uint16, how many of an item's first
     neighbours show its photo, by the place of its list (see `Updated`), None if it is not known;
-    `rules`, its pins and bans, None if it has none;
-    `integers`, the table and what has changed, for integer ids, None for string ids; `vectors`, the
-    index that is searched by vector, None in a slim copy.
+    `rules`, its pins and bans, None if it has none; `integers`, the table and what has changed, for
+    integer ids, None for string ids; `vectors`, the index that is searched by vector, None in a slim
+    copy.
     """
 
     def __init__(
@@ -287,18 +287,20 @@ class Category:
 
     def listed_items(self, item: int) -> Items:
         """The k items of an item's list in the table."""
-        place = self._place(item)
-        if self.updated is not None and place >= self.entry.n_table:
-            return np.asarray(self.updated.neighbours[place - self.entry.n_table])
-        return np.asarray(self.neighbours[place])
+        table, row = self._list(item)
+        return np.asarray(table.neighbours[row])
 
     def listed(self, item: int, n: int) -> tuple[Items, Distances]:
         """The first `n` of an item's list in the table, and their distances."""
+        table, row = self._list(item)
+        return table.neighbours[row, :n], table.distances[row, :n]
+
+    def _list(self, item: int) -> "tuple[Category | Updated, int]":
+        """What has an item's list, the table or the updates, and in which row."""
         place = self._place(item)
         if self.updated is not None and place >= self.entry.n_table:
-            place -= self.entry.n_table
-            return self.updated.neighbours[place, :n], self.updated.distances[place, :n]
-        return self.neighbours[place, :n], self.distances[place, :n]
+            return self.updated, place - self.entry.n_table
+        return self, place
 
     @cached_property
     def _same_photo_counts(self) -> "memoryview[int]":

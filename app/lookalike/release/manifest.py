@@ -43,6 +43,8 @@ OLD_FORMATS: Final = (4, 5, 6)
 """Those of older releases: 4 without behaviour, 5 with it; 6 with lengths and projections by axis."""
 METRIC: Final = "angular"
 
+_ETAG_DIGITS = 24
+
 MAX_DIMS: Final = 65_536
 MAX_ANNOY: Final = 2**31 - 1
 MAX_ROWS: Final = 2**32 - 1
@@ -145,13 +147,14 @@ class CategoryEntry:
         """96 bits of SHA-256, hexadecimal, of what the table holds: the same of equal answers."""
         columns = set(self.column_files)
         files = {name: asdict(one) for name, one in self.files.items() if name not in columns}
-        return _digest(asdict(self) | {"made_with": None, "attributes": None, "files": files})
+        document = asdict(self) | {"made_with": None, "attributes": None, "files": files}
+        return _digest(document)[:_ETAG_DIGITS]
 
     @cached_property
     def columns_digest(self) -> str:
         """The same of what conditions depend on besides."""
         files = {name: asdict(self.files[name]) for name in self.column_files}
-        return _digest([dict(self.attributes), files])
+        return _digest([dict(self.attributes), files])[:_ETAG_DIGITS]
 
     @property
     def is_old(self) -> bool:
@@ -269,8 +272,7 @@ class Manifest:
 
     def content_digest(self) -> str:
         """SHA-256 of everything but the release's name: equal for equal content."""
-        document = self._document() | {"release": None}
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+        return _digest(self._document() | {"release": None})
 
     def _document(self) -> dict[str, Any]:
         document = asdict(self)
@@ -306,7 +308,7 @@ def _remove_defaults(of: type, document: dict[str, Any]) -> None:
 
 
 def _digest(document: object) -> str:
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
 
 
 def _format_of(document: Mapping[str, object]) -> int:

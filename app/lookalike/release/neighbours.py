@@ -20,7 +20,7 @@ from lookalike.release.category import Category, within
 from lookalike.release.ids import Id
 from lookalike.release.manifest import RANDOM_PERCENTS, CategoryEntry
 from lookalike.release.rules import ProductRules
-from lookalike.release.selection import EVERYTHING, PHOTO, Condition, Selection
+from lookalike.release.selection import EVERYTHING, PHOTO, Selection
 from lookalike.release.vectors import VectorIndex
 
 Searching = Callable[[], AbstractContextManager[object]]
@@ -66,18 +66,13 @@ def nearest(
     return np.append(pins, items), np.append(far, distances)
 
 
-def first_that_meet(
-    category: Category, item: int, n: int, conditions: tuple[Condition, ...]
-) -> Items | None:
-    """The first `n` items of an item's list in the table that meet all conditions; None if too few do.
+def first_that_meet(category: Category, item: int, n: int, selection: Selection) -> Items | None:
+    """The first `n` items of an item's list in the table that meet the conditions; None if too few do.
 
     What `nearest` answers to most requests with conditions alone, in half of its time.
     """
     columns, items = category.columns, category.listed_items(item)
-    asked = columns, item
-    meet = conditions[0].resolved(asked).of_items(columns, items)
-    for condition in conditions[1:]:
-        meet &= condition.resolved(asked).of_items(columns, items)
+    meet = selection.resolved((columns, item)).of_items(columns, items)
     places = meet.nonzero()[0][:n]
     return items[places] if places.size == n else None
 

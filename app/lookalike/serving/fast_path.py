@@ -58,7 +58,7 @@ def _selected(
     if item is None:
         return None
     if category.rules is None and selection.is_of_conditions:
-        found = first_that_meet(category, item, n, selection.conditions)
+        found = first_that_meet(category, item, n, selection)
         if found is not None:
             return category.ids(found)
     try:

@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 
 BROWSE_PATH: Final = "/browse"
 PARAMETERS: Final = (
-    *("category_id", "product_id", "limit", "page", "release", "compare", "conditions"),
+    "category_id",
+    "product_id",
+    "limit",
+    "page",
+    "release",
+    "compare",
+    "conditions",
 )
 DEFAULT_SHOWN: Final = 12
 """How many neighbours are shown, as on the page of the shop in Miyake et al. (2017)."""
