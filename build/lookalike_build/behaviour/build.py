@@ -22,14 +22,13 @@ from lookalike.release.files import (
 )
 from lookalike.release.ids import IdType
 from lookalike.release.manifest import BehaviourEntry, Manifest
-from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, ReleaseRoot, named, sync
 from lookalike_build.behaviour.files import Take
 from lookalike_build.behaviour.ratings import Counts, Ratings, RatingsError, RatingSettings
 from lookalike_build.publishing.behaviour import Products, gone_of, products_of, read_ids, with_gone
 from lookalike_build.publishing.files import link, link_if_same, write_array
 from lookalike_build.publishing.ids import id_array
-from lookalike_build.publishing.staging import Published, Staging
+from lookalike_build.publishing.staging import Published, Staging, current_manifest
 
 Read = Callable[[IdType, Take], object]
 """Reads all ratings, with product ids of a type, and passes them on."""
@@ -62,7 +61,7 @@ def add_behaviour(
         root.remove_staging()
         try:
             with root.lock(LOCK_WAIT_S):
-                manifest = _current(root)
+                manifest = current_manifest(root, "behaviour", RatingsError)
                 products = _hold(root, manifest)
             staging = Staging(root, root.staging)
             folder = staging.path / BEHAVIOUR
@@ -79,14 +78,6 @@ def add_behaviour(
             return Made(published, counts, entry)
         finally:
             root.remove_staging()
-
-
-def _current(root: ReleaseRoot) -> Manifest:
-    name = root.chosen()
-    manifest = root.manifest(name)
-    if is_slim(root.folder(name), manifest):
-        raise RatingsError(f"release {name} is a slim copy; add behaviour where releases are built")
-    return manifest
 
 
 def _hold(root: ReleaseRoot, manifest: Manifest) -> Products:
@@ -147,7 +138,7 @@ def _publish(
 ) -> tuple[Published, BehaviourEntry]:
     """Publish the table with the release that is current now; the caller holds the root's lock."""
     staging.look()
-    manifest = _current(root)
+    manifest = current_manifest(root, "behaviour", RatingsError)
     if manifest.product_id_type != id_type:
         raise RatingsError(
             f"release {manifest.release} became current, and its ids have another type; try again"

@@ -16,7 +16,6 @@ from lookalike.release.attributes import MAX_ATTRIBUTES, AttributeTypes, Values
 from lookalike.release.columns import Columns
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import CategoryEntry, Manifest
-from lookalike.release.opened import is_slim
 from lookalike.release.root import LOCK_WAIT_S, UPDATE_SUFFIX, ReleaseRoot
 from lookalike_build.catalogue.moment import as_text
 from lookalike_build.indexing.live import ValueChanges, write_with_columns
@@ -29,7 +28,7 @@ from lookalike_build.publishing.columns import (
     with_values,
 )
 from lookalike_build.publishing.ids import ItemIds, id_array
-from lookalike_build.publishing.staging import Published, Staging
+from lookalike_build.publishing.staging import Published, Staging, current_manifest
 
 
 class AttributesError(LookalikeError):
@@ -139,17 +138,12 @@ class _NewColumns(NamedTuple):
 
 def _current(root: ReleaseRoot, values: Mapping[Id, ProductValues]) -> Manifest:
     """The current release's manifest; AttributesError if it cannot be given these values."""
-    name = root.chosen()
-    manifest = root.manifest(name)
-    if is_slim(root.folder(name), manifest):
-        raise AttributesError(
-            f"release {name} is a slim copy; add attributes where releases are built"
-        )
+    manifest = current_manifest(root, "attributes", AttributesError)
     for category_id, each in values.items():
         given = isinstance(category_id, int), pa.types.is_integer(each.product_ids.type)
         if given != tuple(one == "integer" for one in manifest.id_types):
             raise AttributesError(
-                f"release {name} has {manifest.category_id_type} category ids and "
+                f"release {manifest.release} has {manifest.category_id_type} category ids and "
                 f"{manifest.product_id_type} product ids, the attributes of category {category_id} are "
                 "of others; run this again if another release became current meanwhile"
             )

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from lookalike.errors import LookalikeError
 from lookalike.release.files import BEHAVIOUR, MANIFEST, RULES, ReleaseError
 from lookalike.release.ids import Id, category_folder
 from lookalike.release.manifest import BehaviourEntry, CategoryEntry, Manifest
@@ -248,6 +249,15 @@ def _with_categories(draft: Manifest, categories: tuple[CategoryEntry, ...]) -> 
     used = {*draft.attributes, *chain.from_iterable(entry.attributes for entry in categories)}
     attributes = {name: one for name, one in draft.known_attributes.items() if name in used}
     return replace(draft, categories=categories, attributes=attributes)
+
+
+def current_manifest(root: ReleaseRoot, adding: str, error: type[LookalikeError]) -> Manifest:
+    """The current release's manifest, to publish it with what is to be added; `error` if it is slim."""
+    name = root.chosen()
+    manifest = root.manifest(name)
+    if is_slim(root.folder(name), manifest):
+        raise error(f"release {name} is a slim copy; add {adding} where releases are built")
+    return manifest
 
 
 def full_manifest(root: ReleaseRoot, name: str | None) -> Manifest | None:

@@ -10,12 +10,11 @@ import numpy as np
 from lookalike.errors import LookalikeError
 from lookalike.release.category import read_product_ids
 from lookalike.release.ids import Id, IdType, category_folder
-from lookalike.release.manifest import CategoryEntry, Manifest
-from lookalike.release.opened import is_slim
+from lookalike.release.manifest import CategoryEntry
 from lookalike.release.root import LOCK_WAIT_S, UPDATE_SUFFIX, ReleaseRoot
 from lookalike.release.rules import Rule
 from lookalike_build.publishing.ids import id_array, positions_of
-from lookalike_build.publishing.staging import Published, Staging
+from lookalike_build.publishing.staging import Published, Staging, current_manifest
 from lookalike_build.rules.files import RulesByCategory
 
 Read = Callable[[tuple[IdType, IdType]], RulesByCategory]
@@ -55,10 +54,10 @@ def set_rules(root: ReleaseRoot, read: Read) -> Made:
     Where nothing differs the current release stays. Raises RulesError, ReleaseError, RootError or
     OSError, or what `read` raises; the current release then stays.
     """
-    id_types = _current(root).id_types
+    id_types = current_manifest(root, "rules", RulesError).id_types
     rules = read(id_types)
     with root.lock(LOCK_WAIT_S):
-        manifest = _current(root)
+        manifest = current_manifest(root, "rules", RulesError)
         if manifest.id_types != id_types:
             raise RulesError(
                 f"release {manifest.release} became current meanwhile, with ids of other types; run "
@@ -82,14 +81,6 @@ def set_rules(root: ReleaseRoot, read: Read) -> Made:
     banned = [Named(one, rule) for one, each in known.items() for rule in _banned(each)]
     n_before = sum(entry.n_rules for entry in manifest.categories)
     return Made(published, known, n_before, lost, idle, banned)
-
-
-def _current(root: ReleaseRoot) -> Manifest:
-    name = root.chosen()
-    manifest = root.manifest(name)
-    if is_slim(root.folder(name), manifest):
-        raise RulesError(f"release {name} is a slim copy; add rules where releases are built")
-    return manifest
 
 
 def _idle(release: Path, entry: CategoryEntry, rules: Sequence[Rule]) -> list[Named]:
