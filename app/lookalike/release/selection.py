@@ -132,15 +132,16 @@ class Selection(NamedTuple):
 
     def resolved(self, asked: "tuple[Columns, int] | None") -> "Selection":
         """The selection for an item asked for."""
-        if all(each.op != "same" for each in self.conditions):
-            return self
-        return self._replace(conditions=tuple([each.resolved(asked) for each in self.conditions]))
+        for condition in self.conditions:
+            if condition.op == "same":
+                each = [condition.resolved(asked) for condition in self.conditions]
+                return self._replace(conditions=tuple(each))
+        return self
 
     def of_items(self, columns: Columns, items: Items) -> Flags:
         """Which of the items (n,) meet all conditions, of which there is at least one."""
-        first, *others = self.conditions
-        found = first.of_items(columns, items)
-        for condition in others:
+        found = self.conditions[0].of_items(columns, items)
+        for condition in self.conditions[1:]:
             found &= condition.of_items(columns, items)
         return found
 
